@@ -1,0 +1,5 @@
+"""``python -m elemta``: the `elemta` command."""
+
+from elemta.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""What is known of a message that we answer for: facts, never decisions such as a route.
+
+Times are seconds since the epoch (`time.time`): they outlive the process. Whatever is derived
+(which queue people find it in, which destination it goes to) is computed, not stored.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from elemta.protocol import Mailbox, MailParams, RcptParams, Reply, ReversePath
+
+#: Sortable by time, unguessable, 26 letters and digits (ULID text form).
+MessageId: TypeAlias = str
+
+
+class State(enum.Enum):
+    """Where one recipient stands. Being tried right now is no state: a crash ends it."""
+
+    READY = "ready"
+    DEFERRED = "deferred"
+    HELD = "held"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will be tried."""
+        return self in (State.DELIVERED, State.FAILED, State.EXPIRED)
+
+
+class Priority(enum.IntEnum):
+    """The higher goes first; the low is never starved."""
+
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+    CRITICAL = 4
+
+
+class Origin(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a message came from, as far as we saw it.
+
+    Attributes:
+        address: the client's IP address; empty if we made the message ourselves.
+        helo: what the client called itself.
+        session: the id of the session in our logs.
+        listener: the name of the listener that took it.
+        protocol: the WITH word of the Received field (RFC 3848), e.g. ``ESMTP``.
+        login: who was logged in, if anybody.
+    """
+
+    address: str = ""
+    helo: str = ""
+    session: str = ""
+    listener: str = ""
+    protocol: str = ""
+    login: str = ""
+
+
+class Recipient(Struct, kw_only=True, omit_defaults=True):
+    """One recipient of a message, and how it stands with it.
+
+    Attributes:
+        number: which of the message's recipients, from 0; never changes.
+        original: as the client named it, if an alias led here; else None.
+        due: when to try next, for READY and DEFERRED.
+        attempts: how many were begun and ended.
+        last: the reply that ended the last attempt, a remote's or one of our own making.
+    """
+
+    number: int
+    address: Mailbox
+    params: RcptParams = RcptParams()
+    original: Mailbox | None = None
+    state: State = State.READY
+    due: float = 0.0
+    attempts: int = 0
+    last: Reply | None = None
+
+
+class Message(Struct, kw_only=True, omit_defaults=True):
+    """A message without its body.
+
+    Attributes:
+        size: octets of the content as stored, trace fields included.
+        eight_bit: the content has octets above 127.
+        hops: Received fields when it came in.
+    """
+
+    id: MessageId
+    sender: ReversePath
+    params: MailParams = MailParams()
+    recipients: list[Recipient]
+    received_at: float
+    expires_at: float
+    size: int
+    eight_bit: bool = False
+    hops: int = 0
+    priority: Priority = Priority.NORMAL
+    origin: Origin = Origin()
+    tags: tuple[str, ...] = ()
+
+
+class Addressee(Struct, frozen=True, kw_only=True):
+    """A recipient before the queue knows it: what a listener, an alias or a report names."""
+
+    address: Mailbox
+    params: RcptParams = RcptParams()
+    original: Mailbox | None = None
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """What is known of a message before its content came in."""
+
+    sender: ReversePath
+    params: MailParams = MailParams()
+    recipients: tuple[Addressee, ...]
+    origin: Origin = Origin()
+    priority: Priority = Priority.NORMAL
+    tags: tuple[str, ...] = ()
+    hops: int = 0
+
+
+class Result(enum.Enum):
+    """How an attempt ended for one recipient."""
+
+    DELIVERED = "delivered"
+    #: Try again later.
+    DEFERRED = "deferred"
+    #: Never try again.
+    FAILED = "failed"
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One attempt at one recipient: a row of the message's timeline.
+
+    Attributes:
+        started, ended: seconds since the epoch.
+        destination: the lane it was tried in, e.g. ``mx:example.net`` or ``maildir``.
+        host: who was spoken to, ``name[address]:port``; empty if nobody was reached.
+        reply: the remote's reply word for word, or one of our own making.
+        remote: whether `reply` is the remote's own words.
+    """
+
+    number: int
+    started: float
+    ended: float
+    result: Result
+    destination: str
+    host: str = ""
+    reply: Reply
+    remote: bool = False
