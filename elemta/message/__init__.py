@@ -1,0 +1,15 @@
+"""RFC 5322 without I/O: headers read, trace fields and reports written."""
+
+from elemta.message.header import HeaderFault as HeaderFault
+from elemta.message.header import HeaderScanner as HeaderScanner
+from elemta.message.header import split as split
+from elemta.message.header import without as without
+from elemta.message.report import Action as Action
+from elemta.message.report import FailedRecipient as FailedRecipient
+from elemta.message.report import failure_report as failure_report
+from elemta.message.trace import MAX_HOPS as MAX_HOPS
+from elemta.message.trace import date as date
+from elemta.message.trace import delivered_to as delivered_to
+from elemta.message.trace import fold as fold
+from elemta.message.trace import received as received
+from elemta.message.trace import return_path as return_path

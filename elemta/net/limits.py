@@ -1,0 +1,88 @@
+"""How many at once, per client network and in all; held by ``with``, so never leaked."""
+
+from __future__ import annotations
+
+import ipaddress
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+
+class TooManyError(Exception):
+    """There is no place left.
+
+    Attributes:
+        key: the network that holds too many, or None if there are too many in all.
+        limit: how many may be held.
+    """
+
+    def __init__(self, key: str | None, limit: int) -> None:
+        super().__init__(f"{limit} in all" if key is None else f"{limit} of {key}")
+        self.key = key
+        self.limit = limit
+
+
+class Limit:
+    """Counts what is held now, per key and in all.
+
+    Keeps one number for each key that holds something, so its memory is bounded by `total`.
+
+    Args:
+        per_key: how many one key may hold.
+        total: how many all may hold together.
+    """
+
+    def __init__(self, per_key: int, total: int) -> None:
+        self.per_key = per_key
+        self.total = total
+        #: How many are held now.
+        self.held = 0
+        self._counts: dict[str, int] = {}
+
+    @contextmanager
+    def hold(self, key: str) -> Generator[None]:
+        """Hold a place in here.
+
+        Raises:
+            TooManyError: there is none, for this key or for anybody. Nothing is held then.
+        """
+        count = self._counts.get(key, 0)
+        if count >= self.per_key:
+            raise TooManyError(key, self.per_key)
+        if self.held >= self.total:
+            raise TooManyError(None, self.total)
+        self._counts[key] = count + 1
+        self.held += 1
+        try:
+            yield
+        finally:
+            self.held -= 1
+            if self._counts[key] == 1:
+                del self._counts[key]
+            else:
+                self._counts[key] -= 1
+
+    def count(self, key: str) -> int:
+        """How many this key holds now."""
+        return self._counts.get(key, 0)
+
+    @property
+    def keys(self) -> int:
+        """How many keys hold something now."""
+        return len(self._counts)
+
+
+def network(address: str) -> str:
+    """The key of a client: its address if IPv4, its /64 if IPv6 (one customer has at least that).
+
+    What is no IP address (the empty host of a Unix socket) is a key of its own.
+    """
+    if ":" not in address:
+        return address
+    try:
+        number = int(ipaddress.IPv6Address(address))
+    except ValueError:
+        return address
+    return f"{ipaddress.IPv6Address(number >> 64 << 64)}/64"
