@@ -37,7 +37,7 @@ class Octets(int):
 
 
 def _quantity(text: str, units: dict[str, float]) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
+    found = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?) ?([A-Za-z]+)", text)
     if found is None or found[2] not in units:
         raise ValueError(f"expected a number and one of {', '.join(units)}, not {text!r}")
     return float(found[1]) * units[found[2]]

@@ -1,0 +1,132 @@
+# The same commands for people and for CI. All that is needed is python3 (3.11 or newer) and make:
+# whatever else there is to install goes into the virtual environment .venv.
+#
+#   make run        the sandbox: takes mail on 127.0.0.1:2525, keeps it in ./elemta-data
+#   make test       every test: units, fuzz (short), scenarios (those whose peers are installed)
+#   make check      what a change must pass; cheapest first
+#   make fuzz       the fuzz tests, for as long as you like (deep profile)
+#   make mutants    seeds bugs and demands that the tests catch each
+#   make scenarios  the daemon as a process, with real peers
+#   make bench      Elemta beside its peers, on this machine
+#   make lock       new constraints files, after a change of pyproject.toml
+#   make clean      away with what the others made
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Which Python makes the virtual environment; the first that is new enough, unless you say.
+PYTHON :=
+# How many processes run the tests.
+JOBS := 2
+
+PYTEST := $(BIN)/python -m pytest -ra
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+ROOMS := protocol message queue
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test check format lint types imports unit fuzz-short coverage scenarios wheel \
+	fuzz mutants bench lock clean
+
+help:
+	@sed -n 's/^#   make/make/p' Makefile
+
+run: $(VENV)/run.stamp
+	$(BIN)/elemta serve --sandbox $(ARGS)
+
+test: unit fuzz-short scenarios
+
+check: format lint imports types unit fuzz-short coverage wheel
+
+# --- what `check` and `test` are made of -------------------------------------------------------
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+
+imports: $(VENV)/dev.stamp
+	$(BIN)/lint-imports
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy elemta
+	$(BIN)/pyright
+
+unit: $(VENV)/dev.stamp
+	$(PYTEST) -n $(JOBS) tests --ignore=tests/scenarios $(ARGS)
+
+fuzz-short: $(VENV)/dev.stamp
+	HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) fuzz $(ARGS)
+
+# Each of these rooms is covered by its own tests: a line that another room's test happens to run
+# does not count.
+coverage: $(VENV)/dev.stamp
+	@set -e; for room in $(ROOMS); do \
+		export COVERAGE_FILE=.coverage.$$room; \
+		$(BIN)/coverage run -m pytest -q -p no:cacheprovider tests/$$room; \
+		$(BIN)/coverage report --include="elemta/$$room/*" --fail-under=100; \
+	done
+
+scenarios: $(VENV)/dev.stamp
+	$(PYTEST) tests/scenarios $(ARGS)
+
+# Built, installed into a virtual environment elsewhere, and tried there.
+wheel: $(VENV)/dev.stamp
+	rm -rf build/wheel
+	$(BIN)/python -m build --no-isolation --outdir build/wheel . > /dev/null
+	packaging/smoke $(BIN)/python build/wheel/*.whl constraints.txt
+
+# --- by hand -----------------------------------------------------------------------------------
+
+fuzz: $(VENV)/dev.stamp
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -n $(JOBS) fuzz $(ARGS)
+
+mutants: $(VENV)/dev.stamp
+	$(BIN)/python fuzz/mutants.py $(ARGS)
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m bench $(ARGS)
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
+
+lock: $(VENV)/dev.stamp
+	$(LOCK) pyproject.toml --group build --output-file constraints.txt
+	$(LOCK) pyproject.toml --group build --group dev --constraints constraints.txt \
+		--output-file constraints-dev.txt
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \
+		.import_linter_cache .hypothesis
+
+# --- the virtual environment -------------------------------------------------------------------
+
+$(VENV)/run.stamp: constraints.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r constraints.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: constraints-dev.txt pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r constraints-dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/run.stamp
+
+$(BIN)/python:
+	@set -e; found=; \
+	for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		found=$$python; \
+		"$$python" -c 'import ensurepip, venv' 2>/dev/null || continue; \
+		"$$python" -m venv $(VENV); \
+		exit 0; \
+	done; \
+	if [ -n "$$found" ]; then \
+		echo "$$found cannot make a virtual environment: it lacks ensurepip." >&2; \
+		echo "On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	else \
+		echo "Elemta needs Python 3.11 or newer; $(or $(PYTHON),python3) is" \
+			"$$($(or $(PYTHON),python3) --version 2>&1 || true)." >&2; \
+		echo "If there is one elsewhere: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; \
+	fi; \
+	exit 1

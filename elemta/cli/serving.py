@@ -1,0 +1,132 @@
+"""Starts the daemon: binds, gives up root, runs, and says in one line why it could not."""
+
+from __future__ import annotations
+
+import codecs
+import shlex
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import dns.asyncbackend
+import trio
+
+from elemta import daemon, log, privileges
+from elemta.config import ConfigError, locate, read
+from elemta.listener.sockets import BindError, bind
+from elemta.privileges import StartError
+
+if TYPE_CHECKING:
+    from elemta.config import Config
+    from elemta.net.transport import Endpoint
+
+#: Exit codes: could not start; a part of it failed (EX_SOFTWARE); a mistake in the configuration.
+CANNOT_START: Final = 1
+FAILED: Final = 70
+MISCONFIGURED: Final = 78
+
+#: Descriptors beside those of connections: the queue, Maildirs, DNS, and some to spare.
+SPARE_FILES: Final = 512
+
+
+def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
+    """Run the daemon until it is stopped.
+
+    Args:
+        config: what to run.
+        path: the file that it is from; None: it is the sandbox's.
+        allow_root: root may stay root; in the sandbox it always may.
+
+    Returns:
+        The exit code.
+    """
+    log.configure(config.log.format, config.log.level)
+    try:
+        who = privileges.identity(config.user, allow_root=allow_root or path is None)
+        privileges.open_files(
+            config.limits.connections + config.delivery.max_connections + SPARE_FILES
+        )
+        bound = bind(config)  # while we may still open ports below 1024
+        privileges.own(config.data_dir, who)
+        if who is not None:
+            _load_what_comes_late()
+            privileges.drop(who)
+        privileges.writable(config.data_dir)
+        if path is None:
+            run = partial(daemon.run, config, bound, ready=partial(_invite, config))
+        else:
+            run = partial(daemon.run, config, bound, reread=partial(read, path.absolute()))
+        trio.run(run)
+    except (StartError, BindError) as error:
+        log.flush()
+        click.echo(f"elemta: {error}", err=True)
+        return CANNOT_START
+    except ConfigError as error:  # a plugin does not take its settings
+        log.flush()
+        click.echo(str(_located(error, path)), err=True)
+        return MISCONFIGURED
+    except KeyboardInterrupt:  # before the daemon heeds signals
+        return CANNOT_START
+    except Exception:
+        log.logger(__name__).exception("daemon.failed")
+        return FAILED
+    finally:
+        log.flush()
+    return 0
+
+
+def _load_what_comes_late() -> None:
+    """Import what others import at its first use: whom we become may not read where it lies."""
+    dns.asyncbackend.get_backend("trio")
+    for name in ("idna", "punycode"):
+        codecs.lookup(name)
+
+
+def _located(error: ConfigError, path: Path | None) -> ConfigError:
+    """The error with lines, if the file can still be read by whom we have become."""
+    try:
+        return locate(error, path) if path is not None else error
+    except OSError:
+        return error
+
+
+def _invite(config: Config, addresses: list[Endpoint]) -> None:
+    """Say what to try in the sandbox, with commands that work as they stand."""
+    host, port = addresses[0]
+    elemta = _command()
+    to = "" if port == 2525 else f" --port {port}"
+    directory = _shown(config.data_dir)
+    click.echo(
+        f"""\
+Elemta's sandbox takes mail on {host}:{port}, keeps all of it in {directory}, and sends none away.
+Try, in another terminal:
+
+    cd {shlex.quote(str(Path.cwd()))}
+    {elemta} send{to} --to you@example.org --subject "It works" --text "Hello."
+    {elemta} queue stats --sandbox
+    cat {directory}/mail/example.org/you/new/*
+
+Any mail program will do; {host}:{port} is its server. Ctrl-C stops it.
+"""
+    )
+
+
+def _command() -> str:
+    """How this command was called, as one would type it."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m elemta"
+    on_path = shutil.which(called.name)
+    if on_path is not None and Path(on_path).resolve() == called.resolve():
+        return called.name
+    return shlex.quote(sys.argv[0])
+
+
+def _shown(directory: Path) -> str:
+    """A directory as one would type it."""
+    here = Path.cwd()
+    near = directory.relative_to(here) if directory.is_relative_to(here) else directory
+    return shlex.quote(str(near))

@@ -1,0 +1,33 @@
+"""What a configuration amounts to, in a few lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from elemta.config import Config
+
+
+def summary(config: Config, path: Path | None) -> Iterator[str]:
+    """Lines for somebody who wants to know whether this is what was meant."""
+    yield f"OK: {path}" if path is not None else "OK: no configuration file, so the sandbox"
+    yield f"  hostname   {config.hostname}"
+    yield f"  data       {config.data_dir}"
+    for listener in config.listeners:
+        yield f"  listener   {listener.name}: {' '.join(map(str, listener.bindings))}"
+    networks = " ".join(map(str, config.relay.networks))
+    yield f"  relay      {networks or 'for nobody'}"
+    if config.relay.domains:
+        yield f"  relay to   {' '.join(config.relay.domains)}"
+    for domain in config.domains:
+        count = "any mailbox" if "*" in domain.mailboxes else f"{len(domain.mailboxes)} mailboxes"
+        yield f"  domain     {domain.name}: {count}, {len(domain.aliases)} aliases, {domain.target}"
+    for route in config.routes:
+        yield f"  route      {route.match}: {', then '.join(map(str, route.targets))}"
+    if not any(route.match == "*" for route in config.routes):
+        yield "  route      everything else: by MX"
+    for plugin in config.plugins:
+        yield f"  plugin     {plugin.name}"

@@ -1,0 +1,33 @@
+"""The configuration file: its schema, how it is read, and what is wrong with it, and where."""
+
+from elemta.config.addresses import Binding as Binding
+from elemta.config.addresses import HostPort as HostPort
+from elemta.config.addresses import IPAddress as IPAddress
+from elemta.config.addresses import Maildir as Maildir
+from elemta.config.addresses import Network as Network
+from elemta.config.addresses import Smarthost as Smarthost
+from elemta.config.addresses import SystemdSocket as SystemdSocket
+from elemta.config.addresses import Target as Target
+from elemta.config.difference import Change as Change
+from elemta.config.difference import applicable as applicable
+from elemta.config.difference import changes as changes
+from elemta.config.reading import check as check
+from elemta.config.reading import load as load
+from elemta.config.reading import locate as locate
+from elemta.config.reading import read as read
+from elemta.config.reading import sandbox as sandbox
+from elemta.config.schema import Config as Config
+from elemta.config.schema import Delivery as Delivery
+from elemta.config.schema import Dns as Dns
+from elemta.config.schema import Domain as Domain
+from elemta.config.schema import History as History
+from elemta.config.schema import Limits as Limits
+from elemta.config.schema import Listener as Listener
+from elemta.config.schema import Log as Log
+from elemta.config.schema import PluginEntry as PluginEntry
+from elemta.config.schema import Queue as Queue
+from elemta.config.schema import Relay as Relay
+from elemta.config.schema import Route as Route
+from elemta.config.schema import Table as Table
+from elemta.config.source import ConfigError as ConfigError
+from elemta.config.source import Mistake as Mistake

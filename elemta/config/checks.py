@@ -1,0 +1,239 @@
+"""What a schema cannot say: values that are no address, and values that contradict each other."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from elemta.config.addresses import Maildir, SystemdSocket, binding, nameserver, target
+from elemta.config.source import Mistake, place, steps
+from elemta.protocol import parse_domain, parse_mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from elemta.config.schema import Config, Dns, Domain, Listener, Queue, Route
+
+#: A name as it is meant, without quotes. An @ can stand in one, but is a mistake more often.
+_LOCAL_PART: Final = re.compile(r"[^@\x00-\x1f\x7f]+")
+
+_DAY: Final = 86400
+_QUOTED: Final = str.maketrans({"\\": "\\\\", '"': '\\"'})
+
+T = TypeVar("T")
+
+
+def mistakes(config: Config) -> Iterator[Mistake]:
+    """Everything that is wrong with a configuration whose types are right."""
+    yield from _hostname(config.hostname)
+    if config.user is not None and not config.user:
+        yield Mistake("user", "expected the name of a user")
+    yield from _twice("listeners", "name", [listener.name for listener in config.listeners])
+    for index, listener in enumerate(config.listeners):
+        yield from _listener(listener, f"listeners[{index}]")
+    yield from _addresses_twice(config.listeners)
+    for index, domain in enumerate(config.relay.domains):
+        yield from _fits(_pattern, domain, f"relay.domains[{index}]")
+    yield from _twice("domains", "name", [domain.name.lower() for domain in config.domains])
+    own = {domain.name.lower(): domain for domain in config.domains}
+    for index, table in enumerate(config.domains):
+        yield from _domain(table, own, f"domains[{index}]")
+    yield from _twice("routes", "match", [route.match.lower() for route in config.routes])
+    for index, route in enumerate(config.routes):
+        yield from _route(route, own, f"routes[{index}]")
+    if config.delivery.hello_name is not None:
+        yield from _fits(_domain_name, config.delivery.hello_name, "delivery.hello_name")
+    for key in ("connect_timeout", "command_timeout", "content_timeout"):
+        yield from _positive(getattr(config.delivery, key), f"delivery.{key}")
+    yield from _queue(config.queue)
+    yield from _dns(config.dns)
+    for index, entry in enumerate(config.plugins):
+        yield from _positive(entry.timeout, f"plugins[{index}].timeout")
+
+
+def _hostname(name: str) -> Iterator[Mistake]:
+    try:
+        _domain_name(name)
+    except ValueError as error:
+        yield Mistake("hostname", str(error))
+        return
+    if "." not in name or name.replace(".", "").isdigit():
+        problem = f"expected this machine's full name, such as mx.example.org, not {name!r}"
+        yield Mistake("hostname", problem)
+
+
+def _listener(listener: Listener, at: str) -> Iterator[Mistake]:
+    if isinstance(listener.address, str):
+        yield from _fits(binding, listener.address, f"{at}.address")
+    else:
+        if not listener.address:
+            yield Mistake(f"{at}.address", "expected at least one address")
+        for index, text in enumerate(listener.address):
+            yield from _fits(binding, text, f"{at}.address[{index}]")
+    for key in ("idle_timeout", "hello_timeout", "data_timeout"):
+        yield from _positive(getattr(listener, key), f"{at}.{key}")
+    if listener.message_size < 65536:  # RFC 5321 §4.5.3.1.7: at least 64 Ki
+        yield Mistake(f"{at}.message_size", "expected at least 64 KiB (RFC 5321 §4.5.3.1.7)")
+    for soft, hard in (
+        ("soft_errors", "hard_errors"),
+        ("soft_unknown_recipients", "hard_unknown_recipients"),
+    ):
+        low, high = getattr(listener, soft), getattr(listener, hard)
+        if low > high:
+            yield Mistake(f"{at}.{soft}", f"expected no more than {hard}, which is {high}")
+
+
+def _addresses_twice(listeners: Sequence[Listener]) -> Iterator[Mistake]:
+    """A port that two listeners want; port 0 is a new one each time."""
+    taken: dict[str, str] = {}
+    for index, listener in enumerate(listeners):
+        addresses = [listener.address] if isinstance(listener.address, str) else listener.address
+        for number, text in enumerate(addresses):
+            try:
+                found = binding(text)
+            except ValueError:
+                continue
+            if not isinstance(found, SystemdSocket) and found.port == 0:
+                continue
+            inner = "" if isinstance(listener.address, str) else f"[{number}]"
+            at = f"listeners[{index}].address{inner}"
+            if str(found) in taken:
+                yield Mistake(at, f"{found} is taken by {taken[str(found)]} already")
+            taken.setdefault(str(found), at)
+
+
+def _domain(domain: Domain, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
+    yield from _fits(_domain_name, domain.name, f"{at}.name")
+    yield from _fits(target, domain.deliver, f"{at}.deliver")
+    for name, count in Counter(domain.mailboxes).items():
+        index = domain.mailboxes.index(name)
+        if name != "*":
+            yield from _fits(_local_part, name, f"{at}.mailboxes[{index}]")
+        if count > 1:
+            yield Mistake(f"{at}.mailboxes[{index}]", f"{name!r} is listed {count} times")
+    for alias, recipients in domain.aliases.items():
+        inner = place((*steps(f"{at}.aliases"), alias))
+        yield from _fits(_local_part, alias, inner)
+        if not recipients:
+            yield Mistake(inner, "expected at least one recipient")
+        for index, recipient in enumerate(recipients):
+            yield from _alias_recipient(recipient, domain, own, f"{inner}[{index}]")
+        if _leads_back(alias, domain):
+            yield Mistake(inner, f"the alias {alias!r} leads back to itself, and to no mailbox")
+
+
+def _alias_recipient(
+    recipient: str, domain: Domain, own: dict[str, Domain], at: str
+) -> Iterator[Mistake]:
+    try:
+        if "@" in recipient:
+            mailbox = parse_mailbox(recipient)
+            local_part, ours = mailbox.local_part, own.get(mailbox.domain)
+        else:
+            _local_part(recipient)
+            local_part, ours = recipient, domain
+    except ValueError as error:
+        problem = f"expected a name of {domain.name} or an address, not {recipient!r}: {error}"
+        yield Mistake(at, problem)
+        return
+    if ours is not None and not _exists(local_part, ours):
+        yield Mistake(at, f"{ours.name} has no mailbox or alias {local_part!r}")
+
+
+def _exists(local_part: str, domain: Domain) -> bool:
+    known = {"*", "postmaster", *domain.mailboxes, *domain.aliases}
+    return "*" in domain.mailboxes or local_part.lower() in {name.lower() for name in known}
+
+
+def _leads_back(alias: str, domain: Domain) -> bool:
+    """Whether an alias names itself, by way of others too. One that is also a mailbox may."""
+    mailboxes = {name.lower() for name in domain.mailboxes}
+    aliases = {name.lower(): recipients for name, recipients in domain.aliases.items()}
+    seen: set[str] = set()
+    ahead = [alias.lower()]
+    while ahead:
+        for recipient in aliases.get(ahead.pop(), ()):
+            name = recipient.lower().removesuffix(f"@{domain.name.lower()}")
+            if name == alias.lower():
+                return name not in mailboxes
+            if name in aliases and name not in seen:
+                seen.add(name)
+                ahead.append(name)
+    return False
+
+
+def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
+    yield from _fits(_pattern, route.match, f"{at}.match")
+    if route.match.lower() in own:
+        yield Mistake(f"{at}.match", f"{route.match} stands in `domains`: set its `deliver` there")
+    for index, text in enumerate(route.via):
+        yield from _fits(target, text, f"{at}.via[{index}]")
+        if text == str(Maildir()) and len(route.via) > 1:
+            yield Mistake(f"{at}.via[{index}]", "expected maildir to stand alone")
+
+
+def _queue(queue: Queue) -> Iterator[Mistake]:
+    for index, pause in enumerate(queue.retry):
+        if pause < 1:
+            yield Mistake(f"queue.retry[{index}]", "expected at least 1 s")
+    if queue.lifetime < queue.retry[0]:
+        problem = "expected at least the first pause of `retry`: nothing is ever tried again"
+        yield Mistake("queue.lifetime", problem)
+    if queue.history.age < queue.lifetime + _DAY:
+        problem = "expected at least a day more than `lifetime`: what has just ended must be found"
+        yield Mistake("queue.history.age", problem)
+
+
+def _dns(dns: Dns) -> Iterator[Mistake]:
+    for index, text in enumerate(dns.nameservers):
+        yield from _fits(nameserver, text, f"dns.nameservers[{index}]")
+    yield from _positive(dns.timeout, "dns.timeout")
+
+
+def _positive(seconds: float, at: str) -> Iterator[Mistake]:
+    if seconds <= 0:
+        yield Mistake(at, "expected more than 0 s")
+
+
+def _twice(table: str, key: str, values: Sequence[str]) -> Iterator[Mistake]:
+    first: dict[str, int] = {}
+    for index, value in enumerate(values):
+        if value in first:
+            problem = f"{value!r} is taken by {table}[{first[value]}] already"
+            yield Mistake(f"{table}[{index}].{key}", problem)
+        first.setdefault(value, index)
+
+
+def _fits(parse: Callable[[str], T], text: str, at: str) -> Iterator[Mistake]:
+    """The mistake that a parser finds, if it finds one."""
+    try:
+        parse(text)
+    except ValueError as error:
+        yield Mistake(at, str(error))
+
+
+def _domain_name(text: str) -> None:
+    try:
+        parse_domain(text)
+    except ValueError as error:
+        raise ValueError(f"expected a domain such as example.org, not {text!r}: {error}") from None
+
+
+def _local_part(text: str) -> None:
+    expected = f"expected the part of an address before the @, not {text!r}"
+    if not _LOCAL_PART.fullmatch(text):
+        raise ValueError(expected)
+    try:
+        parse_mailbox(f'"{text.translate(_QUOTED)}"@example.org')
+    except ValueError as error:
+        raise ValueError(f"{expected}: {error}") from None
+
+
+def _pattern(text: str) -> None:
+    if text == "*":
+        return
+    try:
+        _domain_name(text.removeprefix("*."))
+    except ValueError:
+        raise ValueError(f'expected a domain, *.DOMAIN or "*", not {text!r}') from None

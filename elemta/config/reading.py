@@ -1,0 +1,250 @@
+"""How a configuration file is read: text, values, tables; and what is said of a mistake."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+from elemta.config.addresses import Network
+from elemta.config.checks import mistakes
+from elemta.config.schema import Config, Listener, Log, Relay, Route
+from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
+from elemta.units import Octets, Seconds
+
+#: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
+SANDBOX_ADDRESS: Final = "127.0.0.1:2525"
+
+_COMPLAINT: Final = re.compile(
+    r"(?P<problem>.*?)(?: - at (?P<key>`key` in )?`\$(?P<place>.*)`)?", re.DOTALL
+)
+#: What msgspec calls things, and what people do.
+_WORDS: Final = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "null": "nothing",
+    "object": "a mapping of keys to values",
+    "str": "text",
+}
+_EXAMPLES: Final = {Seconds: "90 s, 5 min, 4 h or 5 d", Octets: "512 B, 64 KiB, 50 MiB or 2 GiB"}
+
+T = TypeVar("T")
+
+
+def read(path: Path) -> Config:
+    """Read a configuration file. Its relative paths start at its own directory.
+
+    Raises:
+        ConfigError: it cannot be read, or `load` refuses it.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+        raise ConfigError(Mistake("", problem), where=str(path)) from None
+    except UnicodeDecodeError as error:
+        problem = f"is no UTF-8 at octet {error.start}"
+        raise ConfigError(Mistake("", problem), where=str(path)) from None
+    return load(text, str(path), path.parent)
+
+
+def load(text: str, where: str = "", base: Path | None = None) -> Config:
+    """Read a configuration.
+
+    Args:
+        text: YAML.
+        where: what messages call it, e.g. the name of its file.
+        base: the directory that relative paths in it start at. None: they stay as they are.
+
+    Raises:
+        ConfigError: no YAML, a key unknown or told twice, a value that its key does not allow, or
+            two values that contradict each other.
+    """
+    source = Source(text, where)
+    if source.value is None:
+        raise source.error(Mistake("", "is empty; at least hostname and listeners are needed"))
+    try:
+        config = check(source.value, Config)
+    except ConfigError as error:
+        raise source.error(*error.mistakes) from None
+    if found := list(mistakes(config)):
+        raise source.error(*found)
+    if base is not None:
+        config = msgspec.structs.replace(config, data_dir=(base / config.data_dir).resolve())
+    return config
+
+
+def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS) -> Config:
+    """What runs where there is no configuration.
+
+    It takes all mail from this machine, keeps it in Maildirs, and sends none of it anywhere.
+    """
+    return Config(
+        hostname="localhost",
+        data_dir=data_dir,
+        listeners=[Listener(name="sandbox", address=address)],
+        relay=Relay(networks=[Network.parse("127.0.0.0/8"), Network.parse("::1/128")]),
+        routes=[Route(match="*", via=["maildir"])],
+        log=Log(),
+    )
+
+
+def locate(error: ConfigError, path: Path) -> ConfigError:
+    """Give mistakes that were found later, e.g. by a plugin, the lines where they stand."""
+    return Source(path.read_text("utf-8"), str(path)).error(*error.mistakes)
+
+
+def check(value: object, schema: type[T], where: str = "") -> T:
+    """Hold a part of the file against its schema.
+
+    Args:
+        value: plain values, as YAML gives them.
+        schema: a `Table`.
+        where: the place of `value` in the file.
+
+    Raises:
+        ConfigError: it does not fit.
+    """
+    try:
+        return msgspec.convert(value, schema, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_mistake(str(error), value, schema, steps(where))) from None
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is object:  # a plugin's settings: not ours to judge
+        return value
+    if kind is Path:
+        if isinstance(value, str) and value:
+            return Path(value)
+        raise ValueError(f"expected a path, not {_shown(value)}")
+    if kind is Network:
+        if isinstance(value, str):
+            return Network.parse(value)
+        raise ValueError(f"expected a network such as 192.0.2.0/24, not {_shown(value)}")
+    if kind is Seconds or kind is Octets:
+        if not isinstance(value, str):
+            raise ValueError(
+                f"expected a number with a unit, as in {_EXAMPLES[kind]}, not {_shown(value)}"
+            )
+        return Seconds.parse(value) if kind is Seconds else Octets.parse(value)
+    raise NotImplementedError(f"no key has the type {kind}")
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def _mistake(complaint: str, value: object, schema: type[T], where: Steps) -> Mistake:
+    """What msgspec complains of, in words for people."""
+    found = _COMPLAINT.fullmatch(complaint)
+    assert found is not None, "the expression matches any text"
+    way = _named(found["place"] or "", complaint, value, schema)
+    problem: str = found["problem"]
+    kind = _type_at(schema, way)
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
+        told = _unknown_key(unknown[1], kind)
+        return Mistake(place((*where, *way, unknown[1])), told, of_key=True)
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", problem):
+        return Mistake(place((*where, *way)), f"the key `{missing[1]}` is missing")
+    if found["key"]:
+        return Mistake(place((*where, *way)), "expected keys that are text; put them in quotes")
+    if problem.startswith("Invalid enum value") and isinstance(kind, inspect.LiteralType):
+        problem = f"expected {' or '.join(map(str, kind.values))}, not{problem[18:]}"
+    return Mistake(place((*where, *way)), _in_words(problem))
+
+
+def _in_words(problem: str) -> str:
+    """Types as people call them, and what was expected in small letters."""
+    if problem.startswith("Expected `str` matching regex"):
+        return "expected a name of letters, digits, dots, dashes and underscores"
+    if length := re.fullmatch(r"Expected `array` of length >= (\d+)", problem):
+        return f"expected a list of at least {length[1]}"
+    if bound := re.fullmatch(r"Expected `int` ([<>]=) (\S+)", problem):
+        return (
+            f"expected a whole number, {'at least' if bound[1] == '>=' else 'at most'} {bound[2]}"
+        )
+    words = re.sub(
+        r"`([^`]*)`",
+        lambda found: " or ".join(_WORDS.get(word, word) for word in found[1].split(" | ")),
+        problem,
+    )
+    return words.replace(", got ", ", not ")[:1].lower() + words.replace(", got ", ", not ")[1:]
+
+
+def _unknown_key(key: str, kind: inspect.Type | None) -> str:
+    if not isinstance(kind, inspect.StructType):
+        return "there is no such key"
+    known = [field.encode_name for field in kind.fields]
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1)
+    if near:
+        return f"there is no such key; did you mean `{near[0]}`?"
+    return f"there is no such key here; there are {', '.join(known)}"
+
+
+def _named(path: str, complaint: str, value: object, schema: type[T]) -> Steps:
+    """The way of msgspec's path, with the keys that it hides (it writes ``[...]`` for them).
+
+    A hidden key is found by trying: with that key alone, the complaint stays the same.
+    """
+    way: Steps = ()
+    for name, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", path):
+        if index != "...":
+            way = (*way, name or int(index))
+            continue
+        for key, inner in _mapping(_at(value, way)).items():
+            try:
+                msgspec.convert(_with(value, way, {key: inner}), schema, dec_hook=_decode)
+            except msgspec.ValidationError as error:
+                if str(error) == complaint:
+                    way = (*way, key)
+                    break
+    return way
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return msgspec.convert(value, dict[str, object], dec_hook=_decode)
+
+
+def _sequence(value: object) -> list[object]:
+    return msgspec.convert(value, list[object], dec_hook=_decode)
+
+
+def _at(value: object, way: Steps) -> object:
+    for step in way:
+        value = _sequence(value)[step] if isinstance(step, int) else _mapping(value)[step]
+    return value
+
+
+def _with(value: object, way: Steps, new: object) -> object:
+    """A copy with another value in one place."""
+    if not way:
+        return new
+    step, *rest = way
+    if isinstance(step, int):
+        items = _sequence(value)
+        return [*items[:step], _with(items[step], tuple(rest), new), *items[step + 1 :]]
+    table = _mapping(value)
+    return {**table, step: _with(table[step], tuple(rest), new)}
+
+
+def _type_at(schema: type[T], way: Steps) -> inspect.Type | None:
+    kind: inspect.Type | None = inspect.type_info(schema)
+    for step in way:
+        if isinstance(kind, inspect.UnionType):
+            kind = next((t for t in kind.types if isinstance(t, inspect.ListType)), None)
+        if isinstance(kind, inspect.StructType):
+            kind = next((f.type for f in kind.fields if f.encode_name == step), None)
+        elif isinstance(kind, inspect.ListType):
+            kind = kind.item_type
+        elif isinstance(kind, inspect.DictType):
+            kind = kind.value_type
+        if isinstance(kind, inspect.Metadata):
+            kind = kind.type
+    return kind

@@ -1,0 +1,258 @@
+"""The schema of the configuration file: every table and key, its default, and what it is for.
+
+Every table is a frozen struct that refuses unknown keys. Every quantity has a type that knows its
+unit, so ``idle_timeout: 300`` is an error and ``idle_timeout: 5 min`` is not. A key's comment says
+when to change it; what nobody needs to change is a constant where it is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+from elemta.config.addresses import Binding, HostPort, Network, Target, binding, nameserver, target
+from elemta.units import Octets, Seconds
+
+#: A number of things of which there is at least one.
+Count = Annotated[int, Meta(ge=1)]
+#: What something is called in logs and metrics.
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of the file."""
+
+
+class Listener(Table, frozen=True, kw_only=True):
+    """An entry of ``listeners``: where mail comes in, and what a client may do there."""
+
+    #: What it is called in logs and metrics.
+    name: Name
+    #: Where to listen: ``HOST:PORT``, ``[IPV6]:PORT``, ``:PORT`` (every address of the machine) or
+    #: ``systemd:NAME`` (a socket that systemd opened); one, or a list of them.
+    address: str | list[str]
+    #: What is spoken: ``smtp``, or ``lmtp`` for a mail server that hands in local mail (RFC 2033).
+    kind: Literal["smtp", "lmtp"] = "smtp"
+    #: What a bare CR or LF in a message gets: ``reject``, or ``normalize`` (each becomes CRLF) for
+    #: clients that you trust and cannot mend. Taking them as they are allows smuggling.
+    bare_newline: Literal["reject", "normalize"] = "reject"
+    #: The largest message taken; announced by SIZE (RFC 1870).
+    message_size: Octets = Octets(50 * 2**20)
+    #: Recipients of one message; the rest is deferred (RFC 5321 §4.5.3.1.8: at least 100).
+    recipients: Annotated[int, Meta(ge=100)] = 1000
+    #: Messages taken on one connection before the client is asked to come again.
+    messages: Count = 100
+    #: Connections that one client may hold at a time: an IPv4 address or an IPv6 /64.
+    connections_per_client: Count = 20
+    #: How long a client may think between commands (RFC 5321 §4.5.3.2.7: at least 5 min).
+    idle_timeout: Seconds = Seconds(300)
+    #: How long a client may take until its EHLO or HELO. Who connects and says nothing goes sooner.
+    hello_timeout: Seconds = Seconds(30)
+    #: How long a client may pause within a message (RFC 5321 §4.5.3.2.5: at least 3 min).
+    data_timeout: Seconds = Seconds(180)
+    #: Octets a second that a message must come in with, once many connections are open.
+    data_rate: Octets = Octets(500)
+    #: Mistakes of a client after which each further answer is delayed, by `error_delay` more each.
+    soft_errors: Count = 5
+    #: Mistakes of a client after which the connection is closed.
+    hard_errors: Count = 20
+    #: The first delay, and how much each further one is longer.
+    error_delay: Seconds = Seconds(1)
+    #: Commands that SMTP does not know, after which the connection is closed.
+    unknown_commands: Count = 10
+    #: NOOP, RSET, VRFY and the like since the last message, after which the connection is closed.
+    idle_commands: Count = 100
+    #: Recipients that do not exist, after which each answer is delayed: somebody guesses names.
+    soft_unknown_recipients: Count = 5
+    #: Recipients that do not exist, after which the connection is closed.
+    hard_unknown_recipients: Count = 20
+
+    @property
+    def bindings(self) -> tuple[Binding, ...]:
+        """The addresses, parsed."""
+        addresses = [self.address] if isinstance(self.address, str) else self.address
+        return tuple(binding(address) for address in addresses)
+
+
+class Limits(Table, frozen=True, kw_only=True):
+    """``limits``: what all listeners together may use."""
+
+    #: Connections open at a time. Above 80 % of it idle clients are sent away after 10 s.
+    connections: Count = 2000
+    #: Memory for the content of messages that are coming in; beyond it clients wait, then get 452.
+    memory: Octets = Octets(256 * 2**20)
+
+
+class Relay(Table, frozen=True, kw_only=True):
+    """``relay``: who may send through us to domains that are not ours. Nobody, by default."""
+
+    #: Clients that may send to any domain.
+    networks: list[Network] = []
+    #: Domains that anybody may send to: ``example.net``, or ``*.example.net`` for all below it.
+    #: For a backup MX; `routes` say where their mail goes.
+    domains: list[str] = []
+
+    def allows(self, domain: str) -> bool:
+        """Whether anybody may send to this domain (lower case)."""
+        return any(matches(pattern, domain) for pattern in self.domains)
+
+
+class Domain(Table, frozen=True, kw_only=True):
+    """An entry of ``domains``: a domain whose mail is delivered here."""
+
+    #: The domain.
+    name: str
+    #: Local parts that exist; ``"*"`` takes any. ``postmaster`` is always taken (RFC 5321 §4.5.1).
+    mailboxes: list[str] = []
+    #: Local parts that stand for others: names of this domain, or whole addresses.
+    aliases: dict[str, list[str]] = {}
+    #: Where its mail goes: ``maildir``, or ``smtp://HOST:PORT``.
+    deliver: str = "maildir"
+
+    @property
+    def target(self) -> Target:
+        """`deliver`, parsed."""
+        return target(self.deliver)
+
+
+class Route(Table, frozen=True, kw_only=True):
+    """An entry of ``routes``: where mail to domains goes that are not ours."""
+
+    #: A domain, ``*.example.net`` for all below it, or ``"*"`` for every domain.
+    match: str
+    #: Where to: ``smtp://HOST:PORT``, several in the order in which to try them, or ``maildir``.
+    via: Annotated[list[str], Meta(min_length=1)]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """`via`, parsed."""
+        return tuple(target(text) for text in self.via)
+
+    def matches(self, domain: str) -> bool:
+        """Whether it is for this domain (lower case)."""
+        return matches(self.match, domain)
+
+
+class Delivery(Table, frozen=True, kw_only=True):
+    """``delivery``: how mail goes out."""
+
+    #: What we call ourselves to other servers. None: `hostname`.
+    hello_name: str | None = None
+    #: The port of a domain's mail exchangers.
+    port: Annotated[int, Meta(ge=1, le=65535)] = 25
+    #: Networks that an MX may lie in although they are private or loopback. All others of that
+    #: kind are refused, so that nobody's DNS makes us talk to our own machines.
+    allow_targets: list[Network] = []
+    #: Connections to other servers, and deliveries to Maildirs, at a time, in all.
+    max_connections: Count = 500
+    #: How long to wait for a server to take the connection.
+    connect_timeout: Seconds = Seconds(30)
+    #: How long to wait for the answer to a command (RFC 5321 §4.5.3.2: at least 5 min).
+    command_timeout: Seconds = Seconds(300)
+    #: How long to wait for the answer to the end of a message (RFC 5321 §4.5.3.2.6: at least
+    #: 10 min). A shorter one makes duplicates.
+    content_timeout: Seconds = Seconds(600)
+
+
+class History(Table, frozen=True, kw_only=True):
+    """``queue.history``: what is remembered of messages that are finished."""
+
+    #: How long, from when a message came in; at least a day more than `lifetime`.
+    age: Seconds = Seconds(7 * 86400)
+    #: How many messages at most; a million takes about 700 MB of disk.
+    count: Annotated[int, Meta(ge=0)] = 1_000_000
+
+
+class Queue(Table, frozen=True, kw_only=True):
+    """``queue``: mail that we have taken responsibility for."""
+
+    #: When to give up and tell the sender (RFC 5321 §4.5.4.1: at least 4 to 5 days).
+    lifetime: Seconds = Seconds(5 * 86400)
+    #: How long after each attempt the next one is; the last holds for all that follow. Each is
+    #: made up to 10 % longer or shorter, so that what failed together does not come together.
+    retry: Annotated[list[Seconds], Meta(min_length=1)] = field(
+        default_factory=lambda: [Seconds(60 * n) for n in (5, 10, 20, 40, 60, 120, 240)]
+    )
+    #: Free space on the disk of `data_dir` below which mail is refused for now (452), or a tenth
+    #: of that disk if that is less. Delivery goes on.
+    disk_reserve: Octets = Octets(2**30)
+    #: What is remembered of messages that are finished.
+    history: History = History()
+
+
+class Dns(Table, frozen=True, kw_only=True):
+    """``dns``: whom to ask for mail exchangers and addresses."""
+
+    #: ``IP``, ``IP:PORT`` or ``[IPV6]:PORT``. None given: those of /etc/resolv.conf.
+    nameservers: list[str] = []
+    #: How long to wait for an answer, all name servers and repetitions together.
+    timeout: Seconds = Seconds(10)
+
+    @property
+    def servers(self) -> tuple[HostPort, ...]:
+        """`nameservers`, parsed."""
+        return tuple(nameserver(text) for text in self.nameservers)
+
+
+class Log(Table, frozen=True, kw_only=True):
+    """``log``: what is written to standard error, a line an event."""
+
+    #: ``json``, ``console`` (for people), or ``auto``: console on a terminal, else JSON.
+    format: Literal["auto", "json", "console"] = "auto"
+    #: The least that is written.
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class PluginEntry(Table, frozen=True, kw_only=True):
+    """An entry of ``plugins``: one is asked after the other, in the order of the list."""
+
+    #: A built-in plugin, the entry point of an installed one, or ``package.module:Class``.
+    name: str
+    #: How long one answer may take; then the mail is deferred.
+    timeout: Seconds = Seconds(30)
+    #: Its own settings; which there are, the plugin says.
+    settings: dict[str, object] = {}
+
+
+class Config(Table, frozen=True, kw_only=True):
+    """The whole file."""
+
+    #: This machine's full name, as its reverse DNS has it. It stands in the greeting, in EHLO and
+    #: in each Received field.
+    hostname: str
+    #: Where the queue and the Maildirs lie; relative to the directory of this file.
+    data_dir: Path = Path("/var/lib/elemta")
+    #: Who to be once the ports are bound, when started as root.
+    user: str | None = None
+    #: Where mail comes in.
+    listeners: Annotated[list[Listener], Meta(min_length=1)]
+    #: What all listeners together may use.
+    limits: Limits = Limits()
+    #: Who may send through us to domains that are not ours.
+    relay: Relay = Relay()
+    #: Domains whose mail is delivered here.
+    domains: list[Domain] = []
+    #: Where mail to all other domains goes; the first match wins; no match: the domain's MX.
+    routes: list[Route] = []
+    #: How mail goes out.
+    delivery: Delivery = Delivery()
+    #: Mail that we have taken responsibility for.
+    queue: Queue = Queue()
+    #: Whom to ask for mail exchangers and addresses.
+    dns: Dns = Dns()
+    #: What is written to standard error.
+    log: Log = Log()
+    #: What judges mail as it comes in; asked in this order.
+    plugins: list[PluginEntry] = []
+
+
+def matches(pattern: str, domain: str) -> bool:
+    """Whether a domain (lower case) is meant by ``*``, ``*.example.net`` or ``example.net``."""
+    pattern = pattern.lower()
+    if pattern == "*":
+        return True
+    if pattern.startswith("*."):
+        return domain.endswith(pattern[1:]) and domain != pattern[1:]
+    return domain == pattern

@@ -1,0 +1,119 @@
+"""Giving up root: who the daemon is once its ports are bound, and what is its own by then."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message is one line for the one who started it."""
+
+
+class Identity(Struct, frozen=True):
+    """Whom to become."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def identity(user: str | None, *, allow_root: bool) -> Identity | None:
+    """Find out whom to become.
+
+    Args:
+        user: the name in the configuration.
+        allow_root: root may stay root.
+
+    Returns:
+        None: stay who we are.
+
+    Raises:
+        StartError: there is no such user, we are somebody else and may not change that, or we
+            would stay root.
+    """
+    uid = os.geteuid()
+    if user is None:
+        if uid == 0 and not allow_root:
+            raise StartError(
+                "refusing to run as root: set `user` in the configuration, or use --allow-root"
+            )
+        return None
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise StartError(f"there is no user {user!r} on this machine") from None
+    if entry.pw_uid == uid:
+        if uid == 0 and not allow_root:
+            raise StartError("refusing to run as root: `user` is root; use --allow-root")
+        return None
+    if uid != 0:
+        raise StartError(f"only root can become {user!r}: start as root or as {user!r}")
+    return Identity(user, entry.pw_uid, entry.pw_gid)
+
+
+def own(directory: Path, who: Identity | None) -> None:
+    """See that the data directory is there, for its owner alone; and is theirs whom we become.
+
+    Raises:
+        StartError: it cannot be made.
+    """
+    try:
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True)
+        if who is not None and directory.stat().st_uid != who.uid:
+            os.chown(directory, who.uid, who.gid)
+    except OSError as error:
+        raise StartError(f"{directory} cannot be made: {error.strerror or error}") from None
+
+
+def writable(directory: Path) -> None:
+    """See that we can write to the data directory, as whom we have become.
+
+    Raises:
+        StartError: we cannot.
+    """
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise StartError(f"{directory} cannot be written by {_me()}")
+
+
+def drop(who: Identity) -> None:
+    """Become somebody else, for good.
+
+    Raises:
+        StartError: that did not work; nobody goes on half as root.
+    """
+    try:
+        os.initgroups(who.name, who.gid)
+        os.setgid(who.gid)
+        os.setuid(who.uid)
+    except OSError as error:
+        raise StartError(f"cannot become {who.name!r}: {error.strerror or error}") from None
+    if {os.getuid(), os.geteuid()} != {who.uid} or {os.getgid(), os.getegid()} != {who.gid}:
+        raise StartError(f"became {who.name!r} only in part")
+    os.environ.update(HOME="/", USER=who.name, LOGNAME=who.name)
+
+
+def open_files(most: int) -> int:
+    """Ask for as many descriptors as all connections may need; returns how many there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def _me() -> str:
+    uid = os.geteuid()
+    try:
+        return repr(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return f"uid {uid}"
