@@ -66,12 +66,25 @@ def own(directory: Path, who: Identity | None) -> None:
         StartError: it cannot be made.
     """
     try:
+        missing = [place for place in (directory, *directory.parents) if not place.exists()]
         if not directory.is_dir():
             directory.mkdir(mode=0o700, parents=True)
+        for place in missing:
+            # A name is durable once the folder that holds it is: else a power cut soon after
+            # the first start would take the whole queue with it.
+            _sync(place.parent)
         if who is not None and directory.stat().st_uid != who.uid:
             os.chown(directory, who.uid, who.gid)
     except OSError as error:
         raise StartError(f"{directory} cannot be made: {error.strerror or error}") from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def writable(directory: Path) -> None:
