@@ -15,7 +15,7 @@ from elemta.config import ConfigError, applicable, changes
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.listener.accept import Listeners
-from elemta.listener.reception import Common
+from elemta.listener.reception import House
 from elemta.log import logger
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
@@ -120,8 +120,8 @@ class _Node:
         self._reread = reread
         self._queue = queue
         self._reaper = Reaper()
-        self._common = Common.of(config, queue=queue, reaper=self._reaper, clock=clock)
-        self._listeners = Listeners(bound, self._common)
+        self._house = House.of(config, queue=queue, reaper=self._reaper, clock=clock)
+        self._listeners = Listeners(bound, self._house)
         self._delivery = Delivery(config, router, queue, _resolver(config), clock=clock)
         self._stop = trio.Event()
 
@@ -190,7 +190,7 @@ class _Node:
         try:
             wanted = self._reread()
             config = applicable(self._config, wanted)
-            common = self._common.reconfigured(config)
+            house = self._house.reconfigured(config)
         except ConfigError as error:
             _log_refusal(error)
         else:
@@ -198,8 +198,8 @@ class _Node:
             if config.log != self._config.log:
                 logs.configure(config.log.format, config.log.level)
             router = Router(config)
-            self._config, self._common = config, common
-            self._listeners.reconfigure(common)
+            self._config, self._house = config, house
+            self._listeners.reconfigure(house)
             self._delivery.configure(config, router)
             self._queue.reroute(router.lane)
             _log_changes(told)

@@ -1,0 +1,206 @@
+"""One message while it comes in: in memory as long as it is small, then on its way to the disk."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Self
+
+from elemta.listener import replies
+from elemta.log import logger
+from elemta.message import MAX_HOPS, HeaderFault, HeaderScanner, received
+from elemta.queue import Envelope, Origin, StoreUnavailable
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from elemta.listener.reception import House, Incoming
+    from elemta.plugins import Transaction
+    from elemta.protocol import Reply
+
+log = logger(__name__)
+
+HEADER_FAULTS: Final = {
+    HeaderFault.TOO_LONG: replies.HEADER_TOO_BIG,
+    HeaderFault.TOO_MANY_LINES: replies.HEADER_TOO_BIG,
+}
+
+#: Octets up to which a message is handed to the queue in one piece; larger ones are streamed.
+SMALL: Final = 256 * 1024
+#: Octets of a message that plugins are shown.
+HEAD: Final = 64 * 1024
+
+
+class Intake:
+    """Takes the pieces of one message, and hands it to the queue.
+
+    What went wrong is told by `refusal`, never raised: a message that nobody wants must still be
+    read to its end. Leaving the ``async with`` without `keep` leaves no trace of the message.
+
+    Attributes:
+        refusal: what the client will be told at the end of the message; None as long as we would
+            take it.
+        size: octets that came in.
+    """
+
+    __slots__ = (
+        *("_house", "_head", "_incoming", "_on_disk", "_pieces", "_protocol", "_scanner"),
+        *("_share", "_transaction", "refusal", "size"),
+    )
+
+    def __init__(
+        self, transaction: Transaction, house: House, *, lmtp: bool, refusal: Reply | None
+    ) -> None:
+        self.refusal = refusal
+        self.size = 0
+        self._transaction = transaction
+        self._house = house
+        self._scanner = HeaderScanner()
+        self._protocol = _protocol(transaction, lmtp=lmtp)
+        self._pieces = [self._trace()]
+        self._head = b""
+        self._share = house.budget.share()
+        self._incoming: Incoming | None = None
+        self._on_disk: AsyncExitStack | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._share.give_back()
+        if self._on_disk is not None:
+            await self._on_disk.__aexit__(kind, error, trace)
+
+    async def take(self, octets: bytes) -> None:
+        """Take the next piece."""
+        self.size += len(octets)
+        if self.refusal is not None:
+            return
+        if not self._scanner.done and (fault := self._scan(octets)) is not None:
+            self._give_up(fault)
+        elif self._incoming is not None:
+            await self._write(self._incoming, octets)
+        elif self._share.grow(len(octets)) or await self._share.wait(len(octets)):
+            self._pieces.append(octets)
+            if self.size > SMALL:
+                await self._spill()
+        else:
+            log.warning("memory.full", message=self._transaction.id)
+            self._give_up(replies.NO_ROOM)
+
+    async def keep(self) -> None:
+        """Hand the message, whole by now, to the queue. It is ours unless there is a `refusal`."""
+        refusal = self.refusal or self._fault()
+        if refusal is None and self._house.plugins.message:
+            verdict = await self._house.plugins.on_message(self._transaction, self._shown())
+            refusal = verdict.reply
+        if refusal is not None:
+            self._give_up(refusal)
+            return
+        envelope = self._envelope()
+        try:
+            if self._incoming is not None:
+                await self._incoming.commit(envelope)
+            else:
+                content = b"".join(self._pieces)
+                await self._house.queue.accept(envelope, content, self._transaction.id)
+        except StoreUnavailable as error:
+            self._not_stored(error)
+
+    async def _spill(self) -> None:
+        """From memory to the disk: the message is not small."""
+        self._head = self._shown()
+        content = b"".join(self._pieces)
+        self._pieces.clear()
+        self._on_disk = AsyncExitStack()
+        try:
+            self._incoming = incoming = await self._on_disk.enter_async_context(
+                self._house.queue.receive(self._envelope(), id=self._transaction.id)
+            )
+        except StoreUnavailable as error:
+            self._not_stored(error)
+            return
+        # The share is kept: so much is gathered again before each write to the disk.
+        await self._write(incoming, content)
+
+    async def _write(self, incoming: Incoming, octets: bytes) -> None:
+        try:
+            await incoming.write(octets)
+        except StoreUnavailable as error:
+            self._not_stored(error)
+
+    def _not_stored(self, error: StoreUnavailable) -> None:
+        log.error("message.not_stored", message=self._transaction.id, error=str(error))
+        self._give_up(replies.NOT_STORED if self._house.queue.room() else replies.NO_ROOM)
+
+    def _give_up(self, refusal: Reply) -> None:
+        self.refusal = refusal
+        self._pieces.clear()
+        self._share.give_back()
+
+    def _scan(self, octets: bytes) -> Reply | None:
+        """Look for the end of the header; what is wrong with it is known as soon as it is found."""
+        self._scanner.feed(octets)
+        return self._fault() if self._scanner.done else None
+
+    def _fault(self) -> Reply | None:
+        """What is wrong with the header, if anything is."""
+        if self._scanner.fault is not None:
+            return HEADER_FAULTS[self._scanner.fault]
+        return replies.GOING_ROUND if self._scanner.hops > MAX_HOPS else None
+
+    def _shown(self) -> bytes:
+        return self._head or b"".join(self._pieces[1:])[:HEAD]
+
+    def _envelope(self) -> Envelope:
+        transaction = self._transaction
+        session = transaction.session
+        return Envelope(
+            sender=transaction.sender,
+            params=transaction.params,
+            recipients=tuple(transaction.addressees.values()),
+            origin=Origin(
+                address=session.address,
+                helo=session.helo,
+                session=session.id,
+                listener=session.listener,
+                protocol=self._protocol,
+                login=session.login or "",
+            ),
+            hops=self._scanner.hops,
+        )
+
+    def _trace(self) -> bytes:
+        """What stands above all that the client sent (RFC 5321 §4.4)."""
+        transaction = self._transaction
+        session, recipients = transaction.session, transaction.recipients
+        return received(
+            helo=session.helo,
+            address=session.address,
+            rdns=None,
+            by=self._house.config.hostname,
+            protocol=self._protocol,
+            id=transaction.id,
+            # Of several, none may learn of the others (RFC 5321 §7.2).
+            recipient=recipients[0] if len(recipients) == 1 else None,
+            tls=session.tls,
+            time=self._house.clock(),
+        )
+
+
+def _protocol(transaction: Transaction, *, lmtp: bool) -> str:
+    """The WITH word of the Received field (RFC 3848, RFC 6531 §4.3)."""
+    session = transaction.session
+    if lmtp:
+        word = "UTF8LMTP" if transaction.params.smtputf8 else "LMTP"
+    elif not session.extended:
+        return "SMTP"
+    else:
+        word = "UTF8SMTP" if transaction.params.smtputf8 else "ESMTP"
+    if session.tls is not None:
+        word += "S"
+    return word if session.login is None else word + "A"

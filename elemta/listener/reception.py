@@ -1,0 +1,159 @@
+"""What all sessions of one listener share, and what they need of the queue."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from elemta.config import Config, Listener
+from elemta.listener.budget import Budget
+from elemta.listener.recipients import Recipients
+from elemta.listener.roster import Roster, places
+from elemta.net.limits import Limit
+from elemta.net.reaper import Reaper
+from elemta.plugins import Chain, load
+from elemta.protocol import BareNewline, Limits, Offer, Reply
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from elemta.queue import Envelope, MessageId
+
+
+class Incoming(Protocol):
+    """A large message while it comes in."""
+
+    async def write(self, octets: bytes, /) -> None:
+        """Append to the message.
+
+        Raises:
+            StoreUnavailable: the disk is full or fails.
+        """
+        ...
+
+    async def commit(self, envelope: Envelope | None = None, /) -> MessageId:
+        """Make the message durable; after this it is ours (RFC 5321 §6.1).
+
+        Raises:
+            StoreUnavailable: it is not, and nothing of it is kept.
+        """
+        ...
+
+
+class Queue(Protocol):
+    """What a session needs of the queue."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether mail can be kept just now."""
+        ...
+
+    def room(self) -> bool:
+        """Whether the disk has more free than is reserved. Cheap: asked for each message."""
+        ...
+
+    def new_id(self) -> MessageId:
+        """What the next message is called."""
+        ...
+
+    async def accept(self, envelope: Envelope, content: bytes, id: MessageId, /) -> MessageId:  # noqa: A002
+        """Make a small message durable; after this it is ours (RFC 5321 §6.1).
+
+        Raises:
+            StoreUnavailable: it is not, and nothing of it is kept.
+        """
+        ...
+
+    def receive(
+        self,
+        envelope: Envelope,
+        *,
+        id: MessageId | None = None,  # noqa: A002
+    ) -> AbstractAsyncContextManager[Incoming]:
+        """Take in a large message; leaving without `Incoming.commit` removes every trace of it."""
+        ...
+
+
+class House(Struct, frozen=True, kw_only=True):
+    """What all listeners share.
+
+    Attributes:
+        clock: seconds since the epoch, as `time.time`.
+    """
+
+    config: Config
+    queue: Queue
+    plugins: Chain
+    recipients: Recipients
+    roster: Roster
+    budget: Budget
+    reaper: Reaper
+    clock: Callable[[], float]
+
+    @classmethod
+    def of(
+        cls, config: Config, *, queue: Queue, reaper: Reaper, clock: Callable[[], float] = time.time
+    ) -> House:
+        """What the configuration asks for.
+
+        Raises:
+            ConfigError: a plugin cannot be loaded.
+        """
+        return cls(
+            config=config,
+            queue=queue,
+            plugins=Chain(load(config.plugins)),
+            recipients=Recipients(config),
+            roster=Roster(places(config.limits.connections)),
+            budget=Budget(config.limits.memory),
+            reaper=reaper,
+            clock=clock,
+        )
+
+    def reconfigured(self, config: Config) -> House:
+        """The same with another configuration, for the sessions that begin from now on.
+
+        Raises:
+            ConfigError: a plugin cannot be loaded; nothing has changed then.
+        """
+        plugins, recipients = Chain(load(config.plugins)), Recipients(config)
+        self.roster.places = places(config.limits.connections)
+        self.budget.resize(config.limits.memory)
+        return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
+
+
+class Reception(Struct, frozen=True, kw_only=True):
+    """What all sessions of one listener share. Made anew when the configuration changes.
+
+    Attributes:
+        clients: how many connections each client holds.
+    """
+
+    house: House
+    table: Listener
+    clients: Limit
+    greeting: Reply
+    limits: Limits
+    offer: Offer
+
+    @classmethod
+    def of(cls, house: House, table: Listener, clients: Limit) -> Reception:
+        """Derive the engine's settings from those of the configuration."""
+        protocol = "LMTP" if table.kind == "lmtp" else "ESMTP"
+        return cls(
+            house=house,
+            table=table,
+            clients=clients,
+            greeting=Reply(220, None, (f"{house.config.hostname} {protocol}",)),
+            limits=Limits(message=table.message_size, bare_newline=BareNewline(table.bare_newline)),
+            offer=Offer(rcpt_max=table.recipients, mail_max=table.messages),
+        )
+
+    @property
+    def lmtp(self) -> bool:
+        """Whether LMTP is spoken (RFC 2033)."""
+        return self.table.kind == "lmtp"

@@ -1,0 +1,172 @@
+"""Who may be written to, by whom, and who that is: mailboxes, aliases, relaying.
+
+Nothing is relayed unless the configuration says so: by the client's network, by its login, or by
+the domain it writes to. What a local part looks like (``user%other.example``, ``other!user``,
+``"user@other.example"``) never gives permission.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Final
+
+from elemta.log import logger
+from elemta.protocol import Mailbox, Reply, domain_to_ascii, parse_mailbox, reply
+from elemta.queue import Addressee
+
+if TYPE_CHECKING:
+    from elemta.config import Config, Domain
+
+log = logger(__name__)
+
+#: How many aliases may lead from one to the next, and how many recipients one may stand for.
+MAX_DEPTH: Final = 100
+MAX_EXPANSION: Final = 1000
+
+#: Clients whose permission is remembered; beyond it all are forgotten and found anew.
+REMEMBERED: Final = 10_000
+
+NO_SUCH_MAILBOX: Final = reply(550, 1, 1, "no such mailbox")
+RELAY_DENIED: Final = reply(550, 7, 1, "relay access denied")
+#: Our own mistake: the mail waits with its sender until it is mended.
+ALIAS_LOOP: Final = reply(451, 4, 6, "an alias leads back to itself")
+ALIAS_TOO_LARGE: Final = reply(451, 4, 6, "an alias leads too far")
+ALIAS_BROKEN: Final = reply(451, 3, 5, "an alias leads nowhere")
+
+#: Left to themselves, other servers take these for routes (RFC 5321 appendix F.2).
+_ROUTING: Final = ("%", "!", "@")
+
+
+class Recipients:
+    """Decides from the configuration alone."""
+
+    def __init__(self, config: Config) -> None:
+        domains = [_OwnDomain(domain) for domain in config.domains]
+        self._own: Final = {own.name: own for own in domains}
+        #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
+        self._home = config.domains[0].name if domains else config.hostname
+        self._relay: Final = config.relay
+        self._trusted: dict[str, bool] = {}
+
+    def trusts(self, client: str) -> bool:
+        """Whether an IP address may send to any domain; never so where there is none."""
+        known = self._trusted.get(client)
+        if known is None:
+            if len(self._trusted) >= REMEMBERED:
+                self._trusted.clear()
+            known = self._trusted[client] = self._in_networks(client)
+        return known
+
+    def decide(
+        self, mailbox: Mailbox, *, client: str, login: str | None = None
+    ) -> tuple[Addressee, ...] | Reply:
+        """Who gets mail for `mailbox`, or why nobody does.
+
+        Args:
+            mailbox: as the client names it.
+            client: its IP address; empty if it has none.
+            login: who is logged in, or None.
+        """
+        if not mailbox.domain:
+            mailbox = Mailbox(mailbox.local_part, self._home)
+            if (own := self._find(mailbox.domain)) is None:
+                return (Addressee(address=mailbox),)
+        elif (own := self._find(mailbox.domain)) is None:
+            if login is not None or self.trusts(client):
+                return (Addressee(address=mailbox),)
+            if not self._relays(mailbox.domain):
+                return RELAY_DENIED
+            if any(mark in mailbox.local_part for mark in _ROUTING):
+                return RELAY_DENIED
+            return (Addressee(address=mailbox),)
+        local_part = mailbox.local_part.lower()
+        if local_part not in own.aliases:
+            return (Addressee(address=mailbox),) if own.has(local_part) else NO_SUCH_MAILBOX
+        return self._expand(mailbox)
+
+    def _find(self, domain: str) -> _OwnDomain | None:
+        if (own := self._own.get(domain)) is not None or domain.isascii():
+            return own
+        return self._own.get(_ascii(domain))
+
+    def _relays(self, domain: str) -> bool:
+        allows = self._relay.allows
+        return allows(domain) or (not domain.isascii() and allows(_ascii(domain)))
+
+    def _in_networks(self, client: str) -> bool:
+        if not client:
+            return False
+        address = ipaddress.ip_address(client)
+        return any(address in network for network in self._relay.networks)
+
+    def _expand(self, start: Mailbox) -> tuple[Addressee, ...] | Reply:
+        """Follow the aliases from one mailbox, breadth first; each recipient is told once."""
+        found: dict[Mailbox, Addressee] = {}
+        seen: set[tuple[str, str]] = set()
+        level = [start]
+        for _ in range(MAX_DEPTH):
+            ahead: list[Mailbox] = []
+            for mailbox in level:
+                own = self._find(mailbox.domain)
+                local_part = mailbox.local_part.lower()
+                if own is None:
+                    found[mailbox] = Addressee(address=mailbox, original=start)
+                elif local_part in own.aliases:
+                    if (own.name, local_part) not in seen:
+                        seen.add((own.name, local_part))
+                        ahead += own.aliases[local_part]
+                    elif own.has(local_part):
+                        # `bob: [bob, carol]`: a copy to carol, and the mailbox behind the alias.
+                        found[mailbox] = Addressee(address=mailbox, original=start)
+                elif own.has(local_part):
+                    found[mailbox] = Addressee(address=mailbox, original=start)
+                else:
+                    log.error("alias.broken", alias=str(start), target=str(mailbox))
+                    return ALIAS_BROKEN
+            if len(found) + len(ahead) > MAX_EXPANSION:
+                log.error("alias.too_large", alias=str(start), most=MAX_EXPANSION)
+                return ALIAS_TOO_LARGE
+            if not ahead:
+                break
+            level = ahead
+        else:
+            log.error("alias.too_deep", alias=str(start), most=MAX_DEPTH)
+            return ALIAS_TOO_LARGE
+        if not found:
+            log.error("alias.loop", alias=str(start))
+            return ALIAS_LOOP
+        return tuple(found.values())
+
+
+class _OwnDomain:
+    """A domain of ours, as it is asked: lower case, aliases parsed.
+
+    Attributes:
+        name: lower case, A-labels.
+        aliases: the recipients of each alias.
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        self.name = _ascii(domain.name)
+        self.aliases = {
+            alias.lower(): tuple(_recipient(text, domain.name) for text in recipients)
+            for alias, recipients in domain.aliases.items()
+        }
+        self._any = "*" in domain.mailboxes
+        self._mailboxes = {"postmaster", *(name.lower() for name in domain.mailboxes)}
+
+    def has(self, local_part: str) -> bool:
+        """Whether there is such a mailbox (lower case)."""
+        return self._any or local_part in self._mailboxes
+
+
+def _recipient(text: str, domain: str) -> Mailbox:
+    return parse_mailbox(text if "@" in text else f"{text}@{domain}")
+
+
+def _ascii(domain: str) -> str:
+    """The one form that domains are compared in; a domain that has none is compared as it is."""
+    try:
+        return domain_to_ascii(domain).lower()
+    except ValueError:
+        return domain.lower()

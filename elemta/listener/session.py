@@ -1,0 +1,415 @@
+"""One client: the protocol engine on one side, plugins, recipients and the queue on the other.
+
+A session that breaks costs itself alone. It opens no nursery, so it raises no exception groups.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, assert_never
+
+import msgspec
+import trio
+
+from elemta import plugins
+from elemta.listener import replies
+from elemta.listener.intake import Intake
+from elemta.listener.patience import Patience
+from elemta.listener.recipients import NO_SUCH_MAILBOX
+from elemta.listener.roster import DrainedError
+from elemta.listener.wire import Wire
+from elemta.log import logger
+from elemta.plugins import Transaction
+from elemta.protocol import (
+    Auth,
+    AuthResponse,
+    Chunk,
+    ChunkEnd,
+    Closed,
+    Content,
+    ContentEnd,
+    Data,
+    Event,
+    Fault,
+    Hello,
+    Help,
+    Mail,
+    Noop,
+    Quit,
+    Rcpt,
+    Refused,
+    Reply,
+    Reset,
+    StartTls,
+    Verify,
+    reply,
+)
+
+if TYPE_CHECKING:
+    from elemta.listener.reception import Reception
+    from elemta.net.transport import Transport
+    from elemta.queue import Addressee
+
+log = logger(__name__)
+
+#: Octets of a bad command that are logged.
+SHOWN: Final = 200
+
+
+class Session:
+    """Serves one client until it quits, times out, misbehaves, or we shut down.
+
+    Args:
+        transport: the client.
+        reception: what all sessions of this listener share.
+    """
+
+    def __init__(self, transport: Transport, reception: Reception) -> None:
+        house = reception.house
+        host, port = transport.peer
+        self._transport = transport
+        self._reception = reception
+        self._queue = house.queue
+        self._plugins = house.plugins
+        self._wire = Wire(transport, reception)
+        self._view = plugins.Session(
+            id=os.urandom(6).hex(),
+            address=host,
+            port=port,
+            listener=reception.table.name,
+            trusted=house.recipients.trusts(host),
+        )
+        self._patience = Patience(reception.table, tireless=reception.lmtp)
+        self._transaction: Transaction | None = None
+        self._over = False  # we have said goodbye, of our own accord
+        self._messages = 0
+
+    async def run(self) -> None:
+        """Serve the client, then close the transport, whatever happened."""
+        house = self._reception.house
+        end = "over"
+        try:
+            house.roster.enter(self)
+            house.reaper.watch(self._transport)
+            await self._converse()
+        except trio.TooSlowError:
+            end = "timed out"
+            await self._wire.say_goodbye(replies.TIMED_OUT)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            end = "connection lost"
+        except DrainedError:
+            end = "drained"
+            await self._wire.say_goodbye(replies.SHUTTING_DOWN)
+        except trio.Cancelled:
+            end = "cancelled"
+            await self._wire.say_goodbye(replies.SHUTTING_DOWN)
+            raise
+        except Exception:
+            # A bug must cost this client its session, not every client the server.
+            end = "failed"
+            log.exception("session.failed", session=self._view.id, client=self._view.address)
+            await self._wire.say_goodbye(replies.BROKEN)
+        finally:
+            self._transport.close()
+            house.reaper.forget(self._transport)
+            house.roster.leave(self)
+            log.debug(
+                "session.ended",
+                session=self._view.id,
+                client=self._view.address,
+                listener=self._view.listener,
+                end=end,
+                state=self._wire.smtp.state.name,
+                messages=self._messages,
+                mistakes=self._patience.mistakes,
+            )
+
+    def hurry(self) -> None:
+        """See `elemta.listener.roster.Guest`."""
+        self._wire.hurry()
+
+    def drain(self) -> None:
+        """See `elemta.listener.roster.Guest`."""
+        self._wire.drain()
+
+    # The conversation.
+
+    async def _converse(self) -> None:
+        await self._greet()
+        while not self._over:
+            event = await self._wire.next_event()
+            if isinstance(event, Closed):
+                break
+            await self._handle(event)
+        await self._wire.finish()
+
+    async def _greet(self) -> None:
+        if self._plugins.connect:
+            objection = (await self._plugins.on_connect(self._view)).reply
+            if objection is not None:
+                code = 421 if objection.code < 500 else 554
+                self._wire.reply(Reply(code, objection.status, objection.lines))
+                return
+        if await self._wire.spoke_first():
+            self._log_refusal(replies.SPOKE_FIRST)
+            self._wire.reply(replies.SPOKE_FIRST)
+            return
+        self._wire.reply(self._reception.greeting)
+
+    async def _handle(self, event: Event) -> None:
+        match event:
+            case Mail():
+                await self._mail(event)
+            case Rcpt():
+                await self._rcpt(event)
+            case Data():
+                await self._data()
+            case Chunk():
+                await self._receive_message(await self._judge_envelope())
+            case Hello():
+                await self._hello(event)
+            case Quit():
+                self._wire.reply(replies.BYE)
+            case Refused(line=line, reply=refusal):
+                self._log_refusal(refusal, command=line[:SHOWN].decode("utf-8", "backslashreplace"))
+                await self._mistake(refusal, strange=refusal.code == 500)
+            case Reset() | Noop():
+                self._small_talk(replies.OK)
+            case Verify():
+                self._small_talk(replies.NOT_VERIFIED)
+            case Help():
+                self._small_talk(replies.HELP)
+            case StartTls(injected=injected):
+                await self._mistake(replies.INJECTED if injected else replies.NOT_OFFERED)
+            case Auth() | AuthResponse():
+                await self._mistake(replies.NOT_OFFERED)
+            case Content() | ContentEnd() | ChunkEnd() | Closed():
+                raise AssertionError(event)
+            case _:
+                assert_never(event)
+
+    async def _hello(self, hello: Hello) -> None:
+        if self._plugins.hello:
+            objection = (await self._plugins.on_hello(self._view, hello.name)).reply
+            if objection is not None:
+                await self._refuse(objection, name=hello.name)
+                return
+        self._view.helo = hello.name
+        self._view.extended = hello.extended
+        self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
+
+    async def _mail(self, mail: Mail) -> None:
+        if self._messages >= self._reception.table.messages:
+            self._hang_up(replies.TOO_MANY_MESSAGES)
+            return
+        self._transaction = transaction = Transaction(
+            session=self._view, id=self._queue.new_id(), sender=mail.path, params=mail.params
+        )
+        refusal = self._judge_resources(mail)
+        if refusal is None and self._plugins.mail:
+            refusal = (await self._plugins.on_mail(transaction)).reply
+        if refusal is not None:
+            await self._refuse(refusal, sender=str(mail.path or ""))
+            return
+        self._wire.reply(replies.SENDER_OK)
+
+    def _judge_resources(self, mail: Mail) -> Reply | None:
+        if (mail.params.size or 0) > self._reception.table.message_size:
+            return replies.TOO_BIG
+        if not (self._queue.healthy and self._queue.room()):
+            return replies.NO_ROOM
+        return None
+
+    async def _rcpt(self, rcpt: Rcpt) -> None:
+        transaction = self._open
+        found = self._reception.house.recipients.decide(
+            rcpt.path, client=self._view.address, login=self._view.login
+        )
+        if isinstance(found, Reply):
+            self._log_refusal(found, recipient=str(rcpt.path))
+            if found is NO_SUCH_MAILBOX:
+                await self._after(self._patience.unknown_recipient(), found)
+            else:
+                await self._mistake(found)
+            return
+        most = self._reception.table.recipients
+        if len(transaction.recipients) >= most or (
+            # What one alias stands for is taken whole, if it is the first.
+            transaction.addressees and len(transaction.addressees) + len(found) > most
+        ):
+            await self._refuse(replies.TOO_MANY_RECIPIENTS, recipient=str(rcpt.path))
+            return
+        if self._plugins.rcpt:
+            objection = (await self._plugins.on_rcpt(transaction, rcpt.path)).reply
+            if objection is not None:
+                await self._refuse(objection, recipient=str(rcpt.path))
+                return
+        transaction.recipients.append(rcpt.path)
+        for addressee in found:
+            if addressee.address not in transaction.addressees:
+                transaction.addressees[addressee.address] = _with_params(addressee, rcpt)
+        self._wire.reply(replies.RECIPIENT_OK)
+
+    async def _data(self) -> None:
+        if (refusal := await self._judge_envelope()) is not None:
+            await self._refuse(refusal)
+            return
+        self._wire.reply(replies.GO_AHEAD)
+        await self._receive_message(None)
+
+    async def _judge_envelope(self) -> Reply | None:
+        if self._plugins.data:
+            return (await self._plugins.on_data(self._open)).reply
+        return None
+
+    # The message.
+
+    async def _receive_message(self, refusal: Reply | None) -> None:
+        """Take the content in, and answer its end.
+
+        Args:
+            refusal: what that answer is, whatever comes in: a chunk comes unasked (RFC 3030).
+        """
+        transaction, reception = self._open, self._reception
+        self._wire.content_begins()
+        async with Intake(
+            transaction, reception.house, lmtp=reception.lmtp, refusal=refusal
+        ) as intake:
+            while isinstance(event := await self._next_content(intake), Content):
+                await intake.take(event.octets)
+            if event is None:
+                return
+            if event.fault is None:
+                await intake.keep()
+        await self._conclude(transaction, intake, event.fault)
+
+    async def _next_content(self, intake: Intake) -> Content | ContentEnd | None:
+        """The next of the content, or its end; None if the message was given up.
+
+        Between two chunks a client may say other things (RFC 3030 §2).
+        """
+        while True:
+            event = await self._wire.next_event()
+            match event:
+                case Content() | ContentEnd():
+                    return event
+                case Chunk():
+                    pass
+                case ChunkEnd(fault=fault):
+                    refusal = intake.refusal if fault is None else replies.FAULTS[fault]
+                    if refusal is not None:
+                        await self._refuse_message(refusal, fault)
+                        return None
+                    self._wire.reply(replies.CHUNK_OK)
+                case Closed():
+                    return None  # as `_converse` will be told again
+                case _:
+                    await self._handle(event)
+                    if not self._wire.smtp.in_transaction:
+                        return None
+
+    async def _conclude(
+        self, transaction: Transaction, intake: Intake, fault: Fault | None
+    ) -> None:
+        """Answer the end of a message: once, or under LMTP for each recipient (RFC 2033 §4.2)."""
+        answers = len(transaction.recipients) if self._reception.lmtp else 1
+        refusal = intake.refusal if fault is None else replies.FAULTS[fault]
+        if refusal is not None:
+            for _ in range(answers - 1):
+                self._wire.reply(refusal)
+            await self._refuse_message(refusal, fault)
+            return
+        self._messages += 1
+        self._patience.message_taken()
+        view = self._view
+        log.info(
+            "message.received",
+            id=transaction.id,
+            session=view.id,
+            listener=view.listener,
+            client=view.address,
+            helo=view.helo,
+            sender=str(transaction.sender or ""),
+            recipients=len(transaction.addressees),
+            size=intake.size,
+        )
+        taken = reply(250, 0, 0, f"OK: queued as {transaction.id}")
+        for _ in range(answers):
+            self._wire.reply(taken)
+
+    async def _refuse_message(self, refusal: Reply, fault: Fault | None) -> None:
+        await self._refuse(refusal)
+        if fault is Fault.BARE_NEWLINE and not (self._view.trusted or self._reception.lmtp):
+            # A stranger who tries to smuggle: what it has pipelined behind this is not heard.
+            self._over = True
+
+    # Saying no.
+
+    async def _refuse(self, refusal: Reply, **what: str) -> None:
+        """Turn down what the client asked for, and say so in the log."""
+        self._log_refusal(refusal, **what)
+        await self._mistake(refusal)
+
+    async def _mistake(self, refusal: Reply, *, strange: bool = False) -> None:
+        """Answer a mistake. What may work later (4xx) is none."""
+        if refusal.code < 500:
+            self._wire.reply(refusal)
+        else:
+            await self._after(self._patience.mistake(strange=strange), refusal)
+
+    async def _after(self, price: float | Reply, refusal: Reply) -> None:
+        """Answer when the client has paid for its mistake, or say goodbye if it has made too many.
+
+        Args:
+            price: seconds, or the goodbye.
+            refusal: the answer.
+        """
+        if isinstance(price, Reply):
+            self._log_refusal(price)
+            self._hang_up(price)
+            return
+        if price > 0:
+            await trio.sleep(price)  # no deadline runs meanwhile: it is us who take the time
+        self._wire.reply(refusal)
+
+    def _small_talk(self, answer: Reply) -> None:
+        goodbye = self._patience.small_talk()
+        if goodbye is None:
+            self._wire.reply(answer)
+        else:
+            self._log_refusal(goodbye)
+            self._hang_up(goodbye)
+
+    def _hang_up(self, goodbye: Reply) -> None:
+        self._wire.reply(goodbye)
+        self._over = True
+
+    def _log_refusal(self, refusal: Reply, **what: str) -> None:
+        """Say in the log what a client was refused, so that its owner can be told why."""
+        view = self._view
+        if self._transaction is not None and self._wire.smtp.in_transaction:
+            what["id"] = self._transaction.id
+            what.setdefault("sender", str(self._transaction.sender or ""))
+        log.info(
+            "client.refused",
+            session=view.id,
+            listener=view.listener,
+            client=view.address,
+            helo=view.helo,
+            reply=str(refusal),
+            **what,
+        )
+
+    @property
+    def _open(self) -> Transaction:
+        assert self._transaction is not None, (
+            "the engine lets nothing of a message come before MAIL"
+        )
+        return self._transaction
+
+
+def _with_params(addressee: Addressee, rcpt: Rcpt) -> Addressee:
+    params = rcpt.params
+    if not params.notify and params.orcpt is None:
+        return addressee
+    return msgspec.structs.replace(addressee, params=params)

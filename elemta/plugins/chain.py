@@ -1,0 +1,120 @@
+"""Asks the plugins one after the other, and answers for those that fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from elemta.log import logger
+from elemta.plugins.api import CONTINUE, Continue, Defer, Plugin, Reject, Session, Transaction
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from elemta.plugins.api import Verdict
+    from elemta.plugins.loader import Loaded
+    from elemta.protocol import Mailbox
+
+log = logger(__name__)
+
+
+class Chain:
+    """All plugins, in the order of the configuration; the first that objects decides.
+
+    A hook that no plugin overrides costs its caller one look at an attribute::
+
+        if chain.rcpt:
+            verdict = await chain.on_rcpt(transaction, recipient)
+
+    Attributes:
+        connect, hello, mail, rcpt, data, message: who overrides that hook, first to last.
+    """
+
+    def __init__(self, plugins: Sequence[Loaded] = ()) -> None:
+        def who(overrides: Callable[[type[Plugin]], bool]) -> tuple[Loaded, ...]:
+            return tuple(loaded for loaded in plugins if overrides(type(loaded.plugin)))
+
+        self.connect = who(lambda kind: kind.on_connect is not Plugin.on_connect)
+        self.hello = who(lambda kind: kind.on_hello is not Plugin.on_hello)
+        self.mail = who(lambda kind: kind.on_mail is not Plugin.on_mail)
+        self.rcpt = who(lambda kind: kind.on_rcpt is not Plugin.on_rcpt)
+        self.data = who(lambda kind: kind.on_data is not Plugin.on_data)
+        self.message = who(lambda kind: kind.on_message is not Plugin.on_message)
+
+    async def on_connect(self, session: Session) -> Verdict:
+        """The verdict of all plugins on a connection."""
+        return await _ask(self.connect, session, lambda plugin: plugin.on_connect(session))
+
+    async def on_hello(self, session: Session, name: str) -> Verdict:
+        """The verdict of all plugins on what a client calls itself."""
+        return await _ask(self.hello, session, lambda plugin: plugin.on_hello(session, name))
+
+    async def on_mail(self, transaction: Transaction) -> Verdict:
+        """The verdict of all plugins on a sender."""
+        return await _ask(
+            self.mail, transaction.session, lambda plugin: plugin.on_mail(transaction)
+        )
+
+    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        """The verdict of all plugins on a recipient."""
+        return await _ask(
+            self.rcpt, transaction.session, lambda plugin: plugin.on_rcpt(transaction, recipient)
+        )
+
+    async def on_data(self, transaction: Transaction) -> Verdict:
+        """The verdict of all plugins on an envelope."""
+        return await _ask(
+            self.data, transaction.session, lambda plugin: plugin.on_data(transaction)
+        )
+
+    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
+        """The verdict of all plugins on a message."""
+        return await _ask(
+            self.message,
+            transaction.session,
+            lambda plugin: plugin.on_message(transaction, content_head),
+        )
+
+
+async def _ask(
+    plugins: tuple[Loaded, ...], session: Session, hook: Callable[[Plugin], Awaitable[object]]
+) -> Verdict:
+    for loaded in plugins:
+        plugin = loaded.plugin
+        try:
+            with trio.fail_after(loaded.timeout):
+                found = await hook(plugin)
+        except Exception as error:
+            # Whatever a plugin does, it must not cost a client its session.
+            log.exception(
+                "plugin.failed",
+                plugin=plugin.name,
+                session=session.id,
+                error=f"{type(error).__name__}: {error}",
+            )
+            found = plugin.on_error
+        match found:
+            case Continue():
+                continue
+            case Defer() | Reject():
+                log.info(
+                    "plugin.objected",
+                    plugin=plugin.name,
+                    session=session.id,
+                    verdict=type(found).__name__.lower(),
+                    text=found.text,
+                    note=found.note,
+                )
+                return found
+            case _:
+                # An untyped author forgot to return something: fail closed, as on an exception.
+                log.error(
+                    "plugin.failed",
+                    plugin=plugin.name,
+                    session=session.id,
+                    error=f"a verdict was expected, not {type(found).__name__}",
+                )
+                if not isinstance(plugin.on_error, Continue):
+                    return plugin.on_error
+    return CONTINUE

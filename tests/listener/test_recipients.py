@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from elemta.config import Domain, load
+from elemta.listener.recipients import (
+    ALIAS_BROKEN,
+    ALIAS_LOOP,
+    ALIAS_TOO_LARGE,
+    NO_SUCH_MAILBOX,
+    RELAY_DENIED,
+    Recipients,
+)
+from elemta.protocol import Mailbox, Reply, parse_mailbox
+from tests.dialogue import CONFIG, STRANGER, TRUSTED
+
+CONFIGURED = load(CONFIG)
+
+
+def recipients(*domains: Domain) -> Recipients:
+    return Recipients(msgspec.structs.replace(CONFIGURED, domains=list(domains)))
+
+
+def decide(
+    address: str, who: Recipients | None = None, client: str = STRANGER
+) -> list[str] | Reply:
+    found = (who or Recipients(CONFIGURED)).decide(parse_mailbox(address), client=client)
+    return found if isinstance(found, Reply) else sorted(str(each.address) for each in found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "alice@here.example",
+        "Alice@here.example",
+        "o'brien@here.example",
+        '"a b"@here.example',
+        "postmaster@here.example",
+        "PostMaster@here.example",
+        "anything%at!all@any.example",
+    ],
+)
+def test_what_exists_is_taken_as_it_is_written(address: str) -> None:
+    assert decide(address) == [address]
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    assert decide("mallory@here.example") is NO_SUCH_MAILBOX
+
+
+def test_an_alias_stands_for_others_who_do_not_show_it() -> None:
+    found = Recipients(CONFIGURED).decide(parse_mailbox("Team@here.example"), client=STRANGER)
+    assert not isinstance(found, Reply)
+    assert [(str(each.address), str(each.original)) for each in found] == [
+        ("alice@here.example", "Team@here.example"),
+        ("bob@here.example", "Team@here.example"),
+        ("carol@here.example", "Team@here.example"),
+    ]
+
+
+def test_an_alias_may_lead_abroad_without_giving_leave_to_relay() -> None:
+    assert decide("away@here.example") == ["someone@elsewhere.example"]
+    assert decide("someone@elsewhere.example") is RELAY_DENIED
+
+
+def test_aliases_lead_from_domain_to_domain() -> None:
+    who = recipients(
+        Domain(name="a.example", aliases={"x": ["y@b.example", "z"]}, mailboxes=["z"]),
+        Domain(name="b.example", aliases={"y": ["w", "z@a.example"]}, mailboxes=["w"]),
+    )
+    assert decide("x@a.example", who) == ["w@b.example", "z@a.example"]
+
+
+def test_a_loop_that_leads_to_nobody_defers() -> None:
+    who = recipients(Domain(name="a.example", aliases={"x": ["y"], "y": ["x"]}))
+    assert decide("x@a.example", who) is ALIAS_LOOP
+
+
+def test_a_loop_does_not_keep_mail_from_others() -> None:
+    who = recipients(
+        Domain(name="a.example", mailboxes=["z"], aliases={"x": ["y"], "y": ["x", "z"]})
+    )
+    assert decide("x@a.example", who) == ["z@a.example"]
+
+
+def test_an_alias_that_leads_nowhere_defers() -> None:
+    who = recipients(Domain(name="a.example", mailboxes=["z"], aliases={"x": ["z", "gone"]}))
+    assert decide("x@a.example", who) is ALIAS_BROKEN
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(98, True), (101, False)])
+def test_a_chain_of_aliases_has_an_end(depth: int, taken: bool) -> None:
+    aliases = {f"x{number}": [f"x{number + 1}"] for number in range(depth)}
+    who = recipients(Domain(name="a.example", mailboxes=[f"x{depth}"], aliases=aliases))
+    found = decide("x0@a.example", who)
+    assert found == [f"x{depth}@a.example"] if taken else found is ALIAS_TOO_LARGE
+
+
+@pytest.mark.parametrize(("size", "taken"), [(1000, True), (1001, False)])
+def test_an_alias_stands_for_a_thousand_at_most(size: int, taken: bool) -> None:
+    everybody = [f"x{number}" for number in range(size)]
+    who = recipients(Domain(name="a.example", mailboxes=everybody, aliases={"all": everybody}))
+    found = decide("all@a.example", who)
+    assert isinstance(found, list) if taken else found is ALIAS_TOO_LARGE
+
+
+def test_aliases_that_multiply_are_stopped_early() -> None:
+    aliases = {f"x{n}": [f"x{n + 1}", f"y{n}@elsewhere.example"] * 10 for n in range(50)}
+    who = recipients(Domain(name="a.example", mailboxes=["x50"], aliases=aliases))
+    assert len(decide("x0@a.example", who)) == 51  # each once, however often it is named
+
+
+@pytest.mark.parametrize(
+    ("client", "allowed"),
+    [
+        (TRUSTED, True),
+        ("2001:db8:1::25", True),
+        (STRANGER, False),
+        ("10.0.0.1", False),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("2001:db8:2::1", False),
+        ("", False),
+    ],
+)
+def test_who_may_send_anywhere_is_written_in_the_configuration(client: str, allowed: bool) -> None:
+    who = Recipients(CONFIGURED)
+    assert who.trusts(client) is allowed
+    found = decide("victim@elsewhere.example", who, client)
+    assert found == ["victim@elsewhere.example"] if allowed else found is RELAY_DENIED
+
+
+def test_a_login_may_send_anywhere() -> None:
+    found = Recipients(CONFIGURED).decide(
+        parse_mailbox("x@elsewhere.example"), client=STRANGER, login="alice"
+    )
+    assert isinstance(found, tuple)
+
+
+def test_the_memory_of_clients_is_bounded() -> None:
+    who = Recipients(CONFIGURED)
+    for number in range(20_001):
+        assert not who.trusts(f"10.0.{number >> 8}.{number & 255}")
+    assert who.trusts(TRUSTED)
+    assert len(who._trusted) <= 10_000
+
+
+def test_a_bare_postmaster_is_that_of_the_first_domain() -> None:
+    assert decide("postmaster@here.example") == ["postmaster@here.example"]
+    found = Recipients(CONFIGURED).decide(Mailbox("postmaster", ""), client=STRANGER)
+    assert not isinstance(found, Reply)
+    assert [str(each.address) for each in found] == ["postmaster@here.example"]
+
+
+def test_a_bare_postmaster_without_domains_is_that_of_the_host() -> None:
+    found = recipients().decide(Mailbox("postmaster", ""), client=STRANGER)
+    assert not isinstance(found, Reply)
+    assert [str(each.address) for each in found] == ["postmaster@mx.example"]
+
+
+def test_the_postmaster_may_be_an_alias() -> None:
+    who = recipients(Domain(name="a.example", mailboxes=["z"], aliases={"Postmaster": ["z"]}))
+    assert decide("postmaster@a.example", who) == ["z@a.example"]
+
+
+@pytest.mark.parametrize("name", ["почта.рф", "xn--80a1acny.xn--p1ai"])
+def test_a_domain_beyond_ascii_is_ours_in_either_form(name: str) -> None:
+    who = recipients(Domain(name=name, mailboxes=["info"]))
+    for domain in ("почта.рф", "xn--80a1acny.xn--p1ai"):
+        assert decide(f"info@{domain}", who) == [f"info@{domain}"]
+
+
+@pytest.mark.parametrize("domain", ["backup.example", "deep.backup.example"])
+def test_domains_that_we_relay_for_take_no_routes(domain: str) -> None:
+    assert decide(f"x@{domain}") == [f"x@{domain}"]
+    for local_part in ("x%y", "y!x", '"x@y"'):
+        assert decide(f"{local_part}@{domain}") is RELAY_DENIED
+        assert decide(f"{local_part}@{domain}", client=TRUSTED) == [f"{local_part}@{domain}"]

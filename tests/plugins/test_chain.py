@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+import trio
+from typing_extensions import override
+
+from elemta.plugins import (
+    CONTINUE,
+    Chain,
+    Defer,
+    Loaded,
+    Plugin,
+    Reject,
+    Session,
+    Transaction,
+    Verdict,
+)
+from elemta.protocol import LocalProtocolError, MailParams
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+SESSION = Session(id="s1", address="192.0.2.1", port=1, listener="mx")
+
+
+def transaction() -> Transaction:
+    return Transaction(session=SESSION, id="Q1", sender=None, params=MailParams())
+
+
+class Says(Plugin):
+    """Says what it is told to, and that it was asked."""
+
+    name = "says"
+
+    def __init__(self, verdict: Verdict = CONTINUE) -> None:
+        self._verdict = verdict
+        self.asked = 0
+
+    @override
+    async def on_connect(self, session: Session) -> Verdict:
+        self.asked += 1
+        return self._verdict
+
+
+class Raises(Plugin):
+    name = "raises"
+
+    @override
+    async def on_connect(self, session: Session) -> Verdict:
+        raise ExceptionGroup("of a nursery", [ValueError()])
+
+
+class LetsThrough(Raises):
+    """Would rather take mail unseen than not at all."""
+
+    on_error: ClassVar[Verdict] = CONTINUE
+
+
+def chain(*plugins: Plugin, timeout: float = 30) -> Chain:
+    return Chain([Loaded(plugin, timeout) for plugin in plugins])
+
+
+def test_a_hook_that_nobody_overrides_costs_nothing() -> None:
+    asked = chain(Says(), Says())
+    assert len(asked.connect) == 2
+    for hook in (asked.hello, asked.mail, asked.rcpt, asked.data, asked.message):
+        assert hook == ()
+
+
+async def test_the_first_objection_decides() -> None:
+    first, second, third = Says(), Says(Defer((7, 1), "not now")), Says(Reject((7, 1), "never"))
+    assert await chain(first, second, third).on_connect(SESSION) == Defer((7, 1), "not now")
+    assert [first.asked, second.asked, third.asked] == [1, 1, 0]
+
+
+async def test_without_objection_mail_goes_on() -> None:
+    assert await chain(Says(), Says()).on_connect(SESSION) is CONTINUE
+    assert await chain(Says()).on_mail(transaction()) is CONTINUE
+
+
+async def test_a_plugin_that_raises_defers() -> None:
+    last = Says()
+    assert await chain(Raises(), last).on_connect(SESSION) == Defer((3, 0), "try again later")
+    assert last.asked == 0
+
+
+async def test_a_plugin_may_say_what_its_failure_means() -> None:
+    last = Says(Reject((7, 1), "never"))
+    assert await chain(LetsThrough(), last).on_connect(SESSION) == Reject((7, 1), "never")
+    assert last.asked == 1
+
+
+async def test_a_plugin_that_hangs_defers(autojump_clock: MockClock) -> None:
+    class Hangs(Plugin):
+        name = "hangs"
+
+        @override
+        async def on_connect(self, session: Session) -> Verdict:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    began = trio.current_time()
+    assert isinstance(await chain(Hangs(), timeout=7).on_connect(SESSION), Defer)
+    assert trio.current_time() - began == pytest.approx(7)
+
+
+async def test_a_cancellation_is_no_failure_of_the_plugin(autojump_clock: MockClock) -> None:
+    class Sleeps(Plugin):
+        name = "sleeps"
+
+        @override
+        async def on_connect(self, session: Session) -> Verdict:
+            await trio.sleep(10)
+            return CONTINUE
+
+    with trio.move_on_after(1) as scope:
+        await chain(Sleeps()).on_connect(SESSION)
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", [Defer, Reject])
+@pytest.mark.parametrize("text", ["two\r\n250 lines", "bell\a", "x" * 600])
+def test_what_cannot_stand_in_a_reply_is_refused_where_it_is_made(
+    kind: type[Defer | Reject], text: str
+) -> None:
+    with pytest.raises(LocalProtocolError):
+        kind((7, 1), text)
+
+
+async def test_a_plugin_that_says_what_cannot_be_said_defers() -> None:
+    class Forges(Plugin):
+        name = "forges"
+
+        @override
+        async def on_connect(self, session: Session) -> Verdict:
+            return Reject((7, 1), "no\r\n250 OK")
+
+    assert await chain(Forges()).on_connect(SESSION) == Defer((3, 0), "try again later")

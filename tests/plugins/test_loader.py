@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from typing_extensions import override
+
+from elemta.config import Config, ConfigError, load
+from elemta.plugins import CONTINUE, Plugin, Session, Verdict
+from elemta.plugins import load as load_plugins
+from elemta.plugins.recipient_limit import RecipientLimit
+
+
+class Whole(Plugin):
+    """A plugin of somebody else, without settings."""
+
+    name = "whole"
+
+    @override
+    async def on_connect(self, session: Session) -> Verdict:
+        return CONTINUE
+
+
+class Misspelt(Plugin):
+    name = "misspelt"
+
+    async def on_rctp(self) -> Verdict:
+        return CONTINUE
+
+
+class NotAsync(Plugin):
+    name = "not-async"
+
+    def on_connect(self, session: Session) -> Verdict:  # type: ignore[override] # the mistake
+        return CONTINUE
+
+
+class Nameless(Plugin):
+    pass
+
+
+class Failing(Plugin):
+    name = "failing"
+
+    def __init__(self) -> None:
+        raise OSError("no such socket")
+
+
+def configured(plugins: str) -> Config:
+    return load(f"""
+hostname: mx.example
+listeners: [{{name: mx, address: "127.0.0.1:0"}}]
+plugins:
+{plugins}
+""")
+
+
+def test_plugins_are_asked_in_the_order_of_the_file() -> None:
+    here = "tests.plugins.test_loader"
+    config = configured(f"""
+  - name: {here}:Whole
+    timeout: 5 s
+  - name: recipient-limit
+    settings: {{recipients: 200}}
+""")
+    first, second = load_plugins(config.plugins)
+    assert (type(first.plugin).__name__, first.timeout) == ("Whole", 5)
+    assert isinstance(second.plugin, RecipientLimit)
+    assert second.timeout == 30
+
+
+def problem_with(plugins: str) -> str:
+    config = configured(plugins)
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(config.plugins)
+    return str(caught.value)
+
+
+def test_an_unknown_plugin_is_told_with_its_place() -> None:
+    problem = problem_with("  - name: recipient-limit\n  - name: greylost")
+    assert problem.startswith("plugins[1].name: there is no plugin 'greylost'")
+    assert "recipient-limit" in problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "want"),
+    [
+        ("{recipients: 5}", "plugins[0].settings.recipients: "),
+        ("{recipient: 500}", "plugins[0].settings"),
+    ],
+)
+def test_settings_that_a_plugin_does_not_take_are_told_with_their_place(
+    settings: str, want: str
+) -> None:
+    assert problem_with(f"  - name: recipient-limit\n    settings: {settings}").startswith(want)
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("tests.plugins.test_loader:Gone", "AttributeError"),
+        ("tests.plugins.gone:Gone", "ModuleNotFoundError"),
+        ("tests.plugins.test_loader:problem_with", "is no elemta.plugins.Plugin"),
+        ("tests.plugins.test_loader:Nameless", "has no `name`"),
+        ("tests.plugins.test_loader:Misspelt", "on_rctp: there is no such hook"),
+        ("tests.plugins.test_loader:NotAsync", "is no `async def`"),
+    ],
+)
+def test_what_is_no_plugin_is_told(name: str, want: str) -> None:
+    problem = problem_with(f'  - name: "{name}"')
+    assert problem.startswith("plugins[0].name: ")
+    assert want in problem
+
+
+def test_a_plugin_that_cannot_start_is_told() -> None:
+    problem = problem_with('  - name: "tests.plugins.test_loader:Failing"')
+    assert "plugins[0].settings: the plugin cannot start: OSError: no such socket" in problem
+
+
+def test_settings_for_a_plugin_that_has_none_are_told() -> None:
+    problem = problem_with('  - name: "tests.plugins.test_loader:Whole"\n    settings: {a: 1}')
+    assert problem == "plugins[0].settings: the plugin whole has no settings"
