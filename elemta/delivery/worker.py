@@ -1,0 +1,375 @@
+"""Takes what is due from the queue, delivers it, and tells the queue what became of it.
+
+::
+
+    Delivery.run
+    └── a worker for each place in a lane's window: one destination, one connection
+
+A worker holds its claim, its work and its connection by `with`; what it does not settle, whatever
+happened to it, is ready again. It opens no nursery and no cancel scope of its own for a message.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from elemta.delivery.bounce import report_failure
+from elemta.delivery.carrier import Carrier, Tried, Welcome
+from elemta.delivery.hosts import Hosts
+from elemta.delivery.mailbox import MaildirStore, reply_to
+from elemta.delivery.routing import LocalMaildir
+from elemta.delivery.session import Timeouts
+from elemta.delivery.targets import OwnAddresses
+from elemta.log import logger
+from elemta.net.transport import connect
+from elemta.protocol import reply
+from elemta.queue import Attempt, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+    from random import Random
+
+    from elemta.config import Config
+    from elemta.delivery.carrier import Dial
+    from elemta.delivery.hosts import Candidate
+    from elemta.delivery.routing import Route, Router
+    from elemta.delivery.transaction import StoredBody
+    from elemta.net.dns import Resolver
+    from elemta.net.transport import Transport
+    from elemta.queue import Claim, Message, Queue, Recipient, Report, Work
+
+log = logger(__name__)
+
+#: Seconds that a connection is kept for more work.
+IDLE: Final = 60.0
+#: Seconds before a worker that met a bug of ours goes on.
+PAUSE: Final = 1.0
+#: Messages that are written to Maildirs with common syncs, and their octets in all.
+BATCH: Final = 32
+BATCH_OCTETS: Final = 2**20
+
+_IN_MAILBOX: Final = Tried(Result.DELIVERED, reply(250, 0, 0, "delivered to the mailbox"))
+#: After a bug of ours, or where the content cannot be read.
+_NOT_TRIED: Final = Tried(Result.DEFERRED, reply(451, 3, 0, "internal trouble; not tried"))
+_LOCAL: Final = LocalMaildir()
+LOCAL_LANE: Final = _LOCAL.lane
+
+
+class Delivery:
+    """Everything that goes out.
+
+    Args:
+        config: may be changed by `configure`.
+        router: made of the same configuration; the queue's lanes are its lanes.
+        queue: where mail comes from and reports go.
+        resolver: who asks DNS.
+        dial: connects to a host; None: by TCP.
+        clock: seconds since the epoch.
+        random: gives the order among equal hosts.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        router: Router,
+        queue: Queue,
+        resolver: Resolver,
+        *,
+        dial: Dial | None = None,
+        clock: Callable[[], float] = time.time,
+        random: Random | None = None,
+    ) -> None:
+        self._queue = queue
+        self._resolver = resolver
+        self._dial = dial or self._connect
+        self._clock = clock
+        self._random = random
+        self._draining = False
+        self._waits: set[trio.CancelScope] = set()
+        self.configure(config, router)
+
+    def configure(self, config: Config, router: Router) -> None:
+        """Deliver by another configuration from the next message on; connections are kept."""
+        delivery = config.delivery
+        self._hostname = config.hostname
+        self._hello_name = delivery.hello_name or config.hostname
+        self._connect_timeout = delivery.connect_timeout
+        self._timeouts = Timeouts(
+            greeting=delivery.command_timeout,
+            hello=delivery.command_timeout,
+            envelope=delivery.command_timeout,
+            message=delivery.content_timeout,
+        )
+        self._router = router
+        self._hosts = Hosts(
+            self._resolver,
+            hostname=config.hostname,
+            is_own=OwnAddresses(own for each in config.listeners for own in each.bindings),
+            port=delivery.port,
+            allowed=delivery.allow_targets,
+            random=self._random,
+        )
+        self._mailboxes = MaildirStore(config.data_dir / "mail", config.hostname)
+
+    async def run(self) -> None:
+        """Deliver until cancelled, or until `drain`: then until what was begun is finished."""
+        async with trio.open_nursery() as workers:
+            with self._waiting():
+                while not self._draining:
+                    claim = await self._queue.claim()
+                    workers.start_soon(self._work, claim)
+
+    def drain(self) -> None:
+        """Begin nothing more. `run` returns when what was begun is finished."""
+        self._draining = True
+        for scope in self._waits:
+            scope.cancel()
+
+    async def _work(self, claim: Claim) -> None:
+        """Be a worker of one lane until nothing more is to do there."""
+        with claim:
+            carrier = Carrier(self._dial, self._hosts, self._hello_name, self._timeouts)
+            try:
+                work = claim.take()
+                while work is not None:
+                    await self._try(claim, work, carrier)
+                    work = await self._next(claim, carrier)
+                await carrier.quit()
+            except Exception:
+                # Whatever it is, it must not end the other workers. The place stays taken for a
+                # moment, so that what is wrong does not happen a thousand times a second.
+                log.exception("delivery.worker_failed", lane=claim.lane)
+                await trio.sleep(PAUSE)
+            finally:
+                carrier.close()
+
+    async def _next(self, claim: Claim, carrier: Carrier) -> Work | None:
+        """More work for this worker: at once if there is any, else as long as it is worth it."""
+        if self._draining or carrier.hosts is not self._hosts:  # another configuration
+            return None
+        work = claim.take()
+        if work is None and (carrier.connected or claim.lane == LOCAL_LANE):
+            with self._waiting():
+                work = await claim.wait(IDLE)
+        return work
+
+    async def _try(self, claim: Claim, work: Work, carrier: Carrier) -> None:
+        """Try to deliver a work, or some at once where that is cheaper, and settle each."""
+        if claim.lane != LOCAL_LANE:
+            with work:
+                await self._send(claim, work, carrier)
+            return
+        with ExitStack() as held:
+            works = [held.enter_context(work)]
+            octets = work.message.size
+            while octets < BATCH_OCTETS and len(works) < BATCH:
+                if (more := claim.take()) is None:
+                    break
+                octets += more.message.size
+                works.append(held.enter_context(more))
+            if all(self._route_of(each) == _LOCAL for each in works):
+                await self._post(claim, works)
+                return
+            for each in works:
+                await self._send(claim, each, carrier)
+
+    def _route_of(self, work: Work) -> Route | None:
+        """Where all recipients of a work go; None, if routes have changed and they part here."""
+        route = self._router.route(work.recipients[0].address)
+        for recipient in work.recipients[1:]:
+            if self._router.route(recipient.address) != route:
+                return None
+        return route
+
+    async def _post(self, claim: Claim, works: Sequence[Work]) -> None:
+        """Deliver to Maildirs."""
+        started = self._clock()
+        bodies = [await self._body(work) for work in works]
+        places = [
+            (place, recipient, body)
+            for place, (work, body) in enumerate(zip(works, bodies, strict=True))
+            if body is not None
+            for recipient in work.recipients
+        ]
+        found: list[dict[int, Tried]] = [{} for _ in works]
+        try:
+            store = self._mailboxes
+            letters = [store.letter(works[place].message, who, body) for place, who, body in places]
+            errors = await store.deliver(letters)
+            for (place, recipient, _), error in zip(places, errors, strict=True):
+                found[place][recipient.number] = _posted(error)
+        except Exception:
+            log.exception("delivery.attempt_failed", lane=claim.lane)
+        if any(_IN_MAILBOX in tried.values() for tried in found):
+            claim.succeeded()
+        else:
+            claim.failed()
+        for work, body, tried in zip(works, bodies, found, strict=True):
+            await self._settle(work, work.recipients, tried, body, started)
+
+    async def _send(self, claim: Claim, work: Work, carrier: Carrier) -> None:
+        """Deliver to wherever the recipients go: one place, unless routes have just changed."""
+        started = self._clock()
+        found: dict[int, Tried] = {}
+        body = await self._body(work)
+        if body is not None:
+            try:
+                welcome = await self._deliver(work, body, carrier, found)
+            except trio.Cancelled:
+                if known := _delivered(work, found):
+                    # The queue has it as soon as it is called, though we may not wait any more.
+                    await self._settle(work, known, found, None, started)
+                raise
+            except Exception:
+                # Mail in hand is not lost for a bug of ours.
+                log.exception("delivery.attempt_failed", id=work.message.id, lane=claim.lane)
+                carrier.close()
+                claim.failed()
+            else:
+                _tell(claim, welcome)
+        await self._settle(work, work.recipients, found, body, started)
+
+    async def _deliver(
+        self, work: Work, body: StoredBody, carrier: Carrier, found: dict[int, Tried]
+    ) -> Welcome:
+        welcome = Welcome.HEARD
+        groups: dict[Route, list[Recipient]] = {}
+        for recipient in work.recipients:
+            groups.setdefault(self._router.route(recipient.address), []).append(recipient)
+        for route, recipients in groups.items():
+            if isinstance(route, LocalMaildir):
+                letters = [self._mailboxes.letter(work.message, who, body) for who in recipients]
+                errors = await self._mailboxes.deliver(letters)
+                for recipient, error in zip(recipients, errors, strict=True):
+                    found[recipient.number] = _posted(error)
+            else:
+                await carrier.deliver(route, work.message, recipients, body, found)
+                welcome = carrier.welcome
+        return welcome
+
+    async def _body(self, work: Work) -> StoredBody | None:
+        """The content; None if it cannot be read just now."""
+        try:
+            return await work.body()
+        except Exception:
+            log.exception("delivery.body_unreadable", id=work.message.id)
+            return None
+
+    # What became of it.
+
+    async def _settle(
+        self,
+        work: Work,
+        recipients: Sequence[Recipient],
+        found: dict[int, Tried],
+        body: StoredBody | None,
+        started: float,
+    ) -> None:
+        """Tell the queue, the sender if need be, and the log. What was not tried is deferred."""
+        ended = self._clock()
+        attempts: list[Attempt] = []
+        failed: list[tuple[Recipient, Attempt]] = []
+        for recipient in recipients:
+            tried = found.get(recipient.number, _NOT_TRIED)
+            attempt = Attempt(
+                number=recipient.number,
+                started=started,
+                ended=ended,
+                result=tried.result,
+                destination=work.lane,
+                host=tried.host,
+                reply=tried.reply,
+                remote=tried.remote,
+                expired=tried.result is Result.DEFERRED
+                and self._queue.expires(work.message, recipient, ended),
+            )
+            attempts.append(attempt)
+            if attempt.expired or attempt.result is Result.FAILED:
+                failed.append((recipient, attempt))
+        reports = await self._reports(work.message, failed, body) if failed else ()
+        await self._queue.settle(work, attempts, reports)
+        for recipient, attempt in zip(recipients, attempts, strict=True):
+            _log(work.message, recipient, attempt)
+
+    async def _reports(
+        self, message: Message, failed: Sequence[tuple[Recipient, Attempt]], body: StoredBody | None
+    ) -> tuple[Report, ...]:
+        if message.sender is None:
+            # A report that nobody takes. Telling its sender's postmaster is yet to come.
+            log.warning("delivery.report_undeliverable", id=message.id, recipients=len(failed))
+        report = await report_failure(
+            message,
+            failed,
+            body,
+            hostname=self._hostname,
+            report_id=self._queue.new_id(),
+            now=self._clock(),
+        )
+        return () if report is None else (report,)
+
+    # Waiting, and not.
+
+    async def _connect(self, candidate: Candidate) -> Transport:
+        return await connect(candidate.address, candidate.port, timeout=self._connect_timeout)
+
+    @contextmanager
+    def _waiting(self) -> Generator[None]:
+        """Wait in here for something new to do; `drain` ends that."""
+        with trio.CancelScope() as scope:
+            if self._draining:
+                scope.cancel()
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+
+def _posted(error: OSError | None) -> Tried:
+    return _IN_MAILBOX if error is None else Tried(Result.DEFERRED, reply_to(error))
+
+
+def _delivered(work: Work, found: dict[int, Tried]) -> list[Recipient]:
+    """Those recipients who must not get it again."""
+    return [
+        recipient
+        for recipient in work.recipients
+        if (tried := found.get(recipient.number)) and tried.result is Result.DELIVERED
+    ]
+
+
+def _tell(claim: Claim, welcome: Welcome) -> None:
+    """What a destination's welcome means for those who come next."""
+    match welcome:
+        case Welcome.HEARD:
+            claim.succeeded()
+        case Welcome.TURNED_AWAY:
+            claim.failed()
+        case Welcome.SILENT:
+            claim.failed(park=True)
+
+
+_EVENTS: Final = {
+    Result.DELIVERED: "delivery.delivered",
+    Result.DEFERRED: "delivery.deferred",
+    Result.FAILED: "delivery.failed",
+}
+
+
+def _log(message: Message, recipient: Recipient, attempt: Attempt) -> None:
+    """One line for each recipient of each attempt."""
+    log.info(
+        "delivery.expired" if attempt.expired else _EVENTS[attempt.result],
+        id=message.id,
+        to=str(recipient.address),
+        lane=attempt.destination,
+        host=attempt.host,
+        reply=str(attempt.reply),
+        attempt=recipient.attempts,
+        delay=round(attempt.ended - message.received_at, 3),
+        seconds=round(attempt.ended - attempt.started, 3),
+    )

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from elemta.config import Config, HostPort, load
+from elemta.delivery.routing import ByMx, LocalMaildir, Route, Router, ToHosts
+from elemta.protocol import Mailbox
+
+CONFIG = """
+hostname: mx.example.com
+listeners: [{name: mx, address: "127.0.0.1:25"}]
+domains:
+  - {name: example.com, mailboxes: [bob]}
+  - {name: Lists.Example.com, mailboxes: ["*"], deliver: "smtp://lists.internal:2525"}
+  - {name: bücher.example, mailboxes: ["*"]}
+routes:
+  - {match: exact.example.net, via: ["smtp://exact.internal"]}
+  - {match: "*.example.net", via: ["smtp://10.0.0.1:2600", "smtp://[2001:db8::1]:2601"]}
+  - {match: late.example.net, via: ["smtp://never.internal"]}
+  - {match: "*.net", via: [maildir]}
+  - {match: "*.xn--mnchen-3ya.example", via: ["smtp://m.internal"]}
+"""
+
+
+def config(text: str = CONFIG) -> Config:
+    return load(text)
+
+
+def at(domain: str) -> Mailbox:
+    return Mailbox("somebody", domain)
+
+
+TEN = ToHosts((HostPort("10.0.0.1", 2600), HostPort("2001:db8::1", 2601)))
+
+
+@pytest.mark.parametrize(
+    ("domain", "route", "lane"),
+    [
+        ("example.com", LocalMaildir(), "maildir"),
+        (
+            "lists.example.com",
+            ToHosts((HostPort("lists.internal", 2525),)),
+            "smtp:lists.internal:2525",
+        ),
+        ("bücher.example", LocalMaildir(), "maildir"),
+        ("xn--bcher-kva.example", LocalMaildir(), "maildir"),
+        ("sub.example.com", ByMx("sub.example.com"), "mx:sub.example.com"),
+        ("exact.example.net", ToHosts((HostPort("exact.internal", 25),)), "smtp:exact.internal:25"),
+        ("a.example.net", TEN, "smtp:[10.0.0.1]:2600,[2001:db8::1]:2601"),
+        ("a.b.example.net", TEN, "smtp:[10.0.0.1]:2600,[2001:db8::1]:2601"),
+        # The entry for late.example.net stands behind one that matches too.
+        ("late.example.net", TEN, "smtp:[10.0.0.1]:2600,[2001:db8::1]:2601"),
+        ("example.net", LocalMaildir(), "maildir"),
+        ("net", ByMx("net"), "mx:net"),
+        ("badexample.net", LocalMaildir(), "maildir"),
+        ("a.münchen.example", ToHosts((HostPort("m.internal", 25),)), "smtp:m.internal:25"),
+        ("example.org", ByMx("example.org"), "mx:example.org"),
+        ("österreich.example", ByMx("xn--sterreich-z7a.example"), "mx:xn--sterreich-z7a.example"),
+        ("[192.0.2.1]", ByMx("[192.0.2.1]"), "mx:[192.0.2.1]"),
+        # The bare postmaster lives in the first domain of ours.
+        ("", LocalMaildir(), "maildir"),
+    ],
+)
+def test_the_first_match_wins_and_own_domains_come_first(
+    domain: str, route: Route, lane: str
+) -> None:
+    router = Router(config())
+    for _ in range(2):  # found, then remembered
+        assert router.route(at(domain)) == route
+        assert router.lane(at(domain)) == lane
+
+
+def test_mail_for_the_rest_of_the_world_goes_by_mx_unless_a_route_takes_it() -> None:
+    # Fault 1 of the original: everything went to one LMTP host.
+    assert Router(config()).route(at("gmail.example")) == ByMx("gmail.example")
+    everything = CONFIG + '  - {match: "*", via: ["smtp://smarthost.example:587"]}\n'
+    router = Router(config(everything))
+    assert router.route(at("gmail.example")) == ToHosts((HostPort("smarthost.example", 587),))
+    assert router.route(at("[192.0.2.1]")) == ToHosts((HostPort("smarthost.example", 587),))
+    assert router.route(at("example.com")) == LocalMaildir()
+
+
+def test_without_a_domain_of_ours_a_bare_postmaster_goes_nowhere() -> None:
+    router = Router(load("hostname: a.example\nlisteners: [{name: mx, address: ':25'}]"))
+    assert router.route(at("")) == ByMx("")
+
+
+def test_a_domain_that_dns_cannot_say_is_still_routed() -> None:
+    assert Router(config()).route(at("a_b.example")) == ByMx("a_b.example")
+
+
+def test_memory_of_domains_is_bounded() -> None:
+    router = Router(config(), remembered=100)
+    for number in range(1_000):
+        assert router.lane(at(f"d{number}.example")) == f"mx:d{number}.example"
+    assert len(router._known) <= 100
