@@ -150,7 +150,7 @@ class Session:
                 code = 421 if objection.code < 500 else 554
                 self._wire.reply(Reply(code, objection.status, objection.lines))
                 return
-        if await self._wire.spoke_first():
+        if self._wire.spoke_first():
             self._log_refusal(replies.SPOKE_FIRST)
             self._wire.reply(replies.SPOKE_FIRST)
             return

@@ -27,10 +27,6 @@ GOODBYE: Final = 5.0
 HURRIED: Final = 10.0
 
 
-class _TooEarly(Exception):  # noqa: N818 (no error: the client waits to be greeted, as it should)
-    """The client has said nothing yet."""
-
-
 class Wire:
     """One client's end of the line. Belongs to one session, and to its task.
 
@@ -50,21 +46,17 @@ class Wire:
         self._content_began = 0.0
         self._content_size = 0
 
-    async def spoke_first(self) -> bool:
+    def spoke_first(self) -> bool:
         """Whether the client has said something already; does not wait for it to.
 
         Raises:
             trio.BrokenResourceError: it has left already.
         """
         self._opened = trio.current_time()  # plugins may have taken their time before
-        self._transport.interrupt(_TooEarly())
-        try:
-            octets = await self._transport.receive()
-        except _TooEarly:
-            return False
-        if not octets:
+        octets = self._transport.receive_nowait()
+        if octets == b"":
             raise trio.BrokenResourceError("the client did not wait to be greeted")
-        return True
+        return octets is not None
 
     async def next_event(self) -> Event:
         """What the client does next, having told it all that we have to tell.

@@ -62,20 +62,25 @@ class MemoryTransport:
     async def receive(self) -> bytes:
         """See `Transport`."""
         await self._begin()
-        pipe = self._inward
-        while True:
-            self._check_open()
-            if pipe.broken:
-                raise trio.BrokenResourceError("reset by the peer")
-            if pipe.octets or pipe.ended:
-                octets = bytes(pipe.octets[:MOST])
-                del pipe.octets[:MOST]
-                pipe.changed.unpark_all()
-                return octets
+        while (octets := self.receive_nowait()) is None:
             if self._reason is not None:
                 await self._let_others_run()
                 raise self._take_reason()
-            await self._wait(pipe)
+            await self._wait(self._inward)
+        return octets
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Transport`."""
+        pipe = self._inward
+        self._check_open()
+        if pipe.broken:
+            raise trio.BrokenResourceError("reset by the peer")
+        if not (pipe.octets or pipe.ended):
+            return None
+        octets = bytes(pipe.octets[:MOST])
+        del pipe.octets[:MOST]
+        pipe.changed.unpark_all()
+        return octets
 
     async def send_all(self, octets: bytes) -> None:
         """See `Transport`."""

@@ -87,6 +87,15 @@ class Transport(Protocol):
         """
         ...
 
+    def receive_nowait(self) -> bytes | None:
+        """What the peer has sent already, as `receive`; None if there is nothing yet.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+            trio.ClosedResourceError: we closed it.
+        """
+        ...
+
     async def send_all(self, octets: bytes) -> None:
         """Write all of it.
 
@@ -175,6 +184,17 @@ class SocketTransport:
             finally:
                 self._waiting = False
             self._allowance = _ALLOWANCE
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Transport`."""
+        try:
+            octets = self._socket.recv(MOST)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise _gone(error) from error
+        self._allowance -= len(octets) + _CALL
+        return octets
 
     async def send_all(self, octets: bytes) -> None:
         """See `Transport`."""

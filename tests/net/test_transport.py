@@ -72,6 +72,19 @@ async def test_who_receives_waits_for_octets(link: Link, nursery: trio.Nursery) 
     assert not link.two.waiting
 
 
+async def test_what_is_there_can_be_had_without_waiting(link: Link) -> None:
+    assert link.two.receive_nowait() is None
+    await link.one.send_all(b"x")
+    await wait_all_tasks_blocked(0.01)
+    assert link.two.receive_nowait() == b"x"
+    link.one.close()
+    await wait_all_tasks_blocked(0.01)
+    assert link.two.receive_nowait() == b""
+    link.two.close()
+    with pytest.raises(trio.ClosedResourceError):
+        link.two.receive_nowait()
+
+
 async def test_a_peer_that_does_not_read_makes_us_wait(link: Link, nursery: trio.Nursery) -> None:
     octets = b"x" * 2**23
 
