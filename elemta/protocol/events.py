@@ -160,7 +160,8 @@ class StartTls(Struct, frozen=True, gc=False):
 
     Attributes:
         injected: octets were pipelined behind the command: somebody may have put them there
-            (RFC 3207 §6); refuse with 554 and close.
+            (RFC 3207 §6). Refuse with 554: nothing else can be said, and the conversation is over
+            with it.
     """
 
     injected: bool = False
@@ -213,10 +214,13 @@ class Refused(Struct, frozen=True):
         line: the offending line, for logs; never echoed to the peer. Empty where it was too long
             to keep, or part of a login.
         reply: what the RFC asks for; send this one or a harsher one.
+        hostile: this is no client that ever meant well, or where its next command begins cannot
+            be told. The conversation is over with the reply, whatever its code: `Closed` is next.
     """
 
     line: bytes
     reply: Reply
+    hostile: bool = False
 
 
 class Closed(Struct, frozen=True, gc=False):
@@ -305,6 +309,16 @@ class ContentAnswer(Struct, frozen=True):
     reply: Reply
 
 
+class TransferAnswer(Struct, frozen=True):
+    """The answer to octets of a message, where it speaks for no recipient.
+
+    To a chunk that was not the last (RFC 3030): a refusal is one of the whole message. Or to the
+    end of a message for which no recipient was accepted (RFC 2920 §3.1).
+    """
+
+    reply: Reply
+
+
 class StartTlsAnswer(Struct, frozen=True):
     """The answer to STARTTLS. After 220 the connection object is spent: make a new one."""
 
@@ -364,6 +378,7 @@ Answer: TypeAlias = (
     | RcptAnswer
     | DataAnswer
     | ContentAnswer
+    | TransferAnswer
     | StartTlsAnswer
     | AuthAnswer
     | ResetAnswer

