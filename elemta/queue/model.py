@@ -7,7 +7,7 @@ Times are seconds since the epoch (`time.time`): they outlive the process. Whate
 from __future__ import annotations
 
 import enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -31,6 +31,10 @@ class State(enum.Enum):
     def final(self) -> bool:
         """Whether nothing more will be tried."""
         return self in (State.DELIVERED, State.FAILED, State.EXPIRED)
+
+
+#: The states in which something will be tried, sooner or later.
+WAITING: Final = (State.READY, State.DEFERRED)
 
 
 class Priority(enum.IntEnum):
@@ -136,15 +140,17 @@ class Result(enum.Enum):
     FAILED = "failed"
 
 
-class Attempt(Struct, frozen=True, kw_only=True):
+class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One attempt at one recipient: a row of the message's timeline.
 
     Attributes:
+        number: which of the message's recipients.
         started, ended: seconds since the epoch.
         destination: the lane it was tried in, e.g. ``mx:example.net`` or ``maildir``.
         host: who was spoken to, ``name[address]:port``; empty if nobody was reached.
         reply: the remote's reply word for word, or one of our own making.
         remote: whether `reply` is the remote's own words.
+        expired: a DEFERRED one that was the last: the message's lifetime is over.
     """
 
     number: int
@@ -155,3 +161,40 @@ class Attempt(Struct, frozen=True, kw_only=True):
     host: str = ""
     reply: Reply
     remote: bool = False
+    expired: bool = False
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """A message of our own making, queued in the transaction that gives cause for it."""
+
+    envelope: Envelope
+    content: bytes
+
+
+class Timeline(Struct, frozen=True, kw_only=True):
+    """What happened to a message.
+
+    Attributes:
+        finished_at: when nothing more was left to try; None while something is.
+        attempts: in the order in which they ended.
+    """
+
+    message: Message
+    finished_at: float | None
+    attempts: tuple[Attempt, ...]
+
+
+class Stats(Struct, frozen=True, kw_only=True):
+    """How full the queue is.
+
+    Attributes:
+        messages: how many still have something to try, or are held.
+        recipients: of these messages, by state.
+        oldest: when the oldest of them came in; None if there is none.
+        history: finished messages still known; as of the last minute, or before a crash.
+    """
+
+    messages: int
+    recipients: dict[State, int]
+    oldest: float | None
+    history: int

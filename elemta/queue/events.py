@@ -1,0 +1,228 @@
+"""What happens in the queue, told live to whoever subscribes.
+
+Numbers have no gaps and begin at 1 with each process. A subscriber that is too slow for its buffer
+loses the oldest events and is told how many; it never slows the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+import trio
+from msgspec import Struct
+
+from elemta.protocol import Mailbox, Reply, ReversePath
+from elemta.queue.model import MessageId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Events that are kept for those who resume.
+KEPT: Final = 10_000
+
+
+class Queued(Struct, frozen=True, tag=True):
+    """A message is ours. It is durable."""
+
+    number: int
+    at: float
+    id: MessageId
+    sender: ReversePath
+    recipients: tuple[Mailbox, ...]
+    size: int
+
+
+class AttemptStarted(Struct, frozen=True, tag=True):
+    """Some recipients of a message are being tried, in this lane."""
+
+    number: int
+    at: float
+    id: MessageId
+    lane: str
+    recipients: tuple[Mailbox, ...]
+
+
+class Delivered(Struct, frozen=True, tag=True):
+    """The next host, or a mailbox, has answered for one recipient."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+    lane: str
+    host: str
+    reply: Reply
+
+
+class Deferred(Struct, frozen=True, tag=True):
+    """An attempt at one recipient failed; the next is due at `due`."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+    lane: str
+    host: str
+    reply: Reply
+    due: float
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """One recipient will never be tried again."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+    lane: str
+    host: str
+    reply: Reply
+
+
+class Expired(Struct, frozen=True, tag=True):
+    """One recipient will not be tried again, since the message's lifetime is over."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+    lane: str
+    host: str
+    reply: Reply
+
+
+class Held(Struct, frozen=True, tag=True):
+    """Somebody stopped this recipient: it is not tried until released."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+
+
+class Released(Struct, frozen=True, tag=True):
+    """A held recipient is tried again."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+
+
+class Finished(Struct, frozen=True, tag=True):
+    """Nothing more is left to try of a message; it is history now."""
+
+    number: int
+    at: float
+    id: MessageId
+
+
+class Missed(Struct, frozen=True, tag=True):
+    """So many events came too fast for this subscriber, or are too old to be kept."""
+
+    count: int
+
+
+#: What happened.
+QueueEvent: TypeAlias = (
+    Queued | AttemptStarted | Delivered | Deferred | Failed | Expired | Held | Released | Finished
+)
+
+
+class EventBus:
+    """Hands each event to each subscriber.
+
+    Args:
+        kept: how many of the last events a new subscriber can ask for.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._last: deque[QueueEvent] = deque(maxlen=kept)
+        self._subscriptions: list[Subscription] = []
+        self.number = 0
+        """The number of the last event; 0 if there was none."""
+
+    def next(self) -> int:
+        """The number for the event that is made now; publish it before anything else."""
+        self.number += 1
+        return self.number
+
+    def publish(self, event: QueueEvent) -> None:
+        """Tell everybody. Costs a microsecond when nobody listens; never waits."""
+        self._last.append(event)
+        for subscription in self._subscriptions:
+            subscription.put(event)
+
+    def subscribe(self, buffer: int = 1000, *, since: int | None = None) -> Subscription:
+        """Listen from now on, or from the event after number `since`.
+
+        Args:
+            buffer: how many events may wait to be read.
+            since: if it is from before this process, or from the future, all that is kept is told.
+
+        Resource handling:
+            Close the subscription, best by `with`.
+        """
+        subscription = Subscription(buffer, self._subscriptions.remove)
+        if since is not None:
+            since = since if since <= self.number else 0
+            first = self._last[0].number if self._last else self.number + 1
+            if since + 1 < first:
+                subscription.miss(first - since - 1)
+            for event in self._last:
+                if event.number > since:
+                    subscription.put(event)
+        self._subscriptions.append(subscription)
+        return subscription
+
+
+class Subscription:
+    """One reader's view of the bus: an async iterator of events and `Missed`. Made by the bus."""
+
+    def __init__(self, buffer: int, close: Callable[[Subscription], None]) -> None:
+        self._events: deque[QueueEvent] = deque()
+        self._buffer = buffer
+        self._missed = 0
+        self._close = close
+        self._closed = False
+        self._reader = trio.lowlevel.ParkingLot()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening: a reader that waits gets no more. May be called twice."""
+        if not self._closed:
+            self._closed = True
+            self._close(self)
+            self._reader.unpark_all()
+
+    def put(self, event: QueueEvent) -> None:
+        """For the bus: one more event."""
+        if len(self._events) >= self._buffer:
+            self._events.popleft()
+            self._missed += 1
+        self._events.append(event)
+        self._reader.unpark()
+
+    def miss(self, count: int) -> None:
+        """For the bus: so many are lost already."""
+        self._missed += count
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> QueueEvent | Missed:
+        await trio.lowlevel.checkpoint()
+        while not (self._events or self._missed or self._closed):
+            await self._reader.park()
+        if self._closed:
+            raise StopAsyncIteration
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Missed(missed)
+        return self._events.popleft()

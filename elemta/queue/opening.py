@@ -1,0 +1,125 @@
+"""Opens a queue, and closes it with nothing left unwritten."""
+
+from __future__ import annotations
+
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import Struct
+
+from elemta.queue.maintenance import HistoryLimits, Maintenance
+from elemta.queue.queue import Queue
+from elemta.queue.reader import StoreReader
+from elemta.queue.room import Disk, Reserve
+from elemta.queue.store import Store
+from elemta.queue.window import LIMIT
+from elemta.queue.writer import InlineWriter, ThreadWriter
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from elemta.protocol import Mailbox
+    from elemta.queue.retry import RetryPolicy
+    from elemta.queue.writer import Applies, Writer
+
+
+class Tuning(Struct, frozen=True, kw_only=True):
+    """What seldom has to be changed.
+
+    Attributes:
+        window: recipients in memory.
+        workers: deliveries at once, in all.
+        memory: octets of bodies that are kept for their first attempt.
+        gather: seconds that a commit waits for company.
+        linger: the same while nobody waits for it.
+    """
+
+    window: int = LIMIT
+    workers: int = 500
+    memory: int = 64 * 2**20
+    gather: float = 0.0005
+    linger: float = 0.005
+
+
+@asynccontextmanager
+async def open_queue(
+    path: Path,
+    policy: RetryPolicy,
+    *,
+    lane: Callable[[Mailbox], str],
+    clock: Callable[[], float] = time.time,
+    tuning: Tuning | None = None,
+    history: HistoryLimits | None = None,
+    reserve: Reserve | None = None,
+    inline: bool = False,
+    disk: Callable[[Store], Applies] = lambda store: store,
+) -> AsyncGenerator[Queue, None]:
+    """Open the queue in a folder, made if need be; on leaving, all that was submitted is written.
+
+    Args:
+        path: the folder, `data_dir/queue`.
+        policy: when to try again.
+        lane: where a recipient goes.
+        clock: seconds since the epoch.
+        tuning: what seldom has to be changed.
+        history: how much of what is finished to remember.
+        reserve: what the disk must have left for `Queue.room`.
+        inline: write in this thread and not in one of its own: for virtual time, see
+            `InlineWriter`.
+        disk: what stands between writer and store: a test's bad disk.
+
+    Raises:
+        SpoolError: another process uses this queue, or a later Elemta wrote it.
+        OSError, sqlite3.Error: the disk.
+    """
+    tuning = tuning or Tuning()
+    store = Store(path) if inline else await trio.to_thread.run_sync(Store, path)
+    try:
+        target = disk(store)
+        writer: Writer = (
+            InlineWriter(target)
+            if inline
+            else ThreadWriter(target, gather=tuning.gather, linger=tuning.linger)
+        )
+        maintenance = Maintenance(store, writer, clock, history or HistoryLimits(), policy.lifetime)
+        with StoreReader(path) as reader:
+            queue = Queue(
+                store,
+                writer,
+                reader,
+                policy,
+                lane=lane,
+                clock=clock,
+                room=Disk(path, reserve or Reserve(), clock, maintenance.reusable).room,
+                window=tuning.window,
+                workers=tuning.workers,
+                memory=tuning.memory,
+                inline=inline,
+            )
+            async with _running(queue, maintenance, writer):
+                yield queue
+    finally:
+        store.close()
+
+
+@asynccontextmanager
+async def _running(
+    queue: Queue, maintenance: Maintenance, writer: Writer
+) -> AsyncGenerator[None, None]:
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run)
+            nursery.start_soon(maintenance.run)
+            try:
+                yield
+            except Exception as error:  # what our user raised leaves in no group
+                failure = error
+            nursery.cancel_scope.cancel()
+    finally:
+        await writer.close()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,96 @@
+"""What is written into the store's rows, as MessagePack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from elemta.protocol import Reply
+from elemta.queue.model import Attempt, Message, Recipient, State
+
+
+class Standing(Struct, frozen=True, array_like=True):
+    """How it stands with a recipient, besides what its row's columns say."""
+
+    attempts: int
+    last: Reply | None
+
+
+class Fate(Struct, frozen=True, array_like=True):
+    """What became of a recipient of a finished message."""
+
+    state: State
+    attempts: int
+    last: Reply | None
+
+
+class Outcome(Struct, frozen=True, array_like=True):
+    """How a message ended.
+
+    Attributes:
+        finished_at: seconds since the epoch.
+        recipients: in the order of their numbers.
+        attempts: those that ended it; earlier ones have rows of their own.
+    """
+
+    finished_at: float
+    recipients: list[Fate]
+    attempts: Sequence[Attempt]
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_message: Final = msgspec.msgpack.Decoder(Message)
+_standing: Final = msgspec.msgpack.Decoder(Standing)
+_outcome: Final = msgspec.msgpack.Decoder(Outcome)
+_attempt: Final = msgspec.msgpack.Decoder(Attempt)
+
+
+def encode_message(message: Message) -> bytes:
+    """For `message.record`."""
+    return _encode(message)
+
+
+def decode_message(record: bytes) -> Message:
+    """A message as it came in: each recipient is READY, and due since then."""
+    return _message.decode(record)
+
+
+def encode_standing(recipient: Recipient) -> bytes:
+    """For `recipient.standing`."""
+    return _encode(Standing(recipient.attempts, recipient.last))
+
+
+def apply_standing(recipient: Recipient, state: str, due: float | None, standing: bytes) -> None:
+    """Bring a recipient to where its row says it is."""
+    found = _standing.decode(standing)
+    recipient.state = State(state)
+    recipient.due = due or 0.0
+    recipient.attempts, recipient.last = found.attempts, found.last
+
+
+def encode_outcome(message: Message, at: float, attempts: Sequence[Attempt]) -> bytes:
+    """For `message.outcome`."""
+    recipients = [Fate(each.state, each.attempts, each.last) for each in message.recipients]
+    return _encode(Outcome(at, recipients, attempts))
+
+
+def apply_outcome(message: Message, outcome: bytes) -> tuple[float, Sequence[Attempt]]:
+    """Bring a message to its end; returns when that was, and the attempts that ended it."""
+    found = _outcome.decode(outcome)
+    for recipient, final in zip(message.recipients, found.recipients, strict=True):
+        recipient.state, recipient.due = final.state, 0.0
+        recipient.attempts, recipient.last = final.attempts, final.last
+    return found.finished_at, found.attempts
+
+
+def encode_attempt(attempt: Attempt) -> bytes:
+    """For `attempt.record`."""
+    return _encode(attempt)
+
+
+def decode_attempt(record: bytes) -> Attempt:
+    """From `attempt.record`."""
+    return _attempt.decode(record)

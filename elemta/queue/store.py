@@ -1,0 +1,174 @@
+"""The store: one SQLite database in WAL mode, and a folder of large bodies.
+
+Whoever writes asks `Store.apply` with everything that waits; it becomes one transaction and one
+fsync. A second process is turned away by a lock on a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from elemta.queue.bodies import BodyFiles, sync_folder
+from elemta.queue.errors import SpoolError
+from elemta.queue.operation import Rows, Value
+from elemta.queue.schema import open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from elemta.queue.operation import Operation
+
+#: Rows of one statement: Python lets go of its lock at each statement, and has to win it back.
+ROWS: Final = 64
+
+
+class Store:
+    """The files of a queue. Used by one thread at a time.
+
+    Args:
+        folder: where they are; made if need be.
+
+    Raises:
+        SpoolError: another process uses them, or a later Elemta wrote them.
+        OSError, sqlite3.Error: the disk.
+
+    Resource handling:
+        Close it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        bodies = folder / "bodies"
+        bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(folder / "lock")
+        try:
+            self.connection = open_database(database(folder))
+        except BaseException:
+            os.close(self._lock)
+            raise
+        database(folder).chmod(0o600)
+        for each in (folder, folder.parent):  # SQLite syncs the name of its log, not its own
+            sync_folder(each)
+        self.bodies = BodyFiles(bodies)
+        self.last_key = self._number("SELECT max(key) FROM message")
+        """The highest key that was ever given, as far as is known."""
+        self.history = self._number(_HISTORY)
+        """How many finished messages there are; a little wrong after a crash."""
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Write all of this, or nothing. It is durable on return.
+
+        Raises:
+            sqlite3.Error: nothing was written. After a failed fsync it may yet be found after a
+                crash, as SQLite cannot unsay it; then it is there as a whole.
+        """
+        rows = Rows()
+        for operation in operations:
+            operation.collect(rows)
+        connection = self.connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._write(rows)
+            for operation in operations:
+                operation.run(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:  # SQLite rolls back by itself when the disk fails
+                connection.execute("ROLLBACK")
+            raise
+        self.history += len(rows.finished) // 3
+        for id in rows.dead_files:  # noqa: A001
+            self.bodies.remove(id)
+
+    def _write(self, rows: Rows) -> None:
+        if rows.messages:
+            self._many(_INSERT_MESSAGE, 4, rows.messages)
+        if rows.bodies:
+            self._many(_INSERT_BODY, 2, rows.bodies)
+        if rows.recipients:
+            self._many(_PUT_RECIPIENT, 5, rows.recipients)
+        if rows.attempts:
+            self._many(_INSERT_ATTEMPT, 4, rows.attempts)
+        if rows.scattered:
+            self._many(_SCATTER, 1, rows.scattered)
+        if rows.finished:
+            self._many(_FINISH, 3, rows.finished)
+            self._many(_DELETE_BODY, 1, rows.dead_bodies)
+        if rows.gathered:
+            self._many(_DELETE_RECIPIENTS, 1, rows.gathered)
+
+    def _many(self, statements: list[str], width: int, values: list[Value]) -> None:
+        step = ROWS * width
+        for start in range(0, len(values), step):
+            part = values[start : start + step] if len(values) > step else values
+            self.connection.execute(statements[len(part) // width], part)
+
+    def _number(self, query: str) -> int:
+        row: tuple[int | None] | None = self.connection.execute(query).fetchone()
+        return (row[0] if row is not None else None) or 0
+
+    def write_tally(self) -> None:
+        """Write down how long the history is: counting it would take seconds."""
+        if self.history != self._number(_HISTORY):
+            self.connection.execute(
+                "INSERT OR REPLACE INTO tally VALUES ('history', ?)", (self.history,)
+            )
+
+    def close(self) -> None:
+        """Close the files. SQLite moves its log into the database."""
+        try:
+            with contextlib.suppress(sqlite3.Error):  # a count; the disk may be full
+                self.write_tally()
+            self.connection.close()
+        finally:
+            os.close(self._lock)
+
+
+def database(folder: Path) -> Path:
+    """The database file of the queue in this folder."""
+    return folder / "queue.db"
+
+
+def _lock(path: Path) -> int:
+    """Keep other processes out until this descriptor is closed."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(file, 32, 0).decode(errors="replace").strip() or "another process"
+        os.close(file)
+        raise SpoolError(f"{path.parent} is in use by process {owner}") from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
+    return file
+
+
+def _statements(head: str, row: str, tail: str = "") -> list[str]:
+    """The statement for 0, 1, 2, … rows."""
+    return [head + ",".join(itertools.repeat(row, count)) + tail for count in range(ROWS + 1)]
+
+
+_HISTORY: Final = "SELECT value FROM tally WHERE name = 'history'"
+_INSERT_MESSAGE: Final = _statements(
+    "INSERT INTO message (key, phase, recipients, record) VALUES ", "(?,?,?,?)"
+)
+_INSERT_BODY: Final = _statements("INSERT INTO body (key, content) VALUES ", "(?,?)")
+_PUT_RECIPIENT: Final = _statements(
+    "INSERT OR REPLACE INTO recipient (key, number, state, due, standing) VALUES ", "(?,?,?,?,?)"
+)
+_INSERT_ATTEMPT: Final = _statements(
+    "INSERT INTO attempt (key, number, ordinal, record) VALUES ", "(?,?,?,?)"
+)
+_SCATTER: Final = _statements("UPDATE message SET phase = 1 WHERE key IN (", "?", ")")
+_FINISH: Final = _statements(
+    "UPDATE message SET phase = new.column2, outcome = new.column3 FROM (VALUES ",
+    "(?,?,?)",
+    ") AS new WHERE key = new.column1",
+)
+_DELETE_BODY: Final = _statements("DELETE FROM body WHERE key IN (", "?", ")")
+_DELETE_RECIPIENTS: Final = _statements("DELETE FROM recipient WHERE key IN (", "?", ")")

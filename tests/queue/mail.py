@@ -1,0 +1,136 @@
+"""Mail to put into a queue, outcomes to settle it with, and disks that fail."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from elemta.protocol import Mailbox, reply
+from elemta.queue import Addressee, Attempt, Envelope, Priority, Result, RetryPolicy, open_queue
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from elemta.queue import HistoryLimits, Queue, Tuning, Work
+    from elemta.queue.operation import Operation
+    from elemta.queue.store import Store
+    from elemta.queue.writer import Applies
+
+#: When the tests' clock stands at zero: some day in 2026.
+EPOCH: Final = 1_790_000_000.0
+CONTENT: Final = b"Subject: hello\r\n\r\nworld\r\n"
+POLICY: Final = RetryPolicy(jitter=0.0)
+REPLIES: Final = {
+    Result.DELIVERED: reply(250, 2, 0, "taken"),
+    Result.DEFERRED: reply(451, 3, 0, "later"),
+    Result.FAILED: reply(550, 1, 1, "never"),
+}
+
+
+def address(text: str) -> Mailbox:
+    local, _, domain = text.partition("@")
+    return Mailbox(local, domain)
+
+
+def envelope(*recipients: str, priority: Priority = Priority.NORMAL) -> Envelope:
+    return Envelope(
+        sender=address("sender@home.example"),
+        recipients=tuple(Addressee(address=address(each)) for each in recipients or ("a@x",)),
+        priority=priority,
+    )
+
+
+def by_domain(mailbox: Mailbox) -> str:
+    return f"mx:{mailbox.domain}"
+
+
+def now() -> float:
+    """Wall time, as virtual as Trio's."""
+    return EPOCH + trio.current_time()
+
+
+def attempts(work: Work, result: Result, *, expired: bool = False) -> list[Attempt]:
+    """The same outcome for all recipients of a work."""
+    return [
+        Attempt(
+            number=each.number,
+            started=1.0,
+            ended=2.0,
+            result=result,
+            destination=work.lane,
+            host="mx.x[192.0.2.1]:25",
+            reply=REPLIES[result],
+            remote=True,
+            expired=expired,
+        )
+        for each in work.recipients
+    ]
+
+
+def virtual_queue(
+    folder: Path,
+    *,
+    policy: RetryPolicy = POLICY,
+    tuning: Tuning | None = None,
+    history: HistoryLimits | None = None,
+    disk: Callable[[Store], Applies] = lambda store: store,
+) -> AbstractAsyncContextManager[Queue]:
+    """A queue on virtual time: for tests with `autojump_clock`."""
+    return open_queue(
+        folder,
+        policy,
+        lane=by_domain,
+        clock=now,
+        tuning=tuning,
+        history=history,
+        inline=True,
+        disk=disk,
+    )
+
+
+async def settle_next(
+    queue: Queue, result: Result, *, expired: bool = False, durable: bool = True
+) -> str:
+    """Claim, take one work, settle all of it; returns its message's id."""
+    with await queue.claim() as claim:
+        work = claim.take()
+        assert work is not None
+        with work:
+            await queue.settle(work, attempts(work, result, expired=expired), durable=durable)
+            return work.message.id
+
+
+class FaultyDisk:
+    """A disk that can be full. `written` counts transactions, `refused` those it did not take."""
+
+    def __init__(self, store: Applies) -> None:
+        self._store = store
+        self.full = False
+        self.written = 0
+        self.refused = 0
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        if self.full:
+            self.refused += 1
+            raise sqlite3.OperationalError("database or disk is full")
+        self._store.apply(operations)
+        self.written += 1
+
+
+class Disks:
+    """For `open_queue(disk=…)`: keeps hold of the disk it made."""
+
+    def __init__(self) -> None:
+        self.made: list[FaultyDisk] = []
+
+    def __call__(self, store: Store) -> FaultyDisk:
+        self.made.append(FaultyDisk(store))
+        return self.made[-1]
+
+    @property
+    def disk(self) -> FaultyDisk:
+        return self.made[-1]
