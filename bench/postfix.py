@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ class Postfix:
 
     def prepare(self, spool: Path, sink_port: int) -> None:
         load.program("postfix")
+        if os.geteuid() != 0:
+            raise load.MissingError("Postfix runs as root only")
         accept, relay = self._ports = (load.free_port(), load.free_port())
         (spool / "etc").mkdir()
         (spool / "queue").mkdir()

@@ -12,6 +12,7 @@ from tests.scenarios.conftest import needs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.scenarios.conftest import MakeDaemon
     from tests.scenarios.daemon import Daemon
 
 pytestmark = pytest.mark.scenario
@@ -115,8 +116,8 @@ def test_a_message_of_20_mib_arrives_whole(elemta: Daemon) -> None:
     assert messages.without_trace(content) == messages.lines(large)
 
 
-def test_mail_for_others_is_refused_to_strangers(make_elemta: object) -> None:
-    elemta: Daemon = make_elemta({"relay": {"networks": []}})  # type: ignore[operator]
+def test_mail_for_others_is_refused_to_strangers(make_elemta: MakeDaemon) -> None:
+    elemta = make_elemta({"relay": {"networks": []}})
     elemta.start()
 
     with pytest.raises(smtplib.SMTPResponseException) as refused:

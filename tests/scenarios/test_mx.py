@@ -7,7 +7,7 @@ import pytest
 
 from tests.scenarios import messages, ports
 from tests.scenarios.conftest import needs
-from tests.scenarios.sink import Sink
+from tests.scenarios.sink import Sink, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,8 +103,6 @@ def test_a_domain_without_mx_is_its_own(net: Net) -> None:
 
 
 def test_a_first_mx_that_says_4xx_gives_way_to_the_second(net: Net) -> None:
-    from tests.scenarios.sink import Step
-
     net.first.answer(Step.GREETING, "421 4.3.2 busy")
     net.send("preferred.test.example")
 
