@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -25,8 +26,8 @@ listeners:
 relay:
   networks: ["127.0.0.0/8"]
 routes:
-  # Where nobody listens: what is accepted for it stays in the queue.
-  - {{match: far.example, via: ["smtp://127.0.0.1:{dead}"]}}
+  # Where somebody listens and says nothing: what is accepted for it stays in the queue.
+  - {{match: far.example, via: ["smtp://127.0.0.1:{mute}"]}}
   - {{match: "*", via: ["smtp://127.0.0.1:{sink}"]}}
 queue:
   disk_reserve: 1 MiB
@@ -41,14 +42,12 @@ class Elemta:
     relays = True
 
     def __init__(self) -> None:
-        self._accept = 0
+        self._accept = self._mute = 0
 
     def prepare(self, spool: Path, sink_port: int) -> None:
-        self._accept = load.free_port()
+        self._accept, self._mute = load.free_port(), load.free_port()
         (spool / "elemta.yaml").write_text(
-            _CONFIGURATION.format(
-                spool=spool, accept=self._accept, sink=sink_port, dead=load.free_port()
-            )
+            _CONFIGURATION.format(spool=spool, accept=self._accept, sink=sink_port, mute=self._mute)
         )
         checked = subprocess.run(
             [sys.executable, "-m", "elemta", "check", "--config", str(spool / "elemta.yaml")],
@@ -62,7 +61,10 @@ class Elemta:
         as_root = ["--allow-root"] if os.geteuid() == 0 else []
         command = [*under, sys.executable, "-m", "elemta", "serve",
                    "--config", str(spool / "elemta.yaml"), *as_root]  # fmt: skip
-        with peers.running(command, self._accept, self._accept, spool / "elemta.log") as server:
+        with (
+            socket.create_server(("127.0.0.1", self._mute)),
+            peers.running(command, self._accept, self._accept, spool / "elemta.log") as server,
+        ):
             yield server
 
     def requeue(self, spool: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gc
 import shlex
 import shutil
 import sys
@@ -59,6 +60,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
             run = partial(daemon.run, config, bound, ready=partial(_invite, config))
         else:
             run = partial(daemon.run, config, bound, reread=partial(read, path.absolute()))
+        _spare_the_collector()
         trio.run(run)
     except (StartError, BindError) as error:
         log.flush()
@@ -76,6 +78,17 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     finally:
         log.flush()
     return 0
+
+
+def _spare_the_collector() -> None:
+    """Let the cyclic garbage collector look seldom, and not at what was there from the start.
+
+    A message makes hundreds of objects that are gone with it, without cycles; with thousands of
+    messages in memory each full collection walks over all of them. Worth 5 to 10 % of the CPU of
+    a message.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _load_what_comes_late() -> None:

@@ -4,7 +4,9 @@ Rules of this file:
 
 - No deadline is kept by a cancel scope: a scope round each read costs a third of the throughput
   (bench). `Transport.deadline` is a plain attribute, `elemta.net.reaper` looks at it.
-- What can be done at once is done at once, but not for ever: see `_ALLOWANCE`.
+- Wait, then receive: a peer that takes turns with us has never said more when we ask, and asking
+  in vain costs a system call and an exception. Only who has just filled a whole read is asked at
+  once. What can be written is written at once; neither goes on for ever: see `_ALLOWANCE`.
 - Each transport belongs to one task at a time. `interrupt` and `close` may come from another.
 """
 
@@ -137,7 +139,10 @@ class SocketTransport:
         trio.BrokenResourceError: the peer is gone already.
     """
 
-    __slots__ = ("_allowance", "_reason", "_socket", "_waiting", "deadline", "local", "peer")
+    __slots__ = (
+        *("_allowance", "_more", "_reason", "_socket", "_waiting"),
+        *("deadline", "local", "peer"),
+    )
 
     def __init__(self, sock: socket.socket, peer: SocketAddress | None = None) -> None:
         try:
@@ -152,6 +157,7 @@ class SocketTransport:
         self.deadline = math.inf
         self._socket = sock
         self._allowance = _ALLOWANCE
+        self._more = False  # there is likely more to read
         self._reason: Exception | None = None
         self._waiting = False
 

@@ -153,31 +153,25 @@ class Lane:
 
     def drain(self) -> list[Stand]:
         """Take out all that is ready."""
-        stands = [*self._overdue, *self._overflow(0)]
+        stands = [*self._overdue, *self.overflow(0)]
         self._overdue.clear()
         self.ready = 0
         return stands
 
     def overflow(self, keep: int) -> list[Stand]:
         """Take out all that is ready but the first `keep`, and those with no time left."""
-        return self._overflow(keep) if self.ready - len(self._overdue) > keep else []
-
-    def _overflow(self, keep: int) -> list[Stand]:
-        kept = [self._next() for _ in range(keep)]
-        rest = [stand for stands in self._stands.values() for stand in stands]
-        self._stands.clear()
-        self._passed.clear()
-        self.ready = len(self._overdue)
-        for stand in kept:
-            self.add(stand)
+        rest: list[Stand] = []
+        while self.ready - len(self._overdue) > keep:
+            # From the end: a parked lane that mail goes on coming in for is asked each time.
+            priority = min(self._stands)
+            stands = self._stands[priority]
+            rest.append(stands.pop())
+            self.ready -= 1
+            if not stands:
+                del self._stands[priority]
+                self._passed.pop(priority, None)
+        rest.reverse()
         return rest
-
-    def _next(self) -> Stand:
-        priority = max(self._stands)
-        stand = self._stands[priority].popleft()
-        if not self._stands[priority]:
-            del self._stands[priority]
-        return stand
 
     def succeeded(self) -> None:
         """The destination took something: more of us may come."""

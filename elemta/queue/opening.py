@@ -33,14 +33,14 @@ class Tuning(Struct, frozen=True, kw_only=True):
         window: recipients in memory.
         workers: deliveries at once, in all.
         memory: octets of bodies that are kept for their first attempt.
-        gather: seconds that a commit waits for company.
+        gather: seconds that a commit waits for company, and again as long as more comes.
         linger: the same while nobody waits for it.
     """
 
     window: int = LIMIT
     workers: int = 500
     memory: int = 64 * 2**20
-    gather: float = 0.0005
+    gather: float = 0.001
     linger: float = 0.005
 
 

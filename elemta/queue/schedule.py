@@ -92,7 +92,6 @@ class Schedule:
             lane = self._lanes[name] = Lane(name, *self._window)
         lane.add(stand)
         if lane.parked_until is not None:
-            lane.wake(now)
             self._put_off(lane)
         self._list(lane)
         self.called.append(lane)

@@ -86,3 +86,10 @@ def test_normalizing_ends_each_line_once(content: bytes, want: bytes) -> None:
     checks = Checks(100, newline=BareNewline.NORMALIZE)
     assert Dots(checks).feed(content + b".\r\n") == (want, b"")
     assert checks.fault is None
+
+
+def test_a_last_line_without_an_end_has_room_for_one() -> None:
+    for size, fault in ((998, None), (999, Fault.LINE_TOO_LONG)):
+        checks = Checks(2000)
+        Counted(checks, size, last=True).feed(b"x" * size)
+        assert checks.fault is fault

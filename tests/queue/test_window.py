@@ -115,3 +115,12 @@ def test_a_full_window_wants_nothing_until_something_leaves() -> None:
     assert not window.overfull
     window.forget(second)
     assert window.full
+
+
+def test_a_message_rests_when_nobody_has_to_do_with_it() -> None:
+    resting = entry(1000.0)
+    assert resting.resting
+    resting.writes = 1  # a read of the store would show it as it was before
+    assert not resting.resting
+    resting.writes, resting.works = 0, 1
+    assert not resting.resting

@@ -99,6 +99,19 @@ async def test_a_commit_that_gathers_takes_what_comes_meanwhile() -> None:
     assert paper.groups == [["1", "2"]]
 
 
+async def test_a_commit_does_not_gather_for_ever() -> None:
+    paper = Paper()
+    writer = ThreadWriter(paper, gather=0.02)
+    notes = [Note(str(number)) for number in range(20)]
+    for note in notes:  # one in each pause
+        writer.submit(note)
+        await trio.sleep(0.015)
+    await notes[-1].wait()
+    await writer.close()
+    assert paper.texts == [str(number) for number in range(20)]
+    assert 2 <= len(paper.groups) < 20
+
+
 async def test_a_group_has_a_limit() -> None:
     paper = Paper()
     paper.gate.clear()
