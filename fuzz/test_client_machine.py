@@ -57,6 +57,7 @@ LAST_IN_GROUP: Final = {"DATA", "NOOP", "QUIT"}
 #: What a client says in one go.
 GROUPS: Final = [
     ["EHLO"],
+    ["MAIL", "RCPT", "DATA"],
     ["MAIL", "RCPT", "RCPT", "DATA"],
     ["MAIL", "RCPT", "RCPT", "RCPT", "DATA"],
     ["MAIL", "RCPT", "RCPT", "LAST"],
@@ -532,6 +533,8 @@ def first_reply(said: bytes) -> int | None:
 
 @given(said=FRAGMENTS.map(b"".join), cuts=CUTS)
 @example(said=b"220\r\r\n", cuts=[])  # a code, and a text that was lost
+@example(said=b"199 ok\r\n", cuts=[])
+@example(said=b"600 ok\r\n", cuts=[])
 @example(said=b"220 ok\n", cuts=[])
 @example(said=b"220-ok\r\n250 ok\r\n", cuts=[])
 @example(said=b"x" * 4096, cuts=[])

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import hypothesis.strategies as st
+import msgspec
 import trio
 import trio.testing
 from hypothesis import given
@@ -73,10 +74,11 @@ FINAL: Final = {
 
 
 class Accept(Struct, frozen=True):
-    """Take a message in."""
+    """Take some messages in."""
 
     to: tuple[str, ...]
     size: int
+    copies: int
 
 
 class Try(Struct, frozen=True):
@@ -85,6 +87,8 @@ class Try(Struct, frozen=True):
     results: tuple[Result | None, ...]
     report: bool
     large_report: bool
+    #: Another work is tried, and settled first, while this one is at work.
+    beside: bool
 
 
 class Hold(Struct, frozen=True):
@@ -108,23 +112,23 @@ class Full(Struct, frozen=True):
 
 Step = Accept | Try | Hold | Sleep | Full
 
-STEPS: Final = st.one_of(
-    st.builds(
-        Accept,
-        st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=3).map(tuple),
-        st.sampled_from([0, 10, 5000, 60_000, INLINE + 1]),
-    ),
-    st.builds(
-        Try,
-        st.lists(st.none() | st.sampled_from(Result), min_size=1, max_size=3).map(tuple),
-        st.booleans(),
-        st.booleans(),
-    ),
-    st.builds(Try, st.just((Result.DELIVERED,)), st.just(False), st.just(False)),
+ACCEPT: Final = st.builds(
+    Accept,
+    st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=3).map(tuple),
+    st.sampled_from([0, 10, 5000, 60_000, INLINE + 1]),
+    st.sampled_from([1, 1, 5]),
+)
+RESULTS: Final = st.lists(st.none() | st.sampled_from(Result), min_size=1, max_size=3).map(tuple)
+TRY: Final = st.builds(Try, RESULTS, st.booleans(), st.booleans(), st.booleans())
+DELIVER: Final = st.builds(
+    Try, st.just((Result.DELIVERED,)), st.just(False), st.just(False), st.booleans()
+)
+OTHER: Final = st.one_of(
     st.builds(Hold, st.integers(0, 5), st.booleans()),
     st.builds(Sleep, st.sampled_from([0.0, 1.0, 99.0, 101.0, 1200.0])),
     st.builds(Full, st.booleans()),
 )
+STEPS: Final = st.one_of(ACCEPT, ACCEPT, TRY, TRY, DELIVER, OTHER)
 
 
 class Known(Struct):
@@ -157,13 +161,13 @@ class DyingDisk(FaultyDisk):
         store.connection.execute("PRAGMA wal_autocheckpoint = 20")
         self._folder = folder
         self._copy_to = copy_to
-        self._at = at
+        self.crash_at = at
         self._how = how
         self._chance = chance
         self.dead = False
 
     def apply(self, operations: Sequence[Operation]) -> None:
-        if self.dead or self.full or self.written != self._at:
+        if self.dead or self.full or self.written != self.crash_at:
             super().apply(operations)
             return
         self.dead = True
@@ -220,15 +224,15 @@ class Run:
         self.before: Model = {}
         self.model: Model = {}
         self.unwritten = False  # something was settled that the disk did not take yet
-        self.at_work: set[tuple[str, int]] = set()
 
     async def play(self, steps: list[Step]) -> None:
         for step in steps:
-            if not self.unwritten:
-                self.before = copy.deepcopy(self.model)
+            self.remember()
             match step:
                 case Accept():
-                    await self.accept(step)
+                    for _ in range(step.copies):
+                        self.remember()
+                        await self.accept(step)
                 case Try():
                     await self.attempt(step)
                 case Hold():
@@ -241,6 +245,11 @@ class Run:
                     self.unwritten = self.unwritten and full
             if self.disk.dead:
                 return
+
+    def remember(self) -> None:
+        """A crash from now on leaves what is so now, or what comes next."""
+        if not self.unwritten and not self.disk.dead:
+            self.before = copy.deepcopy(self.model)
 
     async def accept(self, step: Accept) -> None:
         name = self.queue.new_id()
@@ -261,7 +270,12 @@ class Run:
                 work = claim.take()
                 if work is not None:
                     with trio.CancelScope(shield=True), work:
-                        await self.settle(work, step)
+                        if step.beside:
+                            await self.attempt(msgspec.structs.replace(step, beside=False))
+                            await trio.sleep(1)
+                            self.remember()
+                        if not self.disk.dead:
+                            await self.settle(work, step)
 
     async def settle(self, work: Work, step: Try) -> None:
         known = self.model[work.message.id]
@@ -368,6 +382,7 @@ async def crash(folder: Path, steps: list[Step], at: int, how: str, seed: int) -
     ) as queue:
         run = Run(queue, disks[-1])
         await run.play(steps)
+        disks[-1].crash_at = -1  # the program is over: no crash comes any more
         disks[-1].full = False
         await trio.sleep(70)  # what was kept is written
         assert plain(read(there)) == plain(run.model)
@@ -424,8 +439,8 @@ def assert_empty(folder: Path) -> None:
 
 
 @given(
-    steps=st.lists(STEPS, min_size=1, max_size=25),
-    at=st.integers(0, 30),
+    steps=st.lists(STEPS, min_size=3, max_size=25),
+    at=st.integers(0, 20),
     how=st.sampled_from(["after", "before", "log", "log", "move"]),
     seed=st.integers(0, 1000),
 )

@@ -137,6 +137,17 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.now += seconds
         self.schedule.wake(self.now)
         self.take_put_off()
+        for lane in self.schedule._lanes.values():
+            until = lane.parked_until
+            if until is None or lane.workers or not lane.ready:
+                continue
+            late = any(
+                entry.message.expires_at <= self.now
+                for entry in self.entries.values()
+                if lane.name in entry.stands
+            )
+            # One may probe when its time is over; what has no time left need not wait for that.
+            assert lane.open == (until <= self.now or late)
 
     @rule(suffix=st.sampled_from(["", "", "-other"]))
     def reload(self, suffix: str) -> None:

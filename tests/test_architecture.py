@@ -27,13 +27,6 @@ def test_imports_point_down() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("room", ["protocol", "message", "queue"])
-def test_every_module_of_the_core_has_tests_of_its_own(room: str) -> None:
-    modules = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
-    tested = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / room).glob("test_*.py")}
-    assert modules <= tested
-
-
 def words(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
 
