@@ -124,6 +124,15 @@ class ScheduleMachine(RuleBasedStateMachine):
             self.schedule.failed(worker.lane, self.now, park=what == "park")
         self.take_put_off()
 
+    @rule()
+    def try_in_vain(self) -> None:
+        """The next lane's destination does not answer."""
+        worker = self.claim()
+        self.take(worker, 1)
+        self.end_work(worker, State.DEFERRED)
+        self.tell(worker, "park")
+        self.leave(worker)
+
     @rule(worker=consumes(workers))
     def leave(self, worker: Worker) -> None:
         if worker in self.busy:
