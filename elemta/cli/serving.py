@@ -84,8 +84,8 @@ def _spare_the_collector() -> None:
     """Let the cyclic garbage collector look seldom, and not at what was there from the start.
 
     A message makes hundreds of objects that are gone with it, without cycles; with thousands of
-    messages in memory each full collection walks over all of them. Worth 5 to 10 % of the CPU of
-    a message.
+    messages in memory each full collection walks over all of them. Measured on a noisy machine:
+    3 to 10 % of the CPU of a message.
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
