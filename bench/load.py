@@ -84,7 +84,7 @@ class Sink:
         stream = self._process.stdout
         assert stream is not None
         rest = b""
-        while octets := stream.read1(65536):  # type: ignore[attr-defined]
+        while octets := stream.read1(65536):  # type: ignore[attr-defined] # a pipe's reader has it
             lines, _, rest = (rest + octets).rpartition(b"\r")
             if found := re.findall(rb"mesg=(\d+)", lines):
                 with self._counted:
@@ -136,7 +136,7 @@ def wait_for_greeting(port: int, timeout: float = 60.0) -> float:
             pass
         if time.perf_counter() > deadline:
             raise TimeoutError(f"no greeting on port {port} within {timeout:.0f} s")
-        time.sleep(0.005)
+        time.sleep(0.005)  # a server that starts tells nobody when it is ready
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ def syncs(peer: peers.Peer, place: Place) -> Numbers:
         if peer.relays:
             before = _calls(trace)
             _relay(server, place, count)
-            time.sleep(0.5)
+            time.sleep(0.5)  # as above: what it syncs behind the last arrival counts
             numbers["relay_syncs"] = (_calls(trace) - before) * 1000 / count
     return numbers
 

@@ -103,7 +103,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
     deadline = time.monotonic() + 10.0
     while any(_alive(pid) for pid in family) and time.monotonic() < deadline:
-        time.sleep(0.01)
+        time.sleep(0.01)  # not our children: nobody tells us when they end
 
 
 def _is_tracer(pid: int) -> bool:
