@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final, Self
 
+from typing_extensions import override
+
 
 class Seconds(float):
     """A duration in seconds; written ``90 s``, ``5 min``, ``4 h`` or ``5 d``."""
@@ -34,6 +36,55 @@ class Octets(int):
             ValueError: no number, no unit, or neither.
         """
         return cls(_quantity(text, cls.UNITS))
+
+
+class Frequency:
+    """So many in a time, and no more; written ``100/h``, ``100/1 h`` or ``5/10 s``.
+
+    Attributes:
+        count: how many, at least one.
+        seconds: in which time.
+    """
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self, count: int, seconds: Seconds) -> None:
+        self.count = count
+        self.seconds = seconds
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a frequency.
+
+        Raises:
+            ValueError: it is none, or of nothing, or in no time.
+        """
+        found = re.fullmatch(r"([0-9]{1,9}) ?/ ?(.+)", text)
+        if found is None:
+            raise ValueError(f"expected a number, / and a time, as in 100/1 h, not {text!r}")
+        time = found[2] if found[2][0].isdigit() else f"1 {found[2]}"
+        count, seconds = int(found[1]), Seconds.parse(time)
+        if not (count and seconds):
+            raise ValueError(f"expected at least one, in more than no time, not {text!r}")
+        return cls(count, seconds)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Frequency):
+            return NotImplemented
+        return (self.count, self.seconds) == (other.count, other.seconds)
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.count, self.seconds))
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.count}/{self.seconds:g} s"
+
+    @override
+    def __repr__(self) -> str:
+        return f"Frequency({self.count!r}, {self.seconds!r})"
 
 
 def _quantity(text: str, units: dict[str, float]) -> float:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from elemta.units import Octets, Seconds
+from elemta.units import Frequency, Octets, Seconds
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,29 @@ def test_anything_else_is_no_duration(text: str) -> None:
 def test_anything_else_is_no_size(text: str) -> None:
     with pytest.raises(ValueError, match="expected a number"):
         Octets.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "seconds"),
+    [("100/h", 100, 3600), ("100/1 h", 100, 3600), ("5 / 10 s", 5, 10), ("1/1.5 d", 1, 129600)],
+)
+def test_a_frequency_is_so_many_in_a_time(text: str, count: int, seconds: float) -> None:
+    frequency = Frequency.parse(text)
+    assert (frequency.count, frequency.seconds) == (count, seconds)
+    assert Frequency.parse(str(frequency)) == frequency
+    assert hash(Frequency.parse(str(frequency))) == hash(frequency)
+
+
+def test_frequencies_differ_in_count_or_time() -> None:
+    assert Frequency(1, Seconds(2)) != Frequency(2, Seconds(2))
+    assert Frequency(1, Seconds(2)) != Frequency(1, Seconds(1))
+    assert Frequency(1, Seconds(2)) != "1/2 s"
+    assert repr(Frequency(1, Seconds(2))) == "Frequency(1, 2.0)"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5/", "/h", "5 per h", "0/h", "5/0 s", "5/m", "5/1 m", "-1/h", "1.5/h"]
+)
+def test_anything_else_is_no_frequency(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Frequency.parse(text)
