@@ -36,7 +36,7 @@ from elemta.protocol.grammar import Hostile, parse
 from fuzz.profiles import examples
 from fuzz.strategies import NEARLY, addresses
 
-EVERYTHING: Final = Offer(starttls=True, mechanisms=("PLAIN", "LOGIN"))
+EVERYTHING: Final = Offer(starttls=True, mechanisms=("PLAIN", "LOGIN"), mt_priority=True)
 NOTHING: Final = Offer(
     size=False, eight_bit=False, smtputf8=False, dsn=False, chunking=False, pipelining=False
 )
@@ -74,6 +74,7 @@ MAIL_PARAMS: Final = st.builds(
     ret=st.none() | st.sampled_from(Ret),
     envid=st.none() | PRINTABLE,
     auth=st.none() | st.just("<>") | addresses(smtputf8=False),
+    mt_priority=st.none() | st.integers(-9, 9),
 )
 NOTIFY: Final = st.just(frozenset({Notify.NEVER})) | st.frozensets(
     st.sampled_from([Notify.SUCCESS, Notify.FAILURE, Notify.DELAY])
@@ -96,6 +97,8 @@ def mail_words(params: MailParams) -> list[str]:
         words.append(f"ENVID={xtext(params.envid)}")
     if params.auth is not None:
         words.append("AUTH=<>" if params.auth == "<>" else f"AUTH={xtext(params.auth)}")
+    if params.mt_priority is not None:
+        words.append(f"MT-PRIORITY={params.mt_priority}")
     return words
 
 
@@ -138,6 +141,7 @@ def test_mail_is_read_as_it_is_meant(
         ret=params.ret,
         envid=params.envid,
         auth=params.auth,
+        mt_priority=params.mt_priority,
     )
     path = parse_mailbox(sender) if sender else None
     assert parse(line.encode(), EVERYTHING) == Mail(path, said)
@@ -195,6 +199,7 @@ def test_a_source_route_is_ignored(route: list[str], recipient: str) -> None:
 WORDS: Final = [
     *["MAIL FROM:<", "RCPT TO:<", ">", "EHLO ", "LHLO ", "BDAT ", "AUTH PLAIN ", "STARTTLS"],
     *["VRFY ", "NOOP ", " SIZE=", " BODY=8BITMIME", " SMTPUTF8", " ORCPT=utf-8;", " ENVID="],
+    *[" MT-PRIORITY=", "-9"],
     *[" NOTIFY=", "NEVER", ",SUCCESS", " AUTH=", "\\x{110000}", "+0D+0A", "99999999999999999999"],
     *["\xff", "\r", "\n", "GET / HTTP/1.1", "\x16\x03\x01"],
 ]

@@ -38,7 +38,7 @@ from fuzz.profiles import examples
 from fuzz.strategies import CONTENT, pieces
 
 MAX_SIZE: Final = 2048
-OFFER: Final = Offer(starttls=True, mechanisms=("PLAIN", "LOGIN"))
+OFFER: Final = Offer(starttls=True, mechanisms=("PLAIN", "LOGIN"), mt_priority=True)
 
 
 class Said(Struct, frozen=True):

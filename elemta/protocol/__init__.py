@@ -57,6 +57,7 @@ from elemta.protocol.events import Wait as Wait
 from elemta.protocol.framing import BareNewline as BareNewline
 from elemta.protocol.framing import Fault as Fault
 from elemta.protocol.offer import Offer as Offer
+from elemta.protocol.params import parse_priority as parse_priority
 from elemta.protocol.proxy import BadHeader as BadHeader
 from elemta.protocol.proxy import Proxied as Proxied
 from elemta.protocol.proxy import ProxyHeader as ProxyHeader

@@ -207,6 +207,8 @@ class ClientConnection:
                 line += f" ENVID={xtext(params.envid)}"
         if params.auth is not None and offered.auth:
             line += f" AUTH={xtext(params.auth)}"
+        if params.mt_priority is not None and offered.mt_priority:
+            line += f" MT-PRIORITY={params.mt_priority}"
         octets = self._line(line)
         self._say(Said.MAIL)
         return octets

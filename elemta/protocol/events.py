@@ -71,6 +71,7 @@ class MailParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
         envid: RFC 3461 §4.4, xtext taken off.
         auth: AUTH= of RFC 4954 §5: who submitted it, as somebody claims: an addr-spec, ``<>``,
             or None if not said.
+        mt_priority: RFC 6710: from -9 to 9, the higher the sooner; None if not said, as 0.
     """
 
     size: int | None = None
@@ -79,6 +80,7 @@ class MailParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ret: Ret | None = None
     envid: str | None = None
     auth: str | None = None
+    mt_priority: int | None = None
 
 
 class RcptParams(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -254,6 +256,7 @@ class Extensions(Struct, frozen=True, kw_only=True):
     dsn: bool = False
     chunking: bool = False
     starttls: bool = False
+    mt_priority: bool = False
     auth: frozenset[str] = frozenset()
     limits: dict[str, int] = {}
     keywords: dict[str, str] = {}

@@ -21,6 +21,7 @@ class Offer(Struct, frozen=True, kw_only=True):
         dsn: RFC 3461.
         chunking: RFC 3030.
         starttls: RFC 3207.
+        mt_priority: RFC 6710. Whose wishes count, the caller decides.
         mechanisms: SASL mechanisms, upper case (RFC 4954); none: AUTH is not offered.
         rcpt_max: the most recipients of a transaction (RFC 9422).
         mail_max: the most transactions of a connection (RFC 9422).
@@ -34,6 +35,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     dsn: bool = True
     chunking: bool = True
     starttls: bool = False
+    mt_priority: bool = False
     mechanisms: tuple[str, ...] = ()
     rcpt_max: int | None = None
     mail_max: int | None = None
@@ -57,6 +59,7 @@ def announcement(hostname: str, offer: Offer, max_message: int) -> Reply:
         "DSN": offer.dsn,
         "CHUNKING": offer.chunking,
         "STARTTLS": offer.starttls,
+        "MT-PRIORITY": offer.mt_priority,
         " ".join(("AUTH", *offer.mechanisms)): bool(offer.mechanisms),
         _limits(offer): offer.rcpt_max is not None or offer.mail_max is not None,
     }

@@ -39,6 +39,7 @@ _UTF8_XTEXT: Final = re.compile(
     r"(?:[!-*,-\[\]-~\x80-\U0010ffff]|\+[0-9A-Fa-f]{2}|\\x\{[0-9A-Fa-f]{2,6}\})+"
 )
 _ENCODED: Final = re.compile(r"\+(..)|\\x\{([^}]*)\}")
+_PRIORITY: Final = re.compile(r"0|-?[1-9]")
 _ADDRESS_TYPE: Final = re.compile(r"[A-Za-z0-9-]+")
 #: AUTH= of a message that nobody is known to have submitted (RFC 4954 §5).
 _NOBODY: Final = "<>"
@@ -79,7 +80,7 @@ def _words(text: str) -> dict[str, str]:
 
 
 def _mail_params(words: dict[str, str], offer: Offer) -> MailParams | Reply:
-    size = body = ret = envid = login = None
+    size = body = ret = envid = login = mt_priority = None
     smtputf8 = False
     for key, value in words.items():
         match key:
@@ -95,9 +96,19 @@ def _mail_params(words: dict[str, str], offer: Offer) -> MailParams | Reply:
                 envid = _xtext(value, MAX_ENVID)
             case "AUTH" if offer.mechanisms:
                 login = _login(value)
+            case "MT-PRIORITY" if offer.mt_priority:
+                mt_priority = parse_priority(value)
             case _:
                 return UNKNOWN
-    return MailParams(size=size, body=body, smtputf8=smtputf8, ret=ret, envid=envid, auth=login)
+    return MailParams(
+        size=size,
+        body=body,
+        smtputf8=smtputf8,
+        ret=ret,
+        envid=envid,
+        auth=login,
+        mt_priority=mt_priority,
+    )
 
 
 def _rcpt_params(words: dict[str, str], offer: Offer, *, smtputf8: bool) -> RcptParams | Reply:
@@ -123,6 +134,17 @@ def _bare(value: str) -> bool:
 def _size(value: str) -> int:
     if not _SIZE.fullmatch(value):
         raise ValueError("no size")
+    return int(value)
+
+
+def parse_priority(value: str) -> int:
+    """A value of MT-PRIORITY, or of the field of that name (RFC 6710 §3, RFC 6758 §3).
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _PRIORITY.fullmatch(value):
+        raise ValueError("no priority from -9 to 9")
     return int(value)
 
 

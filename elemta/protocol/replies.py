@@ -132,6 +132,7 @@ def read_extensions(texts: list[bytes]) -> Extensions:
         dsn="DSN" in keywords,
         chunking="CHUNKING" in keywords,
         starttls="STARTTLS" in keywords,
+        mt_priority="MT-PRIORITY" in keywords,
         auth=frozenset(keywords.get("AUTH", "").upper().split()),
         limits={name.upper(): int(value) for name, _, value in limits if _is_number(value)},
         keywords=keywords,

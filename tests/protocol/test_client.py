@@ -40,6 +40,7 @@ ANN: Final = Mailbox("ann", "a.example")
 BOB: Final = Mailbox("bob", "b.example")
 ALL: Final = (
     "PIPELINING", "SIZE 1000", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "STARTTLS", "AUTH PLAIN",
+    "MT-PRIORITY MIXER",
 )  # fmt: skip
 
 
@@ -354,6 +355,7 @@ EVERY_MAIL_PARAM: Final = MailParams(
     ret=Ret.HEADERS,
     envid="a+b =c",
     auth="ann@a.example",
+    mt_priority=-9,
 )
 EVERY_RCPT_PARAM: Final = RcptParams(
     notify=frozenset({Notify.DELAY, Notify.SUCCESS}),
@@ -365,7 +367,7 @@ def test_every_parameter_is_written_that_was_announced() -> None:
     client = ready(*ALL)
     assert client.mail(ANN, EVERY_MAIL_PARAM) == (
         b"MAIL FROM:<ann@a.example> SIZE=5 BODY=8BITMIME SMTPUTF8"
-        b" RET=HDRS ENVID=a+2Bb+20+3Dc AUTH=ann@a.example\r\n"
+        b" RET=HDRS ENVID=a+2Bb+20+3Dc AUTH=ann@a.example MT-PRIORITY=-9\r\n"
     )
     assert client.rcpt(BOB, EVERY_RCPT_PARAM) == (
         b"RCPT TO:<bob@b.example> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;b+2Bb@x.example\r\n"

@@ -146,7 +146,7 @@ def test_extensions_are_read_in_any_case() -> None:
     offered = announced(
         "pipelining", "Size 1000", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "STARTTLS",
         "ENHANCEDSTATUSCODES", "AUTH plain LOGIN", "LIMITS RcptMax=50 MAILMAX=7 ODD BAD=x",
-        "X-FOO a b",
+        "X-FOO a b", "MT-Priority MIXER",
     ).extensions  # fmt: skip
     assert offered.pipelining
     assert offered.size == 1000
@@ -155,6 +155,7 @@ def test_extensions_are_read_in_any_case() -> None:
     assert offered.dsn
     assert offered.chunking
     assert offered.starttls
+    assert offered.mt_priority
     assert offered.enhanced_status_codes
     assert offered.auth == {"PLAIN", "LOGIN"}
     assert offered.limits == {"RCPTMAX": 50, "MAILMAX": 7}

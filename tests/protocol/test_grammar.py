@@ -23,7 +23,7 @@ from elemta.protocol import (
 )
 from elemta.protocol.grammar import Hostile, parse
 
-EVERYTHING = Offer(starttls=True, mechanisms=("PLAIN",))
+EVERYTHING = Offer(starttls=True, mechanisms=("PLAIN",), mt_priority=True)
 NOTHING = Offer(size=False, eight_bit=False, smtputf8=False, dsn=False, chunking=False)
 A_B = Mailbox("a", "b")
 
@@ -51,6 +51,9 @@ def refusal(line: str, offer: Offer = EVERYTHING) -> str:
         ("MAIL FROM:<a@b> ENVID=a+2Bb=c", Mail(A_B, MailParams(envid="a+b=c"))),
         ("MAIL FROM:<a@b> AUTH=<>", Mail(A_B, MailParams(auth="<>"))),
         ("MAIL FROM:<a@b> AUTH=e+3Dmc2@x", Mail(A_B, MailParams(auth="e=mc2@x"))),
+        ("MAIL FROM:<a@b> MT-PRIORITY=9", Mail(A_B, MailParams(mt_priority=9))),
+        ("MAIL FROM:<a@b> mt-priority=-9", Mail(A_B, MailParams(mt_priority=-9))),
+        ("MAIL FROM:<a@b> MT-PRIORITY=0", Mail(A_B, MailParams(mt_priority=0))),
         ("MAIL FROM:<ü@b> SMTPUTF8", Mail(Mailbox("ü", "b"), MailParams(smtputf8=True))),
         ("RCPT TO:<Postmaster>", Rcpt(Mailbox("postmaster", ""), RcptParams())),
         ("RCPT TO:<a@b> NOTIFY=never", Rcpt(A_B, RcptParams(notify=frozenset({Notify.NEVER})))),
@@ -108,6 +111,12 @@ def test_a_command_is_read(line: str, command: object) -> None:
         ("MAIL FROM:<> ENVID=+FC", "501 5.5.4"),
         ("MAIL FROM:<> ENVID=+F", "501 5.5.4"),
         ("MAIL FROM:<> AUTH=x", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=10", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=-0", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=+1", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=urgent", "501 5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=1 MT-PRIORITY=1", "501 5.5.4"),
         ("MAIL FROM:<> =1", "501 5.5.4"),
         ("MAIL FROM:<> FROB=1", "555 5.5.4"),
         ("MAIL FROM:<> NOTIFY=NEVER", "555 5.5.4"),
@@ -136,7 +145,7 @@ def test_what_is_wrong_has_its_code(line: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "RET=FULL", "ENVID=x", "AUTH=<>"]
+    "word", ["SIZE=1", "BODY=7BIT", "SMTPUTF8", "RET=FULL", "ENVID=x", "AUTH=<>", "MT-PRIORITY=1"]
 )
 def test_what_is_not_offered_is_not_known(word: str) -> None:
     assert refusal(f"MAIL FROM:<> {word}", NOTHING) == "555 5.5.4"

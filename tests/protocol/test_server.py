@@ -33,7 +33,9 @@ from elemta.protocol import (
 from tests.protocol.policy import Server, codes
 
 ENVELOPE = "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
-EVERYTHING = Offer(starttls=True, mechanisms=("PLAIN", "LOGIN"), rcpt_max=1000, mail_max=100)
+EVERYTHING = Offer(
+    starttls=True, mt_priority=True, mechanisms=("PLAIN", "LOGIN"), rcpt_max=1000, mail_max=100
+)
 
 
 def test_a_whole_session_is_what_it_should_be() -> None:
@@ -108,6 +110,7 @@ def test_ehlo_announces_the_offer_and_nothing_else() -> None:
         "250-DSN",
         "250-CHUNKING",
         "250-STARTTLS",
+        "250-MT-PRIORITY",
         "250-AUTH PLAIN LOGIN",
         "250 LIMITS RCPTMAX=1000 MAILMAX=100",
     ]
