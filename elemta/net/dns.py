@@ -333,6 +333,8 @@ class Nameservers:
             chain = answer.chaining_result
             if answer.rrset is not None:
                 return Found(_texts(answer.rrset), min(ttl, chain.minimum_ttl))
+            if not chain.cnames and _refers(answer.response):
+                return Failed("the name server knows nothing of it, and refers us to others")
             if not chain.cnames or _knows_end(answer.response):
                 return Absent(domain=False, ttl=min(ttl, chain.minimum_ttl))
             # The server is not responsible for where the alias leads, and did not look.
@@ -351,8 +353,15 @@ def _ttl(response: dns.message.QueryMessage) -> float:
 
 
 def _knows_end(response: dns.message.Message) -> bool:
-    """Whether the server says that the alias leads to nothing, instead of not saying (RFC 2308)."""
+    """Whether the server says that there is nothing, instead of not saying (RFC 2308 §2.2)."""
     return any(records.rdtype == dns.rdatatype.SOA for records in response.authority)
+
+
+def _refers(response: dns.message.Message) -> bool:
+    """Whether the server names others to ask: a lame one, which proves nothing (RFC 2308 §2.2)."""
+    return not _knows_end(response) and any(
+        records.rdtype == dns.rdatatype.NS for records in response.authority
+    )
 
 
 def nameserver(text: str) -> dns.nameserver.Nameserver:

@@ -31,6 +31,9 @@ MOST: Final = 64 * 1024
 _ALLOWANCE: Final = 64 * 1024
 _CALL: Final = 4 * 1024
 
+#: Seconds until we knock again at a Unix socket that too many wait at.
+_BUSY: Final = 0.05
+
 #: What `socket.getpeername` and `socket.accept` say: it depends on the address family.
 SocketAddress: TypeAlias = "tuple[str, int] | tuple[str, int, int, int] | str | bytes"
 
@@ -305,6 +308,40 @@ async def connect(
     except BaseException:
         sock.close()
         raise
+
+
+async def connect_unix(
+    path: str,
+    *,
+    timeout: float = 30,  # noqa: ASYNC109 (as `connect`)
+) -> SocketTransport:
+    """Connect to a Unix socket.
+
+    Raises:
+        OSError: nobody listens there, we may not, …
+        trio.TooSlowError: after `timeout`.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        with trio.fail_after(timeout):
+            await _connect_unix(sock, path)
+        return SocketTransport(sock)
+    except trio.BrokenResourceError as error:
+        sock.close()
+        raise OSError(errno.ECONNRESET, "reset as soon as connected") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _connect_unix(sock: socket.socket, path: str) -> None:
+    await trio.lowlevel.checkpoint()
+    # So many may wait there already that the kernel does not even let us wait.
+    while (code := sock.connect_ex(path)) == errno.EAGAIN:  # noqa: ASYNC110 (it tells nobody)
+        await trio.sleep(_BUSY)
+    if code != 0:
+        raise OSError(code, os.strerror(code))
 
 
 async def _connect(sock: socket.socket, address: tuple[str, int]) -> None:

@@ -1,15 +1,18 @@
-"""Both kinds of transport, made the same way, for tests that both must pass."""
+"""Each kind of transport, made the same way, for tests that all must pass."""
 
 from __future__ import annotations
 
 import socket
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from elemta.net.memory import memory_transport_pair
+from elemta.net.tls import start_tls, unverified_client
 from elemta.net.transport import SocketTransport
+from tests.net.certificates import server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -51,6 +54,21 @@ def socket_link() -> Generator[Link]:
     yield Link(one, two, reset)
     one.close()
     two.close()
+
+
+async def encrypted(link: Link) -> Link:
+    """The same connection, in TLS; the second end is the server."""
+    ends: dict[bool, Transport] = {}
+
+    async def shake_hands(transport: Transport, *, server: bool) -> None:
+        # Tickets that nobody has read make the kernel reset the connection when it is closed.
+        context = server_context(tickets=0) if server else unverified_client()
+        ends[server] = await start_tls(transport, context, server_side=server)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(shake_hands, link.one, server=False))
+        nursery.start_soon(partial(shake_hands, link.two, server=True))
+    return Link(ends[False], ends[True], link.reset)
 
 
 async def fill(transport: Transport) -> None:

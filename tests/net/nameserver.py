@@ -24,7 +24,8 @@ class Nameserver:
     """Answers each question from `zone`: (name, type) to (TTL, records); the rest is NXDOMAIN.
 
     A type that a name does not have is NODATA. Names in `broken` get SERVFAIL, in `silent`
-    nothing, in `lame` REFUSED; what is `long` is truncated on UDP.
+    nothing, in `lame` REFUSED, in `upward` the root's name servers; what is `long` is truncated on
+    UDP.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class Nameserver:
         self.broken: set[str] = set()
         self.silent: set[str] = set()
         self.lame: set[str] = set()
+        self.upward: set[str] = set()
         self.long: set[str] = set()
         self.follows_aliases = True
         self.says_soa = True
@@ -56,6 +58,9 @@ class Nameserver:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif name in self.lame:
             response.set_rcode(dns.rcode.REFUSED)
+        elif name in self.upward:
+            root = dns.rrset.from_text(".", 3600, "IN", "NS", "a.root-servers.net.")
+            response.authority.append(root)
         elif name in self.long and transport == "udp":
             response.flags |= dns.flags.TC
         else:

@@ -86,7 +86,7 @@ async def test_a_name_that_cannot_be_does_not_exist(server: Nameserver, name: st
     assert server.asked == []
 
 
-@pytest.mark.parametrize("trouble", ["broken", "lame", "silent"])
+@pytest.mark.parametrize("trouble", ["broken", "lame", "silent", "upward"])
 async def test_trouble_is_temporary(server: Nameserver, trouble: str) -> None:
     getattr(server, trouble).add("example.net")
     resolver = DnsResolver([server.address], timeout=0.5)

@@ -12,7 +12,15 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from elemta.net.memory import memory_transport_pair
-from elemta.net.transport import MOST, Endpoint, SocketTransport, _connect, connect, endpoint
+from elemta.net.transport import (
+    MOST,
+    Endpoint,
+    SocketTransport,
+    _connect,
+    connect,
+    connect_unix,
+    endpoint,
+)
 from tests.net.links import fill
 
 if TYPE_CHECKING:
@@ -488,6 +496,45 @@ async def test_a_source_that_is_not_ours_is_an_os_error() -> None:
 async def test_an_unreachable_network_is_an_os_error() -> None:
     with pytest.raises(OSError, match=r"."):
         await connect("255.255.255.255", 25, timeout=5)
+
+
+async def test_connecting_to_a_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "lmtp")
+    with pytest.raises(FileNotFoundError):
+        await connect_unix(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        with pytest.raises(ConnectionRefusedError):
+            await connect_unix(path)
+        listener.listen(1)
+        client = await connect_unix(path)
+        accepted, _ = listener.accept()
+        with accepted:
+            await client.send_all(b"x")
+            assert accepted.recv(1) == b"x"
+        client.close()
+
+
+async def test_a_unix_socket_where_too_many_wait_is_waited_for(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    path = str(tmp_path / "lmtp")
+    connected = trio.Event()
+
+    async def knock() -> None:
+        (await connect_unix(path, timeout=5)).close()
+        connected.set()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(0)
+        (await connect_unix(path)).close()
+        with pytest.raises(trio.TooSlowError):
+            await connect_unix(path, timeout=0.01)
+        nursery.start_soon(knock)
+        await wait_all_tasks_blocked()
+        listener.accept()[0].close()
+        await connected.wait()
 
 
 @pytest.mark.parametrize(

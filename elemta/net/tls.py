@@ -1,0 +1,207 @@
+"""TLS over a transport, as a transport.
+
+The `ssl` module's own buffers carry the octets, and a `Transport` brings them: so whatever holds
+for the one below (its deadline, how it is interrupted, that nothing is lost by a cancelled
+`receive`) holds here. `trio.SSLStream` has no way to receive without waiting, and closes only by
+waiting.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+from elemta.net.transport import MOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elemta.net.transport import Endpoint, Transport
+
+
+class TlsError(Exception):
+    """The handshake failed; the message is for a log. The transport below can only be closed."""
+
+
+class TlsTransport:
+    """A `Transport` that encrypts. Made by `start_tls`.
+
+    The end of the stream is believed though the peer did not sign it (``close_notify``): mail
+    servers often do not, and SMTP itself tells a whole reply from a part of one. We do not sign
+    it either, since `close` never waits.
+
+    Attributes:
+        deadline: see `Transport`; a reaper has to watch this one from now on.
+        version: e.g. ``TLSv1.3``.
+        cipher: e.g. ``TLS_AES_256_GCM_SHA384``.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        tls: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+    ) -> None:
+        self.deadline = transport.deadline
+        self.version = ""
+        self.cipher = ""
+        self._transport = transport
+        self._tls = tls
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    @property
+    def peer(self) -> Endpoint:
+        """See `Transport`."""
+        return self._transport.peer
+
+    @property
+    def local(self) -> Endpoint:
+        """See `Transport`."""
+        return self._transport.local
+
+    @property
+    def waiting(self) -> bool:
+        """See `Transport`."""
+        return self._transport.waiting
+
+    async def receive(self) -> bytes:
+        """See `Transport`."""
+        while (octets := self._decrypted()) is None:
+            await self._flush()
+            self._feed(await self._transport.receive())
+        return octets
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Transport`."""
+        while (octets := self._decrypted()) is None:
+            if (some := self._transport.receive_nowait()) is None:
+                return None
+            self._feed(some)
+        return octets
+
+    async def send_all(self, octets: bytes) -> None:
+        """See `Transport`."""
+        if octets:
+            try:
+                self._tls.write(octets)
+            except ssl.SSLError as error:
+                raise trio.BrokenResourceError(_why(error)) from error
+        # In one piece, however large: an interruption between two would go unnoticed.
+        await self._transport.send_all(self._outgoing.read())
+
+    def interrupt(self, reason: Exception) -> None:
+        """See `Transport`."""
+        self._transport.interrupt(reason)
+
+    def close(self) -> None:
+        """See `Transport`."""
+        self._closed = True
+        self._transport.close()
+
+    async def shake_hands(self) -> None:
+        """Agree on keys with the peer; `start_tls` does.
+
+        Raises:
+            TlsError: we cannot.
+            trio.BrokenResourceError: the connection is gone.
+        """
+        try:
+            while not self._has(self._tls.do_handshake):
+                await self._flush()
+                self._feed(await self._transport.receive())
+        except ssl.SSLError as error:
+            # What we have to say of it is written, if the peer still hears it.
+            with suppress(trio.BrokenResourceError):
+                await self._flush()
+            raise TlsError(_why(error)) from error
+        await self._flush()
+        self.version = self._tls.version() or ""
+        self.cipher = (self._tls.cipher() or ("", "", 0))[0]
+
+    def _has(self, act: Callable[[], None]) -> bool:
+        """Do something; false: it takes more octets of the peer."""
+        try:
+            act()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def _decrypted(self) -> bytes | None:
+        """What can be read of what came; None: not a whole record."""
+        if self._closed:
+            raise trio.ClosedResourceError("this transport was closed")
+        try:
+            return self._tls.read(MOST)
+        except ssl.SSLWantReadError:
+            return None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            return b""
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError(_why(error)) from error
+
+    def _feed(self, octets: bytes) -> None:
+        if octets:
+            self._incoming.write(octets)
+        else:
+            self._incoming.write_eof()
+
+    async def _flush(self) -> None:
+        """Write what the protocol itself has to say."""
+        if octets := self._outgoing.read():
+            await self._transport.send_all(octets)
+
+
+async def start_tls(
+    transport: Transport,
+    context: ssl.SSLContext,
+    *,
+    server_name: str | None = None,
+    server_side: bool = False,
+) -> TlsTransport:
+    """Go on in TLS.
+
+    Args:
+        transport: nothing of it may be buffered anywhere. Closing what comes of it closes it.
+        context: what is demanded of the peer.
+        server_name: to tell the server whom we want (SNI, RFC 6066 §3); None: nothing is told.
+        server_side: be the server.
+
+    Raises:
+        TlsError: the two find no common ground, or the peer speaks no TLS.
+        trio.BrokenResourceError: the connection is gone.
+        Exception: whatever `Transport.receive` was interrupted with.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        tls = context.wrap_bio(incoming, outgoing, server_side, server_name)
+    except ValueError as error:
+        raise TlsError(f"{server_name!r} cannot be asked for: {error}") from error
+    encrypted = TlsTransport(transport, tls, incoming, outgoing)
+    await encrypted.shake_hands()
+    return encrypted
+
+
+def unverified_client() -> ssl.SSLContext:
+    """For mail that would go in clear otherwise: whoever the server is, from TLS 1.2 on.
+
+    A certificate that is wrong must not make things worse than no TLS at all (RFC 7435 §3).
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _why(error: ssl.SSLError) -> str:
+    """What OpenSSL says, without where in its source it said so."""
+    if isinstance(error, ssl.SSLEOFError):
+        return "the peer hung up in the middle of the handshake"
+    # The attribute is None where the library gave no reason, whatever the type says.
+    return error.reason.lower().replace("_", " ") if error.reason else str(error)
