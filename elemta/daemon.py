@@ -11,34 +11,33 @@ import trio
 
 from elemta import __version__, systemd
 from elemta import log as logs
-from elemta.config import ConfigError, applicable, changes
+from elemta.config import ConfigError
+from elemta.control.interface import ControlError
+from elemta.control.node import Node
+from elemta.control.server import ControlServer
 from elemta.delivery.routing import Router
-from elemta.delivery.worker import Delivery
-from elemta.listener.accept import Listeners
-from elemta.listener.reception import House
 from elemta.log import logger
-from elemta.net.dns import DnsResolver
-from elemta.net.reaper import Reaper
-from elemta.privileges import StartError
-from elemta.queue import HistoryLimits, Reserve, RetryPolicy, SpoolError, Tuning, open_queue
+from elemta.parts import Parts
+from elemta.privileges import StartError, open_files
+from elemta.queue import (
+    HistoryLimits,
+    Reserve,
+    SpoolError,
+    StoreReader,
+    Tuning,
+    open_queue,
+)
+from elemta.supervision import Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
 
-    from elemta.config import Change, Config
+    from elemta.config import Config
     from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint
-    from elemta.queue import Queue
 
 log = logger(__name__)
-
-#: Seconds that messages on their way in or out get, once we are told to stop.
-GRACE: Final = 30.0
-#: Seconds until a part that failed is started again; doubled each time.
-PAUSE: Final = 1.0
-#: Seconds that pause never exceeds; and after which a part that ran so long counts as sound.
-LONGEST_PAUSE: Final = 60.0
-
 
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 _RELOAD: Final = signal.SIGHUP
@@ -49,29 +48,32 @@ async def run(
     bound: Sequence[BoundListener],
     *,
     reread: Callable[[], Config] | None = None,
-    grace: float = GRACE,
+    queue_dir: Path | None = None,
+    until: Callable[[], Awaitable[None]] = trio.sleep_forever,
     clock: Callable[[], float] = time.time,
     ready: Callable[[list[Endpoint]], None] = lambda addresses: None,
 ) -> None:
-    """Run the server until SIGTERM or SIGINT, or until a part of it fails.
+    """Run the server until SIGTERM or SIGINT.
 
     ::
 
         run
         └── queue                       closed last: what was answered is written
             └── ground                  cancelled when all above is over, or at a second signal
-                ├── signals, log, reaper
+                ├── signals, log, reaper, control, what systemd is told
                 └── delivery            begins nothing more; what it has begun it may finish
                     └── sessions        the idle are sent away; who is in a message may finish it
                         └── accepting   stopped first: no new clients
 
-    What is opened first is closed last: nothing outlives what it rests on.
+    What is opened first is closed last: nothing outlives what it rests on. A part that fails is
+    started again (`Supervision`); but for the heeding of signals, which ends all.
 
     Args:
         config: what to run.
         bound: its listening sockets.
-        reread: gives the configuration anew, on SIGHUP; None: it has no file.
-        grace: seconds that messages on their way get when we stop.
+        reread: gives the configuration anew, to reload; None: it has no file.
+        queue_dir: where the queue lies; None: in `data_dir`.
+        until: the server stops when this returns, too.
         clock: seconds since the epoch.
         ready: told where clients find us, once mail can be taken.
 
@@ -83,72 +85,104 @@ async def run(
         Takes the sockets over.
     """
     router = Router(config)
+    folder = queue_dir or config.data_dir / "queue"
+    wanted = config.delivery.max_connections
+    files = open_files(config.limits.connections, wanted)
+    if files.deliveries < wanted:
+        log.warning("deliveries.limited", wanted=wanted, places=files.deliveries, files=files.limit)
+    supervision = Supervision()
     try:
         async with open_queue(
-            config.data_dir / "queue",
-            RetryPolicy(schedule=tuple(config.queue.retry), lifetime=config.queue.lifetime),
+            folder,
+            router.policy,
             lane=router.lane,
+            limits=router.limits,
             clock=clock,
-            tuning=Tuning(workers=config.delivery.max_connections),
+            tuning=Tuning(workers=files.deliveries),
             history=HistoryLimits(age=config.queue.history.age, count=config.queue.history.count),
-            reserve=Reserve(octets=config.queue.disk_reserve),
+            reserve=Reserve(
+                octets=config.queue.disk_reserve,
+                largest=max(each.message_size for each in config.listeners),
+            ),
+            keep=supervision.keep,
         ) as queue:
-            node = _Node(config, bound, queue, router, reread=reread, clock=clock)
-            await node.run(grace, ready)
+            with StoreReader(folder) as reader:
+                parts = Parts(
+                    config,
+                    bound,
+                    queue,
+                    reader,
+                    router,
+                    supervision,
+                    files,
+                    reread=reread,
+                    clock=clock,
+                )
+                node = Node(parts, reader, folder, clock)
+                await _Tree(parts, supervision, node).run(ready, until)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
-        raise StartError(f"the queue in {config.data_dir} cannot be opened: {error}") from error
+        raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
     finally:
         for each in bound:
             each.socket.close()
 
 
-class _Node:
-    """The parts of a running server, introduced to each other."""
+class _Tree:
+    """Starts all parts, and stops them in the opposite order."""
 
-    def __init__(
-        self,
-        config: Config,
-        bound: Sequence[BoundListener],
-        queue: Queue,
-        router: Router,
-        *,
-        reread: Callable[[], Config] | None,
-        clock: Callable[[], float],
-    ) -> None:
-        self._config = config
-        self._reread = reread
-        self._queue = queue
-        self._reaper = Reaper()
-        self._house = House.of(config, queue=queue, reaper=self._reaper, clock=clock)
-        self._listeners = Listeners(bound, self._house)
-        self._delivery = Delivery(config, router, queue, _resolver(config), clock=clock)
+    def __init__(self, parts: Parts, supervision: Supervision, node: Node) -> None:
+        self._parts = parts
+        self._keep = supervision.keep
+        config = parts.config
+        self._control = ControlServer(config.control_socket, config.control.group, node.steered_by)
         self._stop = trio.Event()
 
-    async def run(self, grace: float, ready: Callable[[list[Endpoint]], None]) -> None:
+    async def run(
+        self, ready: Callable[[list[Endpoint]], None], until: Callable[[], Awaitable[None]]
+    ) -> None:
         """See `run` above."""
+        parts, keep = self._parts, self._keep
         async with trio.open_nursery() as ground:
             await ground.start(self._heed_signals, ground.cancel_scope)
-            ground.start_soon(logs.run)
-            ground.start_soon(self._reaper.run)
+            ground.start_soon(self._stop_after, until)
+            ground.start_soon(keep, "log", logs.run)
+            ground.start_soon(keep, "reaper", parts.reaper.run)
+            ground.start_soon(keep, "control", self._control.run)
             async with trio.open_nursery() as delivery:
-                delivery.start_soon(self._deliver)
+                delivery.start_soon(keep, "delivery", parts.delivery.run)
                 async with trio.open_nursery() as sessions:
-                    addresses = await sessions.start(self._listeners.run, sessions)
-                    log.info("daemon.ready", version=__version__, hostname=self._config.hostname)
+                    addresses = await sessions.start(parts.listeners.run, sessions)
+                    log.info("daemon.ready", version=__version__, hostname=parts.config.hostname)
                     ready(addresses)
                     systemd.notify("READY=1")
+                    ground.start_soon(keep, "systemd", self._report)
                     await self._stop.wait()
                     log.info("daemon.stopping")
                     systemd.notify("STOPPING=1")
-                    self._listeners.stop()
-                    self._listeners.drain()
-                    self._delivery.drain()
-                    deadline = trio.current_time() + grace
+                    parts.drain()
+                    deadline = trio.current_time() + parts.config.shutdown_grace
                     sessions.cancel_scope.deadline = deadline
                     delivery.cancel_scope.deadline = deadline
             ground.cancel_scope.cancel()
         log.info("daemon.stopped")
+
+    async def _stop_after(self, end: Callable[[], Awaitable[None]]) -> None:
+        await end()
+        self._stop.set()
+
+    async def _report(self) -> None:
+        """Tell systemd how we are. Its watchdog is fed while the loop turns and the disk writes."""
+        parts = self._parts
+        await systemd.report(parts.summary, parts.queue.answers, within=systemd.watchdog())
+
+    def _reload(self) -> None:
+        try:
+            self._parts.reload()
+        except (ConfigError, ControlError):
+            pass  # the log has it
+        except Exception:  # a fault of ours in what is new: what was goes on
+            log.exception("config.reload_failed")
 
     async def _heed_signals(
         self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]
@@ -164,80 +198,3 @@ class _Node:
                     everything.cancel()
                 else:
                     self._stop.set()
-
-    async def _deliver(self) -> None:
-        """Deliver. A fault of ours in there must not keep mail from coming in: it begins anew."""
-        pause = PAUSE
-        while True:
-            began = trio.current_time()
-            try:
-                await self._delivery.run()
-            except Exception:
-                log.exception("delivery.failed", pause=pause)
-            else:
-                return
-            if trio.current_time() - began > LONGEST_PAUSE:
-                pause = PAUSE
-            await trio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _reload(self) -> None:
-        """Take over what the configuration says now; nothing of it, if there is a mistake."""
-        if self._reread is None:
-            log.warning("config.no_file")
-            return
-        systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            wanted = self._reread()
-            config = applicable(self._config, wanted)
-            house = self._house.reconfigured(config)
-        except ConfigError as error:
-            _log_refusal(error)
-        else:
-            told = changes(self._config, wanted)
-            if config.log != self._config.log:
-                logs.configure(config.log.format, config.log.level)
-            router = Router(config)
-            self._config, self._house = config, house
-            self._listeners.reconfigure(house)
-            self._delivery.configure(config, router)
-            self._queue.reroute(router.lane)
-            _log_changes(told)
-        systemd.notify("READY=1")
-
-
-def _log_refusal(error: ConfigError) -> None:
-    for mistake in error.mistakes:
-        log.error(
-            "config.refused",
-            file=error.where,
-            line=mistake.line,
-            place=mistake.place,
-            problem=mistake.problem,
-        )
-
-
-def _log_changes(told: Sequence[Change]) -> None:
-    for change in told:
-        log.info(
-            "config.changed",
-            place=change.place,
-            before=change.before,
-            after=change.after,
-            holds="after a restart" if change.needs_restart else "now",
-        )
-    log.info("config.reloaded", changes=len(told))
-
-
-def _resolver(config: Config) -> DnsResolver:
-    """Who is asked for MX and addresses.
-
-    A machine without name servers can still take mail in, and deliver what needs no DNS; the rest
-    is deferred.
-    """
-    timeout = config.dns.timeout
-    try:
-        return DnsResolver(config.dns.nameservers, timeout=timeout)
-    except ValueError as error:
-        log.warning("dns.no_nameservers", problem=str(error))
-        return DnsResolver(["127.0.0.1"], timeout=timeout)

@@ -49,6 +49,7 @@ class _Output:
     def __init__(self) -> None:
         self.level: int = Level.INFO
         self.gathering = False
+        self.always: dict[str, Field] = {}
         self._stream: TextIO | None = None
         self._line: _Line = _console_line
         self._lines: list[str] = []
@@ -60,7 +61,7 @@ class _Output:
         self._line, self.level, self._stream = line, level, stream
 
     def write(self, level: int, name: str, event: str, fields: dict[str, Field]) -> None:
-        line = self._line(level, name, event, fields)
+        line = self._line(level, name, event, {**self.always, **fields} if self.always else fields)
         with self._lock:
             self._lines.append(line)
             self._size += len(line)
@@ -142,6 +143,11 @@ def configure(
         format = "console" if (stream or sys.stderr).isatty() else "json"  # noqa: A001
     line = _json_line if format == "json" else _console_line
     _output.configure(line=line, level=Level[level.upper()], stream=stream)
+
+
+def identify(**fields: Field) -> None:
+    """Have these fields in each line of this process: which of several it is."""
+    _output.always = fields
 
 
 def flush() -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 import resource
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+#: Descriptors that a client or a delivery may hold at a time: a socket, and a large message's file.
+EACH: Final = 2
+#: Descriptors beside those: the queue, Maildirs, DNS, the control socket, and some to spare.
+SPARE: Final = 512
 
 
 class StartError(Exception):
@@ -114,14 +120,38 @@ def drop(who: Identity) -> None:
     os.environ.update(HOME="/", USER=who.name, LOGNAME=who.name)
 
 
-def open_files(most: int) -> int:
-    """Ask for as many descriptors as all connections may need; returns how many there are."""
+class Files(Struct, frozen=True, kw_only=True):
+    """What the descriptors of this process are enough for.
+
+    Attributes:
+        limit: how many there are; -1: no limit.
+        connections: of clients, at a time.
+        deliveries: at a time.
+    """
+
+    limit: int
+    connections: int
+    deliveries: int
+
+
+def open_files(connections: int, deliveries: int) -> Files:
+    """Ask for as many descriptors as so much may need, and see for how much there are enough.
+
+    Where the hard limit is too low, clients and deliveries get the same part of what they wanted.
+    """
+    wanted = EACH * (connections + deliveries) + SPARE
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        return wanted
-    return soft
+    if resource.RLIM_INFINITY != soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return Files(limit=soft, connections=connections, deliveries=deliveries)
+    part = (soft - min(SPARE, soft // 2)) / (wanted - SPARE)
+    return Files(
+        limit=soft,
+        connections=max(1, int(connections * part)),
+        deliveries=max(1, int(deliveries * part)),
+    )
 
 
 def _me() -> str:

@@ -13,17 +13,17 @@ from hypothesis import example, given
 
 from elemta.message import (
     Action,
-    FailedRecipient,
     HeaderFault,
     HeaderScanner,
+    RecipientStatus,
     date,
     delivered_to,
-    failure_report,
     fold,
     received,
     return_path,
     split,
     without,
+    write_report,
 )
 from elemta.protocol import Mailbox, OriginalRecipient, Reply, parse_mailbox
 from fuzz.profiles import examples
@@ -312,13 +312,14 @@ def test_a_folded_field_unfolds_to_what_it_was(value: str) -> None:
 
 
 RECIPIENTS: Final = st.builds(
-    FailedRecipient,
+    RecipientStatus,
     address=MAILBOXES | IMPOSSIBLE,
     orcpt=st.none() | st.builds(OriginalRecipient, TEXT, TEXT),
     reply=REPLIES,
     remote=st.booleans(),
     host=TEXT,
     attempted=st.none() | TIMES,
+    retry_until=st.none() | TIMES,
 )
 
 
@@ -326,11 +327,12 @@ RECIPIENTS: Final = st.builds(
 PLAIN: Final = {
     "hostname": "mx.example",
     "report_id": "1",
-    "sender": Mailbox("a", "example.net"),
+    "to": Mailbox("a", "example.net"),
     "recipients": [
-        FailedRecipient(address=Mailbox("b", "c.example"), reply=Reply(550, None, ("",)))
+        RecipientStatus(address=Mailbox("b", "c.example"), reply=Reply(550, None, ("",)))
     ],
-    "header": b"A: b\r\n",
+    "content": b"A: b\r\n",
+    "whole": False,
     "message_id": "2",
     "arrived": 0.0,
     "now": 0.0,
@@ -342,36 +344,40 @@ PLAIN: Final = {
 @given(
     hostname=TEXT,
     report_id=TEXT,
-    sender=MAILBOXES | IMPOSSIBLE,
+    to=MAILBOXES | IMPOSSIBLE,
     recipients=st.lists(RECIPIENTS, min_size=1, max_size=3),
-    header=CONTENT | st.binary() | st.just(b"--=_\r\n--=_=--\r\n" * 4000),
+    content=CONTENT | st.binary() | st.just(b"--=_\r\n--=_=--\r\n" * 4000),
+    whole=st.booleans(),
     message_id=TEXT,
     arrived=TIMES,
     now=TIMES,
     envid=st.none() | TEXT,
     action=st.sampled_from(Action),
 )
-@example(**PLAIN | {"header": b"A: \0\r\n"})
-@example(**PLAIN | {"header": b"--=_1\r\n--=_1--\r\n--=_1=\r\n"})
+@example(**PLAIN | {"content": b"A: \0\r\n"})
+@example(**PLAIN | {"content": b"--=_1\r\n--=_1--\r\n--=_1=\r\n"})
+@example(**PLAIN | {"content": b"A: b\r\n\r\n--=_1--\r\n", "whole": True})
 @examples(150)
 def test_a_report_is_a_valid_message_whatever_anybody_says(
     hostname: str,
     report_id: str,
-    sender: Mailbox,
-    recipients: list[FailedRecipient],
-    header: bytes,
+    to: Mailbox,
+    recipients: list[RecipientStatus],
+    content: bytes,
+    whole: bool,
     message_id: str,
     arrived: float,
     now: float,
     envid: str | None,
     action: Action,
 ) -> None:
-    octets = failure_report(
+    octets = write_report(
         hostname=hostname,
         report_id=report_id,
-        sender=sender,
+        to=to,
         recipients=recipients,
-        header=header,
+        content=content,
+        whole=whole,
         message_id=message_id,
         arrived=arrived,
         now=now,
@@ -382,7 +388,7 @@ def test_a_report_is_a_valid_message_whatever_anybody_says(
     assert b"\0" not in octets
     assert all(len(line) <= 998 for line in octets.split(b"\r\n"))
     top, body = split(octets)
-    assert body.isascii()
+    assert body.isascii() or not to.is_ascii
     scanner = HeaderScanner()
     scanner.feed(octets)
     assert [name for name, _ in scanner.fields] == [
@@ -394,9 +400,13 @@ def test_a_report_is_a_valid_message_whatever_anybody_says(
     read = email.message_from_bytes(octets)
     parts = read.get_payload()
     assert isinstance(parts, list)
-    assert [part.get_content_type() for part in parts] == [
-        *("text/plain", "message/delivery-status", "text/rfc822-headers"),
-    ]
+    people, statuses, third = (part.get_content_type() for part in parts)
+    assert people == "text/plain"
+    if not to.is_ascii:
+        assert statuses == "message/global-delivery-status"
+        assert third.startswith("message/global") or not is_utf8(split(content)[0])
+        return
+    assert statuses == "message/delivery-status"
     about_message, *about_recipients = parts[1].get_payload()
     assert len(about_recipients) == len(recipients)
     assert set(about_message.keys()) <= {
@@ -405,17 +415,25 @@ def test_a_report_is_a_valid_message_whatever_anybody_says(
     for each, recipient in zip(about_recipients, recipients, strict=True):
         assert each.defects == []
         assert each["Action"] == action.value
-        assert each["Status"] == (recipient.reply.enhanced or f"{recipient.reply.code // 100}.0.0")
+        kind = {Action.FAILED: recipient.reply.code // 100, Action.DELAYED: 4}.get(action, 2)
+        subject, detail = recipient.reply.status or (0, 0)
+        assert each["Status"] == f"{kind}.{subject}.{detail}"
         assert each.keys() == [
             *(["Original-Recipient"] if recipient.orcpt is not None else []),
             *("Final-Recipient", "Action", "Status"),
             *(["Remote-MTA"] if recipient.host else []),
             "Diagnostic-Code",
             *(["Last-Attempt-Date"] if recipient.attempted is not None else []),
+            *(["Will-Retry-Until"] if recipient.retry_until is not None else []),
         ]
+    if third == "message/rfc822":
+        assert whole
+        assert b"\r\n\r\n" + content + b"\r\n--" in octets
+        return
+    assert third == "text/rfc822-headers"
     returned = parts[2].get_payload(decode=True)
     assert isinstance(returned, bytes)
-    sent, _ = split(header)
+    sent, _ = split(content)
     if len(sent) <= 50_000:
         assert returned == sent
     else:
@@ -428,3 +446,11 @@ def test_a_date_is_read_back_as_it_was(time: float) -> None:
     message = email.message_from_string(f"Date: {date(time)}\n\n", policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     assert message["Date"].datetime.timestamp() == int(time)
+
+
+def is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -38,17 +38,31 @@ from msgspec import Struct
 
 from elemta.protocol import Mailbox, reply
 from elemta.queue import (
+    Action,
     Addressee,
     Attempt,
+    Bounce,
+    Delete,
     Envelope,
+    Filter,
+    Hold,
+    Message,
+    Priority,
     Queue,
+    Recipient,
+    Redirect,
+    Release,
     Report,
+    Reprioritise,
     Result,
+    Retry,
     RetryPolicy,
     State,
+    StoredBody,
     StoreReader,
     StoreUnavailable,
     Tuning,
+    View,
     Work,
     open_queue,
 )
@@ -91,11 +105,11 @@ class Try(Struct, frozen=True):
     beside: bool
 
 
-class Hold(Struct, frozen=True):
-    """Hold a message, or release it."""
+class Steer(Struct, frozen=True):
+    """An operator does something with a message."""
 
+    action: Action
     which: int
-    release: bool
 
 
 class Sleep(Struct, frozen=True):
@@ -110,7 +124,7 @@ class Full(Struct, frozen=True):
     full: bool
 
 
-Step = Accept | Try | Hold | Sleep | Full
+Step = Accept | Try | Steer | Sleep | Full
 
 ACCEPT: Final = st.builds(
     Accept,
@@ -123,12 +137,35 @@ TRY: Final = st.builds(Try, RESULTS, st.booleans(), st.booleans(), st.booleans()
 DELIVER: Final = st.builds(
     Try, st.just((Result.DELIVERED,)), st.just(False), st.just(False), st.booleans()
 )
+ACTIONS: Final = [
+    Hold(),
+    Release(),
+    Retry(),
+    Delete(),
+    Bounce(),
+    Reprioritise(Priority.HIGH),
+    Redirect(Mailbox("new", "y")),
+]
+STEER: Final = st.builds(Steer, st.sampled_from(ACTIONS), st.integers(0, 5))
 OTHER: Final = st.one_of(
-    st.builds(Hold, st.integers(0, 5), st.booleans()),
+    STEER,
+    STEER,
     st.builds(Sleep, st.sampled_from([0.0, 1.0, 99.0, 101.0, 1200.0])),
     st.builds(Full, st.sampled_from([False, False, True])),
 )
 STEPS: Final = st.one_of(ACCEPT, TRY, TRY, TRY, DELIVER, OTHER)
+
+
+#: From which states an action moves recipients, and where to.
+MOVES: Final[dict[type[Action], tuple[tuple[State, ...], State]]] = {
+    Hold: ((State.READY, State.DEFERRED), State.HELD),
+    Release: ((State.HELD,), State.READY),
+    Retry: ((State.READY, State.DEFERRED), State.READY),
+    Delete: ((State.READY, State.DEFERRED, State.HELD), State.DELETED),
+    Bounce: ((State.READY, State.DEFERRED, State.HELD), State.FAILED),
+    Redirect: ((State.READY, State.DEFERRED, State.HELD), State.READY),
+}
+BOUNCED: Final = b"bounced"
 
 
 class Known(Struct):
@@ -236,8 +273,8 @@ class Run:
                             await self.accept(step)
                 case Try():
                     await self.attempt(step)
-                case Hold():
-                    await self.hold(step)
+                case Steer():
+                    await self.steer(step)
                 case Sleep(seconds):
                     await trio.sleep(seconds)
                 case Full(full):
@@ -311,25 +348,40 @@ class Run:
             for key in set(self.ids()) - set(self.model):
                 self.model[key] = Known(reports[0].content, [State.READY])
 
-    async def hold(self, step: Hold) -> None:
+    async def steer(self, step: Steer) -> None:
         if self.disk.full or self.unwritten or not self.model:
             return
         name = sorted(self.model)[step.which % len(self.model)]
-        known = self.model[name]
-        if step.release:
-            waiting, becomes = (State.HELD,), State.READY
-            changed = await self.queue.release_held(name)
-        else:
-            waiting, becomes = (State.READY, State.DEFERRED), State.HELD
-            changed = await self.queue.hold(name)
-        assert changed == any(state in waiting for state in known.states)
-        known.states = [becomes if state in waiting else state for state in known.states]
+        known, was = self.model[name], set(self.ids())
+        tally = await self.queue.act(
+            step.action, Filter(ids=(name,)), who="operator:fuzz", report=report_bounce
+        )
+        assert tally.busy == 0
+        moves, becomes = MOVES.get(type(step.action), ((), State.READY))
+        meant = [number for number, state in enumerate(known.states) if state in moves]
+        for number in meant:
+            known.states[number] = becomes
+        if not isinstance(step.action, Redirect | Reprioritise):  # they may be so already
+            assert tally.recipients == len(meant)
+        if isinstance(step.action, Bounce) and meant:
+            (new,) = set(self.ids()) - was
+            self.model[new] = Known(BOUNCED, [State.READY])
 
     def ids(self) -> list[str]:
         """All messages in the store, finished or not."""
         with StoreReader(self.disk._folder) as reader:
-            done = {message.id for state in State for message in reader.list(state, limit=1000)}
-            return sorted(done | {message.id for message in reader.list(limit=1000)})
+            found = reader.search(Filter(views=tuple(View)), now=now(), limit=1000)
+        return [message.id for message in found]
+
+
+async def report_bounce(
+    message: Message, failed: Sequence[tuple[Recipient, Attempt]], body: StoredBody | None
+) -> list[Report]:
+    assert body is not None
+    assert len([piece async for piece in body.chunks()]) > 0 or message.size == 0
+    assert failed
+    to = Addressee(address=Mailbox("s", "home"))
+    return [Report(envelope=Envelope(sender=None, recipients=(to,)), content=BOUNCED)]
 
 
 def outcome(number: int, result: Result, *, expired: bool = False) -> Attempt:
@@ -348,10 +400,7 @@ def read(folder: Path) -> Model:
     """What a reader finds in a store."""
     found: Model = {}
     with StoreReader(folder) as reader:
-        messages = list(reader.list(limit=1000))
-        for state in (State.DELIVERED, State.FAILED, State.EXPIRED):
-            messages += reader.list(state, limit=1000)
-        for message in messages:
+        for message in reader.search(Filter(views=tuple(View)), now=now(), limit=1000):
             states = [each.state for each in message.recipients]
             found[message.id] = Known(reader.body(message.id) or b"", states)
     return found
@@ -402,7 +451,7 @@ async def deliver_rest(queue: Queue, model: Model) -> None:
     """All that is not finished can be delivered, each recipient once, with the body that came."""
     for key, known in model.items():
         if State.HELD in known.states:  # no others: asking for a message brings it into memory
-            await queue.release_held(key)
+            await queue.act(Release(), Filter(ids=(key,)), who="operator:fuzz")
     left = {
         (key, number)
         for key, known in model.items()

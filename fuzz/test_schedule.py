@@ -12,13 +12,19 @@ from elemta.protocol import Mailbox
 from elemta.queue import Message, Priority, Recipient, State
 from elemta.queue.entry import Entry
 from elemta.queue.ids import IdSource
-from elemta.queue.lane import MOST, PATIENCE, Lane
-from elemta.queue.schedule import PARKED, Schedule
+from elemta.queue.lane import FEW, PATIENCE, Lane
+from elemta.queue.rate import MOST, LaneLimits, Rate
+from elemta.queue.schedule import Schedule
+from elemta.queue.suspension import Scopes
 from fuzz.profiles import examples
 
 WORKERS = 6
 LIFETIME = 50_000.0
 DOMAINS = ("x", "y", "z")
+RATED = LaneLimits(
+    connections=3,
+    rates=(Rate("messages", 5, 60.0), Rate("recipients", 9, 60.0), Rate("connections", 4, 60.0)),
+)
 
 
 class Worker:
@@ -39,10 +45,19 @@ class ScheduleMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.entries: dict[int, Entry] = {}
-        self.schedule = Schedule(self.lane, self.entries, workers=WORKERS)
+        self.schedule = Schedule(
+            self.lane,
+            self.entries,
+            word=lambda message, _: message.expires_at,
+            limits=lambda name: RATED if name.startswith("z") else LaneLimits(),
+            workers=WORKERS,
+        )
+        #: What was sent back to disk.
+        self.disk: dict[int, Entry] = {}
         self.suffix = ""
         self.new_id = IdSource(lambda: 1.0)
         self.busy: list[Worker] = []
+        self.went: list[tuple[float, str, int]] = []
         self.passed: Counter[tuple[int, str]] = Counter()
 
     def lane(self, address: Mailbox) -> str:
@@ -52,7 +67,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         to=st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4),
         priority=st.sampled_from(Priority),
         life=st.sampled_from([LIFETIME, LIFETIME, 5.0]),
-        copies=st.sampled_from([1, 1, 1, 5, PARKED + 3]),
+        copies=st.sampled_from([1, 1, 1, 5, FEW + 3]),
     )
     def come(self, to: list[str], priority: Priority, life: float, copies: int) -> None:
         for _ in range(copies):
@@ -70,11 +85,11 @@ class ScheduleMachine(RuleBasedStateMachine):
             entry = Entry(message)
             self.entries[entry.key] = entry
             self.schedule.ready(entry, message.recipients, self.now)
-        self.take_put_off()
+        self.take_shelved()
 
     @rule(target=workers)
     def claim(self) -> Worker:
-        lane = self.schedule.claim()
+        lane = self.schedule.claim(self.now)
         if lane is None:
             return Worker(Lane("nowhere"))
         worker = Worker(lane)
@@ -85,18 +100,29 @@ class ScheduleMachine(RuleBasedStateMachine):
     def take(self, worker: Worker, most: int) -> None:
         if worker not in self.busy or worker.entry is not None:
             return
-        taken = self.schedule.take(worker.lane, most)
+        taken = self.schedule.take(worker.lane, most, self.now)
         if taken is None:
             return
-        worker.entry, recipients = taken
+        worker.entry, recipients, overdue = taken
+        worker.entry.works += 1
         worker.recipients = list(recipients)
         assert 0 < len(recipients) <= most
         assert len({self.lane(each.address) for each in recipients}) == 1
-        assert self.lane(recipients[0].address) == worker.lane.name or self.suffix
+        names = (self.lane(recipients[0].address), "domain:" + recipients[0].address.domain)
+        assert worker.lane.name in names or self.suffix
         for each in recipients:
             assert each.state is State.READY
-        if worker.lane.parked_until is not None and not worker.lane.probing:
+        if worker.lane.suspended or (worker.lane.parked_until and not worker.lane.probing):
+            assert overdue
+        if overdue:
             assert worker.entry.message.expires_at <= self.now
+        elif worker.lane.meters is not None:
+            self.went.append((self.now, worker.lane.name, len(recipients)))
+            last = [
+                n for at, name, n in self.went if at > self.now - 60 and name == worker.lane.name
+            ]
+            assert len(last) <= 5
+            assert sum(last) <= 9
 
     @rule(worker=workers, state=st.sampled_from([State.DELIVERED, State.DEFERRED, State.READY]))
     def end_work(self, worker: Worker, state: State) -> None:
@@ -105,6 +131,7 @@ class ScheduleMachine(RuleBasedStateMachine):
             return
         entry, recipients = worker.entry, worker.recipients
         worker.entry, worker.recipients = None, []
+        entry.works -= 1
         for number, each in enumerate(recipients):
             each.state = state
             if state is State.DEFERRED:
@@ -112,17 +139,23 @@ class ScheduleMachine(RuleBasedStateMachine):
                 self.schedule.defer(entry, each)
         if state is State.READY:
             self.schedule.ready(entry, recipients, self.now)
-        self.take_put_off()
+        self.take_shelved()
 
     @rule(worker=workers, what=st.sampled_from(["succeeded", "failed", "park"]))
     def tell(self, worker: Worker, what: str) -> None:
         if worker not in self.busy:
             return
         if what == "succeeded":
-            self.schedule.succeeded(worker.lane)
+            self.succeeded(worker.lane)
         else:
             self.schedule.failed(worker.lane, self.now, park=what == "park")
-        self.take_put_off()
+        self.take_shelved()
+
+    def succeeded(self, lane: Lane) -> None:
+        if lane.parked_until is None:
+            self.schedule.succeeded(lane)
+        else:
+            self.schedule.released(lane, self.now)
 
     @rule()
     def try_in_vain(self) -> None:
@@ -145,24 +178,32 @@ class ScheduleMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         self.schedule.wake(self.now)
-        self.take_put_off()
+        self.take_shelved()
         for lane in self.schedule._lanes.values():
             until = lane.parked_until
-            if until is None or lane.workers or not lane.ready:
+            if until is None or lane.suspended or lane.meters or lane.workers or not lane.ready:
                 continue
             late = any(
-                entry.message.expires_at <= self.now
+                lane.name in entry.stands and entry.stands[lane.name].overdue
                 for entry in self.entries.values()
-                if lane.name in entry.stands
             )
             # One may probe when its time is over; what has no time left need not wait for that.
             assert lane.open == (until <= self.now or late)
+
+    @rule(scopes=st.sets(st.sampled_from(["all", "x", "y", "domain:x"]), max_size=2))
+    def suspend(self, scopes: set[str]) -> None:
+        domains = frozenset(each[7:] for each in scopes if each.startswith("domain:"))
+        found = Scopes("all" in scopes, frozenset(scopes & {"x", "y"}), domains)
+        if self.schedule.suspend(found, self.now):
+            self.find_all()
+        self.take_shelved()
 
     @rule(suffix=st.sampled_from(["", "", "-other"]))
     def reload(self, suffix: str) -> None:
         self.suffix = suffix
         self.schedule.reroute(self.lane, self.now)
-        self.take_put_off()
+        self.find_all()
+        self.take_shelved()
 
     @rule(data=st.data())
     def hold(self, data: st.DataObject) -> None:
@@ -175,21 +216,42 @@ class ScheduleMachine(RuleBasedStateMachine):
 
     @rule()
     def release_all(self) -> None:
+        for key, entry in list(self.disk.items()):  # an operator brings them first
+            if any(each.state is State.HELD for each in entry.message.recipients):
+                self.bring(key)
         for entry in self.entries.values():
             held = [each for each in entry.message.recipients if each.state is State.HELD]
             for each in held:
                 each.state = State.READY
             self.schedule.ready(entry, held, self.now)
-        self.take_put_off()
+        self.take_shelved()
 
-    def take_put_off(self) -> None:
-        """What the queue does with what was put off: it waits, on disk, and comes back."""
-        for entry, recipients, until in self.schedule.put_off:
-            for each in recipients:
-                assert each.state is State.READY
-                each.state, each.due = State.DEFERRED, min(until + 60, entry.message.expires_at)
-                self.schedule.defer(entry, each)
-        self.schedule.put_off.clear()
+    def take_shelved(self) -> None:
+        """What the queue does with what was shelved: it waits on disk, till its lane wants it."""
+        for entry in self.schedule.shelved:
+            deferred = any(each.state is State.DEFERRED for each in entry.message.recipients)
+            if entry.resting and not deferred and self.entries.pop(entry.key, None) is not None:
+                entry.shelved.clear()
+                self.disk[entry.key] = entry
+        self.schedule.shelved.clear()
+        while self.schedule.hungry:
+            lane = self.schedule.hungry.pop()
+            for item in self.schedule.unshelve(lane, 40, self.now):
+                self.bring(item.key)
+            self.schedule.fed(lane, self.now)
+            if self.schedule.shelved:
+                self.take_shelved()
+
+    def bring(self, key: int) -> None:
+        entry = self.disk.pop(key, None)
+        if entry is not None:
+            self.entries[key] = entry
+            ready = [each for each in entry.message.recipients if each.state is State.READY]
+            self.schedule.ready(entry, ready, self.now)
+
+    def find_all(self) -> None:
+        for key in list(self.disk):
+            self.bring(key)
 
     @invariant()
     def everybody_is_in_one_place(self) -> None:
@@ -206,7 +268,13 @@ class ScheduleMachine(RuleBasedStateMachine):
             for each in entry.message.recipients
             if each.state is State.READY
         ]
-        assert sorted(at_work + standing) == sorted(ready)
+        shelved = [
+            id(each)
+            for entry in self.entries.values()
+            for recipients in entry.shelved.values()
+            for each in recipients
+        ]
+        assert sorted(at_work + standing + shelved) == sorted(ready)
 
     @invariant()
     def limits_hold(self) -> None:
@@ -214,19 +282,21 @@ class ScheduleMachine(RuleBasedStateMachine):
         for lane, count in Counter(worker.lane for worker in self.busy).items():
             assert count == lane.workers
             assert 1 <= lane.window <= MOST
+            assert lane.meters is None or count <= 3
 
     def teardown(self) -> None:
         """When destinations answer again, all is delivered: nothing is forgotten or starved."""
         for worker in list(self.busy):
             self.leave(worker)
         self.release_all()
+        self.suspend(set())
         for _ in range(20_000):
-            lane = self.schedule.claim()
+            lane = self.schedule.claim(self.now)
             if lane is None:
                 self.now += 1000.0
                 self.schedule.wake(self.now)
-                self.take_put_off()
-                if all(self.finished(entry) for entry in self.entries.values()):
+                self.take_shelved()
+                if self.all_is_finished():
                     break
                 continue
             worker = Worker(lane)
@@ -234,9 +304,13 @@ class ScheduleMachine(RuleBasedStateMachine):
             self.take(worker, 100)
             if worker.entry is not None:
                 self.end_work(worker, State.DELIVERED)
-            self.schedule.succeeded(lane)
+            self.succeeded(lane)
+            self.take_shelved()
             self.leave(worker)
-        assert all(self.finished(entry) for entry in self.entries.values())
+        assert self.all_is_finished()
+
+    def all_is_finished(self) -> bool:
+        return not self.disk and all(self.finished(entry) for entry in self.entries.values())
 
     @staticmethod
     def finished(entry: Entry) -> bool:

@@ -51,10 +51,12 @@ TABLES: dict[str, type[config.Table]] = {
     "relay": config.Relay,
     "domains": config.Domain,
     "routes": config.Route,
+    "destinations": config.Destination,
     "delivery": config.Delivery,
     "queue": config.Queue,
     "queue.history": config.History,
     "dns": config.Dns,
+    "control": config.Control,
     "log": config.Log,
     "plugins": config.PluginEntry,
 }
@@ -80,7 +82,7 @@ def test_every_default_is_documented_as_it_is() -> None:
     told = documented()
     text = 'hostname: mx.example.org\nlisteners:\n  - name: mx\n    address: ":25"\n'
     text += defaults(told["listeners"], "    ") + defaults(told[""], "")
-    for place in ("limits", "relay", "delivery", "queue", "dns", "log"):
+    for place in ("limits", "relay", "delivery", "queue", "dns", "control", "log"):
         text += f"{place}:\n" + defaults(told[place], "  ")
         if place == "queue":
             text += "  history:\n" + defaults(told["queue.history"], "    ")
@@ -107,7 +109,8 @@ def test_the_shipped_configuration_names_every_key() -> None:
     text = (ROOT / "packaging" / "elemta.yaml").read_text()
     keys = set(re.findall(r"^\s*(?:- )?(\w+):", text, re.MULTILINE))
     for place, table in TABLES.items():
-        if place not in ("domains", "routes", "plugins"):  # there are none by default
+        # There are none of these by default.
+        if place not in ("domains", "routes", "destinations", "plugins"):
             assert set(table.__struct_fields__) <= keys, place
 
 

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from elemta import __version__, cli
+from elemta.cli import options
 from elemta.cli.sending import compose
 from elemta.protocol import parse_mailbox
 
@@ -43,7 +44,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory of our own, on a machine without configuration."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ELEMTA_CONFIG", raising=False)
-    monkeypatch.setattr(cli, "CONFIG", tmp_path / "etc" / "elemta.yaml")
+    monkeypatch.setattr(options, "CONFIG", tmp_path / "etc" / "elemta.yaml")
     return tmp_path
 
 
@@ -58,7 +59,7 @@ def test_version() -> None:
 def test_help_lists_every_command_in_the_order_of_need() -> None:
     text = run("--help").output
     found = re.findall(r"^  (\w+) ", text.partition("Commands:")[2], re.MULTILINE)
-    assert found == ["serve", "check", "send", "queue", "version"]
+    assert found == ["serve", "check", "send", "queue", "status", "reload", "version"]
     serve, server = (run(name, "--help").output for name in ("serve", "server"))
     assert serve == server.replace("main server", "main serve")
 
@@ -120,9 +121,9 @@ def test_check_asks_plugins_about_their_settings(here: Path) -> None:
 
 def test_the_configuration_is_looked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "so the sandbox" in run("check").output
-    cli.CONFIG.parent.mkdir()
-    cli.CONFIG.write_text(GOOD)
-    assert run("check").output.startswith(f"OK: {cli.CONFIG}\n")
+    options.CONFIG.parent.mkdir()
+    options.CONFIG.write_text(GOOD)
+    assert run("check").output.startswith(f"OK: {options.CONFIG}\n")
     (here / "named.yaml").write_text(GOOD)
     monkeypatch.setenv("ELEMTA_CONFIG", "named.yaml")
     assert run("check").output.startswith("OK: named.yaml\n")
@@ -141,7 +142,7 @@ def test_options_that_contradict_each_other_are_refused(here: Path) -> None:
         ["send", "--to", "x@example.org", "--from", "nobody"],
         ["send"],
     ):
-        assert run(*args).exit_code == 2, args
+        assert run(*args).exit_code == 64, args
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(here: Path) -> None:

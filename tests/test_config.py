@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from pathlib import Path
 
 import msgspec
@@ -10,14 +11,19 @@ import pytest
 from elemta.config import (
     Config,
     ConfigError,
+    Discard,
     HostPort,
     Listener,
+    LmtpHost,
+    LmtpSocket,
     Maildir,
     Mistake,
     Network,
+    Pipe,
     Smarthost,
     SystemdSocket,
     Table,
+    Target,
     applicable,
     changes,
     check,
@@ -147,9 +153,21 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
         ("127.0.0.1/32", "localhost", "relay.networks[0]: expected a network such as 192.0.2.0/24 or 2001:db8::/32, not 'localhost'"),
         ('["127.0.0.1/32"]', "[7]", "relay.networks[0]: expected a network such as 192.0.2.0/24, not 7"),
         ("127.0.0.1:5353", "dns.example.org", "18:17: dns.nameservers[0]: expected the IP address of a name server, not 'dns.example.org'"),
-        ("deliver: maildir", "deliver: lmtp://x", "11:14: domains[0].deliver: expected maildir or smtp://HOST:PORT, not 'lmtp://x'"),
-        ("smtp://127.0.0.1:2601", "smtp://:25", "13:61: routes[0].via[1]: expected maildir or smtp://HOST:PORT, not 'smtp://:25'"),
-        ("smtp://127.0.0.1:2601", "maildir", "routes[0].via[1]: expected maildir to stand alone"),
+        ("deliver: maildir", "deliver: http://x", "11:14: domains[0].deliver: expected maildir, smtp://HOST:PORT, lmtp://HOST:PORT, "),
+        ("deliver: maildir", "deliver: 'lmtp:///" + 108 * "x" + "'", "11:14: domains[0].deliver: expected the path of a socket, at most 107 octets"),
+        ("deliver: maildir", "deliver: 'pipe:procmail'", "domains[0].deliver: expected pipe:/path/to/program ARGUMENT…, not 'procmail'"),
+        ("deliver: maildir", "deliver: 'pipe:'", "domains[0].deliver: expected pipe:/path/to/program ARGUMENT…, not ''"),
+        ("deliver: maildir", "deliver: 'pipe:/bin/x \"'", "domains[0].deliver: No closing quotation: "),
+        ("deliver: maildir", "deliver: 'pipe:/bin/x {rcpt}'", "domains[0].deliver: expected one of {sender}, {recipient}, {local_part}, {domain}, {id} in an argument, not {rcpt}"),
+        ("deliver: maildir", "deliver: 'pipe:/bin/{local_part}'", "in an argument, not {local_part}"),
+        ("smtp://127.0.0.1:2601", "smtp://:25", "13:61: routes[0].via[1]: expected maildir, smtp://HOST:PORT, "),
+        ("smtp://127.0.0.1:2601", "maildir", "13:61: routes[0].via[1]: expected several smtp:// or several lmtp://: any other"),
+        ("smtp://127.0.0.1:2601", "lmtp://127.0.0.1", "routes[0].via[1]: expected several smtp:// or several lmtp://: any other"),
+        ('"*.example.net", via', '"*.example.net", hello_name: a..b, via', "routes[0].hello_name: expected a domain"),
+        ('"*.example.net", via', '"*.example.net", tls: always, via', "routes[0].tls: expected off or opportunistic or required, not 'always'"),
+        ('"*.example.net", via', '"*.example.net", source: [localhost], via', "routes[0].source[0]: expected an IP address, not 'localhost'"),
+        ('"*.example.net", via', '"*.example.net", source: [192.0.2.1, "::1", 192.0.2.2], via', "routes[0].source[2]: expected no more than one IPv4 address"),
+        ("queue:", "delivery: {pipe_timeout: 0 s}\nqueue:", "delivery.pipe_timeout: expected more than 0 s"),
         ("*.example.net", "*example.net ", """routes[0].match: expected a domain, *.DOMAIN or "*", not '*example.net '"""),
         ("mx.example.org", "localhost", "1:11: hostname: expected this machine's full name, such as mx.example.org, not 'localhost'"),
         ("mx.example.org", "192.0.2.1", "hostname: expected this machine's full name"),
@@ -170,6 +188,16 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
         ("lifetime: 5 d", "lifetime: 1 min", "queue.lifetime: expected at least the first pause of `retry`"),
         ("lifetime: 5 d", "lifetime: 7 d", "queue.history.age: expected at least a day more than `lifetime`"),
         ("[5 min", "[0 s", "queue.retry[0]: expected at least 1 s"),
+        ("lifetime: 5 d", "return_size: 2 MiB", "queue.return_size: expected at most 1 MiB"),
+        ("lifetime: 5 d", "double_bounces: keep", "queue.double_bounces: "),
+        ("lifetime: 5 d", "report_lifetime: 0 s", "queue.report_lifetime: expected more than 0 s"),
+        ("dns:", "destinations: [{match: x, retry: [0 s]}]\ndns:", "destinations[0].retry[0]: expected at least 1 s"),
+        ("dns:", "destinations: [{match: x, lifetime: 1 min}]\ndns:", "destinations[0].lifetime: expected at least the first"),
+        ("dns:", "destinations: [{match: x, lifetime: 7 d}]\ndns:", "destinations[0].lifetime: expected a day less than `queue.history.age`"),
+        ("dns:", "destinations: [{match: x, messages: 5}]\ndns:", "destinations[0].messages: expected a number in a time, as in 100/1 h, not 5"),
+        ("dns:", "destinations: [{match: x, messages: 5/m}]\ndns:", "destinations[0].messages: expected a number and one of"),
+        ("dns:", "destinations: [{match: x}, {match: X}]\ndns:", "destinations[1].match: 'x' is taken by destinations[0] already"),
+        ("dns:", "destinations: [{match: a b}]\ndns:", "destinations[0].match: expected a domain"),
         ("name: mx,", "name: mx, soft_errors: 30,", "listeners[0].soft_errors: expected no more than hard_errors, which is 20"),
         ("name: mx,", "name: mx, idle_timeout: 0 s,", "listeners[0].idle_timeout: expected more than 0 s"),
         ("name: mx,", "name: mx, message_size: 1 KiB,", "listeners[0].message_size: expected at least 64 KiB"),
@@ -303,6 +331,49 @@ def test_addresses_are_written_as_they_were_read() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "target", "written"),
+    [
+        ("discard", Discard(), "discard"),
+        ("lmtp://127.0.0.1", LmtpHost("127.0.0.1", 24), "lmtp://127.0.0.1:24"),
+        ("lmtp://[::1]:2424/", LmtpHost("::1", 2424), "lmtp://[::1]:2424"),
+        ("lmtp:///run/dovecot/lmtp", LmtpSocket("/run/dovecot/lmtp"), "lmtp:///run/dovecot/lmtp"),
+        (
+            "pipe:/bin/x -f{sender} 'a  b' {recipient}",
+            Pipe(("/bin/x", "-f{sender}", "a  b", "{recipient}")),
+            "pipe:/bin/x '-f{sender}' 'a  b' '{recipient}'",
+        ),
+    ],
+)
+def test_mail_can_go_to_hosts_sockets_programs_and_nowhere(
+    text: str, target: Target, written: str
+) -> None:
+    domain = load(EXAMPLE.replace("deliver: maildir", f"deliver: {json.dumps(text)}")).domains[0]
+    assert domain.target == target
+    assert str(domain.target) == written
+
+
+def test_a_value_is_one_argument_and_never_becomes_an_option() -> None:
+    values = {
+        "sender": "a b@x",
+        "recipient": "-r{id}@x",
+        "local_part": "-r",
+        "domain": "x",
+        "id": "",
+    }
+    pipe = Pipe(("/bin/x", "-f{sender}", "--to={recipient}", "{domain}{id}", "{}", "{id}"))
+    assert pipe.arguments(values) == ["/bin/x", "-fa b@x", "--to=-r{id}@x", "x", "{}", ""]
+    for word in ("{recipient}", "{local_part}", "{id}{local_part}"):
+        with pytest.raises(ValueError, match="would be taken for an option"):
+            Pipe(("/bin/x", word)).arguments(values)
+
+
+def test_a_route_without_targets_is_for_the_way_to_the_mx() -> None:
+    text = MINIMAL + 'routes: [{match: "*", tls: required, source: [192.0.2.1, "2001:db8::1"]}]'
+    (route,) = load(text).routes
+    assert (route.targets, route.tls, len(route.source)) == ((), "required", 2)
+
+
 def test_networks_compare_by_what_they_hold() -> None:
     assert Network.parse("192.0.2.0/24") == Network.parse("192.0.2.0/24")
     assert Network.parse("192.0.2.1") != Network.parse("192.0.2.2")
@@ -327,7 +398,10 @@ def test_defaults_know_their_units() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("5 d", "4 d", [("queue.lifetime", "432000.0", "345600.0", True)]),
+        ("5 d", "4 d", [("queue.lifetime", "432000.0", "345600.0", False)]),
+        ("queue:", "queue:\n  history: {count: 1}", [("queue.history.count", "1000000", "1", True)]),
+        ("queue:", "queue:\n  disk_reserve: 1 B", [("queue.disk_reserve", '"1073741824"', '"1"', True)]),
+        ("queue:", "destinations: [{match: x}]\nqueue:", [("destinations[x]", None, "", False)]),
         ("name: mx,", "name: b,", [("listeners[b]", None, "", True), ("listeners[mx]", "", None, True)]),
         ("name: mx,", "name: mx, messages: 5,", [("listeners[mx].messages", "100", "5", False)]),
         ("127.0.0.1:2525", ":25", [("listeners[mx].address", '"127.0.0.1:2525"', '":25"', True)]),
@@ -365,6 +439,7 @@ def test_what_needs_a_restart_stays_as_it_is_until_then() -> None:
     now = applicable(running, load(wanted))
     assert all(change.needs_restart for change in changes(now, load(wanted)))
     assert {change.place for change in changes(running, now)} == {
+        "queue.lifetime",
         "delivery.hello_name",
         "domains[example.org].aliases",
         "domains[example.org].mailboxes",

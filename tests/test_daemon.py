@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -7,15 +8,18 @@ import signal
 import socket
 from typing import TYPE_CHECKING, TypeAlias
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from elemta import daemon, log
 from elemta.config import Config, ConfigError, Mistake, load
+from elemta.control import client as control
 from elemta.listener.sockets import bind
 from elemta.privileges import StartError
 from elemta.queue import SpoolError
+from elemta.units import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -179,12 +183,12 @@ async def test_a_client_that_never_ends_its_message_does_not_keep_us(
     nursery: trio.Nursery, connect: Connect, config: Config
 ) -> None:
     ended = trio.Event()
+    impatient = msgspec.structs.replace(config, shutdown_grace=Seconds(0.1))
 
     async def run(*, task_status: trio.TaskStatus[Endpoint]) -> None:
         await daemon.run(
-            config,
-            bind(config),
-            grace=0.1,
+            impatient,
+            bind(impatient),
             ready=lambda addresses: task_status.started(addresses[0]),
         )
         ended.set()
@@ -229,7 +233,7 @@ async def test_sighup_takes_the_new_configuration_over_and_tells_what_changed(
     assert told == {
         "dns.timeout": "after a restart",
         "domains[example.org].mailboxes": "now",
-        "queue.lifetime": "after a restart",
+        "queue.lifetime": "now",
     }
     os.kill(os.getpid(), signal.SIGTERM)
     await running.ended.wait()
@@ -273,6 +277,49 @@ async def test_the_sandbox_has_nothing_to_read_again(
     await running.ended.wait()
 
 
+async def test_mail_goes_on_while_the_control_socket_fails_and_it_is_tried_again(
+    nursery: trio.Nursery,
+    connect: Connect,
+    config: Config,
+    tmp_path: Path,
+    logged: Callable[[], list[dict[str, object]]],
+) -> None:
+    config.control_socket.write_text("in the way")
+    running = Running(config)
+    client = await connect(await nursery.start(running.run))
+    await until(lambda: any(entry["event"] == "part.failed" for entry in logged()))
+    assert (await begin_message(client)).startswith("250 ")
+    assert (await client.say("RSET")).startswith("250 ")
+    config.control_socket.unlink()
+    await until(lambda: any(entry["event"] == "control.ready" for entry in logged()))
+    async with control.connect(config.control_socket) as server:
+        status = await server.status()
+        assert status.sessions == 1
+        assert any("something else is there" in trouble for trouble in status.troubles)
+        (part,) = (part for part in status.parts if part.name == "control")
+        assert (part.running, part.restarts) == (True, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await running.ended.wait()
+
+
+async def test_who_steers_is_answered_while_we_stop(
+    nursery: trio.Nursery, connect: Connect, config: Config
+) -> None:
+    running = Running(config)
+    client = await connect(await nursery.start(running.run))
+    assert (await begin_message(client)).startswith("250 ")
+    assert (await client.say("DATA")).startswith("354 ")
+    os.kill(os.getpid(), signal.SIGTERM)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+    async with control.connect(config.control_socket) as server:
+        assert (await server.status()).stopping
+    assert "queued as" in await client.say("Subject: late\r\n\r\nlate\r\n.")
+    await running.ended.wait()
+    with pytest.raises(control.NotRunningError):
+        async with control.connect(config.control_socket):
+            pass
+
+
 async def test_a_queue_that_is_in_use_is_told_in_one_line(
     nursery: trio.Nursery, config: Config
 ) -> None:
@@ -307,6 +354,8 @@ async def test_systemd_is_told_how_we_are(
         running = Running(config, lambda: config)
         await nursery.start(running.run)
         assert service.recv(100) == b"READY=1"
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert service.recv(100) == b"STATUS=0 queued, 0 active, 0 clients"
         os.kill(os.getpid(), signal.SIGHUP)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert service.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
@@ -314,3 +363,27 @@ async def test_systemd_is_told_how_we_are(
         os.kill(os.getpid(), signal.SIGTERM)
         await running.ended.wait()
         assert service.recv(100) == b"STOPPING=1"
+
+
+async def test_the_watchdog_is_fed_once_the_writer_has_answered(
+    nursery: trio.Nursery, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    heard: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service:
+        service.bind(str(path))
+        service.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+
+        def fed() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                heard.append(service.recv(100))
+            return heard.count(b"WATCHDOG=1") == 2
+
+        running = Running(config)
+        await nursery.start(running.run)
+        await until(fed)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running.ended.wait()
+    assert heard[:2] == [b"READY=1", b"STATUS=0 queued, 0 active, 0 clients"]

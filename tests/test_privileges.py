@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from elemta import privileges, systemd
-from elemta.privileges import Identity, StartError, identity, own, writable
+from elemta.privileges import Files, Identity, StartError, identity, own, writable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,16 +108,36 @@ def test_a_data_directory_that_cannot_be_is_told_in_one_line(tmp_path: Path) -> 
         writable(tmp_path / "missing")
 
 
-def test_descriptors_are_asked_for_as_far_as_they_go() -> None:
+def test_as_many_descriptors_are_asked_for_as_all_together_may_need() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        assert privileges.open_files(1) == soft
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
-        assert privileges.open_files(600) == 600
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
-        assert privileges.open_files(hard + 1) == hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 600), hard))
+        assert privileges.open_files(1, 1) == Files(
+            limit=min(soft, 600), connections=1, deliveries=1
+        )
+        assert privileges.open_files(50, 50) == Files(limit=712, connections=50, deliveries=50)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (712, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+SCARCE = """
+import resource
+from elemta.privileges import open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
+files = open_files(2000, 500)
+print(files.limit, files.connections, files.deliveries)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+files = open_files(2000, 500)
+print(files.limit, files.connections, files.deliveries)
+"""
+
+
+def test_clients_and_deliveries_share_what_descriptors_there_are() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCARCE], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1024 204 51\n100 20 5\n"
 
 
 def test_systemd_hears_us_where_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +151,13 @@ def test_systemd_hears_us_where_it_listens(tmp_path: Path, monkeypatch: pytest.M
     systemd.notify("READY=1")  # nobody listens any more
     monkeypatch.setenv("NOTIFY_SOCKET", "")
     systemd.notify("READY=1")
+
+
+def test_only_the_process_that_is_meant_feeds_the_watchdog() -> None:
+    me = str(os.getpid())
+    assert systemd.watchdog({}) is None
+    assert systemd.watchdog({"WATCHDOG_USEC": "0"}) is None
+    assert systemd.watchdog({"WATCHDOG_USEC": "much"}) is None
+    assert systemd.watchdog({"WATCHDOG_USEC": "30000000"}) == 30.0
+    assert systemd.watchdog({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": me}) == 30.0
+    assert systemd.watchdog({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None

@@ -5,27 +5,27 @@ What a command needs is imported when it runs, so that ``elemta version`` does n
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
 import click
 from typing_extensions import override
 
 from elemta import __version__
+from elemta.cli import codes
+from elemta.cli.options import (
+    as_json,
+    config_option,
+    configuration,
+    configured,
+    misconfigured,
+    sandbox_option,
+)
+from elemta.cli.queue import queue
 
 if TYPE_CHECKING:
     from elemta.config import Config
-
-#: Exit codes, as sysexits.h has them.
-USAGE: Final = 64
-MISCONFIGURED: Final = 78
-
-#: Where the configuration is looked for, if nobody says.
-CONFIG: Final = Path("/etc/elemta/elemta.yaml")
-#: The sandbox's data directory, below the current one.
-SANDBOX: Final = Path("elemta-data")
 
 
 class _Commands(click.Group):
@@ -43,31 +43,27 @@ class _Commands(click.Group):
         """Find a command by one of its names."""
         return super().get_command(ctx, self.ALIASES.get(cmd_name, cmd_name))
 
+    @override
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; one that is called wrongly ends as sysexits.h has it."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _MisusedError(error.format_message(), error.ctx) from None
+
+
+class _MisusedError(click.UsageError):
+    exit_code = codes.USAGE
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Elemta, a mail transfer agent."""
 
 
-_config_option = click.option(
-    "-c",
-    "--config",
-    "path",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="The configuration; else $ELEMTA_CONFIG, /etc/elemta/elemta.yaml, or the sandbox.",
-)
-_sandbox_option = click.option(
-    "--sandbox",
-    is_flag=True,
-    help="No configuration: take mail on 127.0.0.1:2525, keep all of it in ./elemta-data.",
-)
-_json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
-
-
 @main.command()
-@_config_option
-@_sandbox_option
+@config_option
+@sandbox_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Another port for the sandbox.")
 @click.option("--allow-root", is_flag=True, help="Stay root, if started as root without `user`.")
 def serve(path: Path | None, *, sandbox: bool, port: int | None, allow_root: bool) -> None:
@@ -79,7 +75,7 @@ def serve(path: Path | None, *, sandbox: bool, port: int | None, allow_root: boo
 
 
 @main.command()
-@_config_option
+@config_option
 def check(path: Path | None) -> None:
     """Say whether the configuration is right, and if not, where and what was expected."""
     from elemta.cli.summary import summary
@@ -143,87 +139,31 @@ def send(
     raise SystemExit(hand_in(content, from_, to, host=host, port=port, lmtp=lmtp, verbose=verbose))
 
 
-@main.group()
-def queue() -> None:
-    """Look at the queue, whether the server runs or not."""
+main.add_command(queue)
 
 
-@queue.command("list")
-@_config_option
-@_sandbox_option
-@click.option("--state", type=click.Choice(["ready", "deferred", "held"]), help="Only these.")
-@click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
-@_json_option
-def queue_list(
-    path: Path | None, state: str | None, limit: int, *, sandbox: bool, as_json: bool
-) -> None:
-    """One line a message that waits."""
-    from elemta.cli.inspection import show_list
+@main.command()
+@configured
+@as_json
+def status(config: Config, *, as_json: bool) -> None:
+    """How the running server is, on one screen."""
+    from elemta.cli.screens import show_status
 
-    config, _ = configuration(path, sandbox=sandbox, port=None)
-    raise SystemExit(show_list(config, state=state, limit=limit, as_json=as_json))
+    raise SystemExit(show_status(config, as_json=as_json))
 
 
-@queue.command("show")
-@click.argument("id_", metavar="ID")
-@_config_option
-@_sandbox_option
-@_json_option
-def queue_show(id_: str, path: Path | None, *, sandbox: bool, as_json: bool) -> None:
-    """One message: its recipients, and every attempt. Finished ones too."""
-    from elemta.cli.inspection import show_message
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@configured
+@as_json
+def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
+    """Let the running server read its configuration again, and say what changed."""
+    from elemta.cli.steering import reload as run
 
-    config, _ = configuration(path, sandbox=sandbox, port=None)
-    raise SystemExit(show_message(config, id_, as_json=as_json))
-
-
-@queue.command("stats")
-@_config_option
-@_sandbox_option
-@_json_option
-def queue_stats(path: Path | None, *, sandbox: bool, as_json: bool) -> None:
-    """How many wait, and for how long."""
-    from elemta.cli.inspection import show_stats
-
-    config, _ = configuration(path, sandbox=sandbox, port=None)
-    raise SystemExit(show_stats(config, as_json=as_json))
+    raise SystemExit(run(config, dry_run=dry_run, as_json=as_json))
 
 
 @main.command()
 def version() -> None:
     """Say which version this is."""
     click.echo(f"elemta {__version__}")
-
-
-def configuration(
-    path: Path | None, *, sandbox: bool, port: int | None
-) -> tuple[Config, Path | None]:
-    """The configuration, and the file that it is from; None is the sandbox's.
-
-    Ends the process if there is a mistake in it.
-    """
-    from elemta import config
-
-    if sandbox and path is not None:
-        raise click.UsageError("--sandbox has no configuration file")
-    if path is None and not sandbox:
-        if named := os.environ.get("ELEMTA_CONFIG"):
-            path = Path(named)
-        elif CONFIG.exists():
-            path = CONFIG
-    if path is None:
-        if port is None:
-            return config.sandbox(SANDBOX.resolve()), None
-        return config.sandbox(SANDBOX.resolve(), f"127.0.0.1:{port}"), None
-    if port is not None:
-        raise click.UsageError("--port is for the sandbox; the configuration has `listeners`")
-    try:
-        return config.read(path), path
-    except config.ConfigError as error:
-        misconfigured(error)
-
-
-def misconfigured(error: Exception) -> NoReturn:
-    """Say what is wrong with the configuration, and end the process."""
-    click.echo(str(error), err=True)
-    raise SystemExit(MISCONFIGURED)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gc
+import os
 import shlex
 import shutil
+import sqlite3
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,22 +17,23 @@ import click
 import dns.asyncbackend
 import trio
 
-from elemta import daemon, log, privileges
+from elemta import daemon, log, nodes, privileges
+from elemta.cli import codes
 from elemta.config import ConfigError, locate, read
 from elemta.listener.sockets import BindError, bind
+from elemta.nodes import LIFELINE, Place, inherited, places, share
 from elemta.privileges import StartError
+from elemta.queue import SpoolError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from elemta.config import Config
+    from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint
 
-#: Exit codes: could not start; a part of it failed (EX_SOFTWARE); a mistake in the configuration.
+#: Could not start, in a way of which sysexits.h knows nothing.
 CANNOT_START: Final = 1
-FAILED: Final = 70
-MISCONFIGURED: Final = 78
-
-#: Descriptors beside those of connections: the queue, Maildirs, DNS, and some to spare.
-SPARE_FILES: Final = 512
 
 
 def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
@@ -45,39 +48,60 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         The exit code.
     """
     log.configure(config.log.format, config.log.level)
+    place = Place.told(os.environ)
+    if place is not None:  # the first process of a server has started us
+        log.identify(node=place.number)
+        config = share(config, place)
     try:
         who = privileges.identity(config.user, allow_root=allow_root or path is None)
-        privileges.open_files(
-            config.limits.connections + config.delivery.max_connections + SPARE_FILES
-        )
-        bound = bind(config)  # while we may still open ports below 1024
+        privileges.open_files(config.limits.connections, config.delivery.max_connections)
+        # while we may still open ports below 1024
+        bound = bind(config) if place is None else inherited(config, os.environ)
         privileges.own(config.data_dir, who)
         if who is not None:
             _load_what_comes_late()
             privileges.drop(who)
         privileges.writable(config.data_dir)
-        if path is None:
-            run = partial(daemon.run, config, bound, ready=partial(_invite, config))
-        else:
-            run = partial(daemon.run, config, bound, reread=partial(read, path.absolute()))
         _spare_the_collector()
-        trio.run(run)
-    except (StartError, BindError) as error:
+        if path is None:
+            trio.run(partial(daemon.run, config, bound, ready=partial(_invite, config)))
+        elif place is not None:
+            trio.run(_node(config, bound, path.absolute(), place))
+        elif len(wanted := places(config)) > 1:
+            command = [sys.executable, *sys.orig_argv[1:]]  # as this process was started
+            trio.run(partial(nodes.run, config, bound, wanted, command=command))
+        else:
+            trio.run(partial(daemon.run, config, bound, reread=partial(read, path.absolute())))
+    except (StartError, BindError, SpoolError, sqlite3.Error) as error:
         log.flush()
         click.echo(f"elemta: {error}", err=True)
         return CANNOT_START
     except ConfigError as error:  # a plugin does not take its settings
         log.flush()
         click.echo(str(_located(error, path)), err=True)
-        return MISCONFIGURED
+        return codes.MISCONFIGURED
     except KeyboardInterrupt:  # before the daemon heeds signals
         return CANNOT_START
     except Exception:
         log.logger(__name__).exception("daemon.failed")
-        return FAILED
+        return codes.FAULT
     finally:
         log.flush()
     return 0
+
+
+def _node(
+    config: Config, bound: Sequence[BoundListener], path: Path, place: Place
+) -> Callable[[], Awaitable[None]]:
+    """What one of several processes runs, as long as the first of them does."""
+    return partial(
+        daemon.run,
+        config,
+        bound,
+        reread=lambda: share(read(path), place),
+        queue_dir=place.queue(config.data_dir),
+        until=partial(trio.lowlevel.wait_readable, int(os.environ[LIFELINE])),
+    )
 
 
 def _spare_the_collector() -> None:

@@ -26,7 +26,7 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
         count = "any mailbox" if "*" in domain.mailboxes else f"{len(domain.mailboxes)} mailboxes"
         yield f"  domain     {domain.name}: {count}, {len(domain.aliases)} aliases, {domain.target}"
     for route in config.routes:
-        yield f"  route      {route.match}: {', then '.join(map(str, route.targets))}"
+        yield f"  route      {route.match}: {', then '.join(map(str, route.targets)) or 'by MX'}"
     if not any(route.match == "*" for route in config.routes):
         yield "  route      everything else: by MX"
     for plugin in config.plugins:

@@ -3,11 +3,8 @@
 from elemta.config.addresses import Binding as Binding
 from elemta.config.addresses import HostPort as HostPort
 from elemta.config.addresses import IPAddress as IPAddress
-from elemta.config.addresses import Maildir as Maildir
 from elemta.config.addresses import Network as Network
-from elemta.config.addresses import Smarthost as Smarthost
 from elemta.config.addresses import SystemdSocket as SystemdSocket
-from elemta.config.addresses import Target as Target
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
@@ -17,7 +14,9 @@ from elemta.config.reading import locate as locate
 from elemta.config.reading import read as read
 from elemta.config.reading import sandbox as sandbox
 from elemta.config.schema import Config as Config
+from elemta.config.schema import Control as Control
 from elemta.config.schema import Delivery as Delivery
+from elemta.config.schema import Destination as Destination
 from elemta.config.schema import Dns as Dns
 from elemta.config.schema import Domain as Domain
 from elemta.config.schema import History as History
@@ -29,5 +28,13 @@ from elemta.config.schema import Queue as Queue
 from elemta.config.schema import Relay as Relay
 from elemta.config.schema import Route as Route
 from elemta.config.schema import Table as Table
+from elemta.config.schema import TlsPolicy as TlsPolicy
 from elemta.config.source import ConfigError as ConfigError
 from elemta.config.source import Mistake as Mistake
+from elemta.config.targets import Discard as Discard
+from elemta.config.targets import LmtpHost as LmtpHost
+from elemta.config.targets import LmtpSocket as LmtpSocket
+from elemta.config.targets import Maildir as Maildir
+from elemta.config.targets import Pipe as Pipe
+from elemta.config.targets import Smarthost as Smarthost
+from elemta.config.targets import Target as Target

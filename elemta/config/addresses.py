@@ -51,31 +51,8 @@ class SystemdSocket(Struct, frozen=True):
         return f"systemd:{self.name}"
 
 
-class Maildir(Struct, frozen=True):
-    """Delivery into a Maildir under the data directory."""
-
-    @override
-    def __str__(self) -> str:
-        """As the configuration writes it."""
-        return "maildir"
-
-
-class Smarthost(Struct, frozen=True):
-    """Delivery by SMTP to a host that is named, without asking for its MX."""
-
-    host: str
-    port: int
-
-    @override
-    def __str__(self) -> str:
-        """As the configuration writes it."""
-        return f"smtp://{HostPort(self.host, self.port)}"
-
-
 #: Where a listener takes mail in.
 Binding: TypeAlias = HostPort | SystemdSocket
-#: Where a route or a domain leads.
-Target: TypeAlias = Maildir | Smarthost
 
 
 class Network:
@@ -179,21 +156,6 @@ def binding(text: str) -> Binding:
             )
         return SystemdSocket(found["name"])
     return host_port(text)
-
-
-def target(text: str) -> Target:
-    """Read where mail goes: ``maildir`` or ``smtp://HOST[:PORT]``.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if text == "maildir":
-        return Maildir()
-    if text.startswith("smtp://"):
-        found = host_port(text.removeprefix("smtp://").removesuffix("/"), SMTP_PORT)
-        if found.host and found.port:
-            return Smarthost(found.host, found.port)
-    raise ValueError(f"expected maildir or smtp://HOST:PORT, not {text!r}")
 
 
 def nameserver(text: str) -> HostPort:

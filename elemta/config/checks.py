@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from elemta.config.addresses import Maildir, SystemdSocket, binding, nameserver, target
+from elemta.config.addresses import SystemdSocket, binding, nameserver
 from elemta.config.source import Mistake, place, steps
+from elemta.config.targets import target
 from elemta.protocol import parse_domain, parse_mailbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from elemta.config.schema import Config, Dns, Domain, Listener, Queue, Route
+    from elemta.config.schema import Config, Destination, Dns, Domain, Listener, Queue, Route
 
 #: A name as it is meant, without quotes. An @ can stand in one, but is a mistake more often.
 _LOCAL_PART: Final = re.compile(r"[^@\x00-\x1f\x7f]+")
@@ -44,10 +46,15 @@ def mistakes(config: Config) -> Iterator[Mistake]:
         yield from _route(route, own, f"routes[{index}]")
     if config.delivery.hello_name is not None:
         yield from _fits(_domain_name, config.delivery.hello_name, "delivery.hello_name")
-    for key in ("connect_timeout", "command_timeout", "content_timeout"):
+    for key in ("connect_timeout", "command_timeout", "content_timeout", "pipe_timeout"):
         yield from _positive(getattr(config.delivery, key), f"delivery.{key}")
     yield from _queue(config.queue)
+    yield from _twice("destinations", "match", [each.match.lower() for each in config.destinations])
+    for index, destination in enumerate(config.destinations):
+        yield from _destination(destination, config.queue, f"destinations[{index}]")
     yield from _dns(config.dns)
+    if config.control.group == "":
+        yield Mistake("control.group", "expected the name of a group")
     for index, entry in enumerate(config.plugins):
         yield from _positive(entry.timeout, f"plugins[{index}].timeout")
 
@@ -169,17 +176,57 @@ def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
         yield Mistake(f"{at}.match", f"{route.match} stands in `domains`: set its `deliver` there")
     for index, text in enumerate(route.via):
         yield from _fits(target, text, f"{at}.via[{index}]")
-        if text == str(Maildir()) and len(route.via) > 1:
-            yield Mistake(f"{at}.via[{index}]", "expected maildir to stand alone")
+        kind = text.partition("://")[0]
+        if index and (kind not in ("smtp", "lmtp") or not route.via[0].startswith(f"{kind}://")):
+            problem = "expected several smtp:// or several lmtp://: any other target stands alone"
+            yield Mistake(f"{at}.via[{index}]", problem)
+    if route.hello_name is not None:
+        yield from _fits(_domain_name, route.hello_name, f"{at}.hello_name")
+    yield from _sources(route.source, f"{at}.source")
+
+
+def _sources(source: Sequence[str], at: str) -> Iterator[Mistake]:
+    taken: set[int] = set()
+    for index, text in enumerate(source):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            yield Mistake(f"{at}[{index}]", f"expected an IP address, not {text!r}")
+            continue
+        if address.version in taken:
+            problem = f"expected no more than one IPv{address.version} address"
+            yield Mistake(f"{at}[{index}]", problem)
+        taken.add(address.version)
+
+
+def _destination(destination: Destination, queue: Queue, at: str) -> Iterator[Mistake]:
+    if destination.match not in ("*", "maildir"):
+        yield from _fits(_destination_name, destination.match, f"{at}.match")
+    retry, lifetime = destination.retry, destination.lifetime
+    if retry is None and lifetime is None:
+        return
+    lifetime = queue.lifetime if lifetime is None else lifetime
+    yield from _patience(queue.retry if retry is None else retry, lifetime, at)
+    if queue.history.age < lifetime + _DAY:
+        problem = "expected a day less than `queue.history.age`: what has just ended must be found"
+        yield Mistake(f"{at}.lifetime", problem)
+
+
+def _patience(retry: Sequence[float], lifetime: float, at: str) -> Iterator[Mistake]:
+    for index, pause in enumerate(retry):
+        if pause < 1:
+            yield Mistake(f"{at}.retry[{index}]", "expected at least 1 s")
+    if lifetime < retry[0]:
+        problem = "expected at least the first pause of `retry`: nothing is ever tried again"
+        yield Mistake(f"{at}.lifetime", problem)
 
 
 def _queue(queue: Queue) -> Iterator[Mistake]:
-    for index, pause in enumerate(queue.retry):
-        if pause < 1:
-            yield Mistake(f"queue.retry[{index}]", "expected at least 1 s")
-    if queue.lifetime < queue.retry[0]:
-        problem = "expected at least the first pause of `retry`: nothing is ever tried again"
-        yield Mistake("queue.lifetime", problem)
+    yield from _patience(queue.retry, queue.lifetime, "queue")
+    yield from _positive(queue.report_lifetime, "queue.report_lifetime")
+    if queue.return_size > 2**20:
+        problem = "expected at most 1 MiB: a report stands in memory as a whole"
+        yield Mistake("queue.return_size", problem)
     if queue.history.age < queue.lifetime + _DAY:
         problem = "expected at least a day more than `lifetime`: what has just ended must be found"
         yield Mistake("queue.history.age", problem)
@@ -228,6 +275,14 @@ def _local_part(text: str) -> None:
         parse_mailbox(f'"{text.translate(_QUOTED)}"@example.org')
     except ValueError as error:
         raise ValueError(f"{expected}: {error}") from None
+
+
+def _destination_name(text: str) -> None:
+    """A domain pattern, or the name of a host, or its IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        _pattern(text)
 
 
 def _pattern(text: str) -> None:

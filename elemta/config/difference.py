@@ -18,9 +18,12 @@ _AT_START: Final = frozenset(
     {
         "data_dir",
         "user",
+        "nodes",
+        "control",
         "delivery.max_connections",
         "dns",
-        "queue",
+        "queue.disk_reserve",
+        "queue.history",
     }
 )
 
@@ -70,6 +73,7 @@ def applicable(running: Config, wanted: Config) -> Config:
         wanted,
         data_dir=running.data_dir,
         user=running.user,
+        nodes=running.nodes,
         listeners=[
             msgspec.structs.replace(asked.get(open_.name, open_), address=open_.address)
             for open_ in running.listeners
@@ -77,14 +81,20 @@ def applicable(running: Config, wanted: Config) -> Config:
         delivery=msgspec.structs.replace(
             wanted.delivery, max_connections=running.delivery.max_connections
         ),
+        control=running.control,
         dns=running.dns,
-        queue=running.queue,
+        queue=msgspec.structs.replace(
+            wanted.queue,
+            disk_reserve=running.queue.disk_reserve,
+            history=running.queue.history,
+        ),
     )
 
 
 def _values(config: Config) -> Iterator[tuple[str, str]]:
     """Each value by its place; tables in lists are found by what they are called."""
     lists: dict[str, list[tuple[str, Struct]]] = {
+        "destinations": [(table.match, table) for table in config.destinations],
         "domains": [(table.name, table) for table in config.domains],
         "listeners": [(table.name, table) for table in config.listeners],
         "plugins": [(table.name, table) for table in config.plugins],
@@ -94,7 +104,7 @@ def _values(config: Config) -> Iterator[tuple[str, str]]:
         for name, table in tables:
             yield f"{key}[{name}]", ""
             yield from _within(table, f"{key}[{name}].")
-        if key in ("plugins", "routes"):  # they are asked in turn
+        if key in ("destinations", "plugins", "routes"):  # they are asked in turn
             yield f"{key}.order", " ".join(name for name, _ in tables)
     yield from ((place, text) for place, text in _within(config, "") if place not in lists)
 

@@ -14,7 +14,7 @@ from elemta.config.addresses import Network
 from elemta.config.checks import mistakes
 from elemta.config.schema import Config, Listener, Log, Relay, Route
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
-from elemta.units import Octets, Seconds
+from elemta.units import Frequency, Octets, Seconds
 
 #: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
 SANDBOX_ADDRESS: Final = "127.0.0.1:2525"
@@ -76,7 +76,11 @@ def load(text: str, where: str = "", base: Path | None = None) -> Config:
     if found := list(mistakes(config)):
         raise source.error(*found)
     if base is not None:
-        config = msgspec.structs.replace(config, data_dir=(base / config.data_dir).resolve())
+        data_dir, control = (base / config.data_dir).resolve(), config.control
+        if control.socket is not None:
+            socket = (base / control.socket).resolve()
+            control = msgspec.structs.replace(control, socket=socket)
+        config = msgspec.structs.replace(config, data_dir=data_dir, control=control)
     return config
 
 
@@ -128,6 +132,10 @@ def _decode(kind: type, value: object) -> object:
         if isinstance(value, str):
             return Network.parse(value)
         raise ValueError(f"expected a network such as 192.0.2.0/24, not {_shown(value)}")
+    if kind is Frequency:
+        if isinstance(value, str):
+            return Frequency.parse(value)
+        raise ValueError(f"expected a number in a time, as in 100/1 h, not {_shown(value)}")
     if kind is Seconds or kind is Octets:
         if not isinstance(value, str):
             raise ValueError(
@@ -155,8 +163,10 @@ def _mistake(complaint: str, value: object, schema: type[T], where: Steps) -> Mi
         return Mistake(place((*where, *way)), f"the key `{missing[1]}` is missing")
     if found["key"]:
         return Mistake(place((*where, *way)), "expected keys that are text; put them in quotes")
-    if problem.startswith("Invalid enum value") and isinstance(kind, inspect.LiteralType):
-        problem = f"expected {' or '.join(map(str, kind.values))}, not{problem[18:]}"
+    if problem.startswith("Invalid enum value"):
+        kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+        values = [v for each in kinds if isinstance(each, inspect.LiteralType) for v in each.values]
+        problem = f"expected {' or '.join(map(str, values))}, not{problem[18:]}"
     return Mistake(place((*where, *way)), _in_words(problem))
 
 

@@ -8,17 +8,23 @@ when to change it; what nobody needs to change is a constant where it is used.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from elemta.config.addresses import Binding, HostPort, Network, Target, binding, nameserver, target
-from elemta.units import Octets, Seconds
+from elemta.config.addresses import Binding, HostPort, Network, binding, nameserver
+from elemta.config.targets import Target, target
+from elemta.units import Frequency, Octets, Seconds
 
 #: A number of things of which there is at least one.
 Count = Annotated[int, Meta(ge=1)]
 #: What something is called in logs and metrics.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+#: Whether mail goes out encrypted: never; where the server can, though in clear sooner than not at
+#: all; or always, though it may not go at all.
+TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required"]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,6 +74,9 @@ class Listener(Table, frozen=True, kw_only=True):
     soft_unknown_recipients: Count = 5
     #: Recipients that do not exist, after which the connection is closed.
     hard_unknown_recipients: Count = 20
+    #: Offer MT-PRIORITY (RFC 6710). Only clients of `relay.networks` and those that have logged in
+    #: can raise the priority of a message; anybody can lower it.
+    mt_priority: bool = False
 
     @property
     def bindings(self) -> tuple[Binding, ...]:
@@ -108,7 +117,8 @@ class Domain(Table, frozen=True, kw_only=True):
     mailboxes: list[str] = []
     #: Local parts that stand for others: names of this domain, or whole addresses.
     aliases: dict[str, list[str]] = {}
-    #: Where its mail goes: ``maildir``, or ``smtp://HOST:PORT``.
+    #: Where its mail goes: ``maildir``, ``lmtp://HOST:PORT``, ``lmtp:///path/to/socket``,
+    #: ``smtp://HOST:PORT``, ``pipe:/path/to/program ARGUMENT…`` or ``discard``.
     deliver: str = "maildir"
 
     @property
@@ -118,12 +128,20 @@ class Domain(Table, frozen=True, kw_only=True):
 
 
 class Route(Table, frozen=True, kw_only=True):
-    """An entry of ``routes``: where mail to domains goes that are not ours."""
+    """An entry of ``routes``: where mail to domains goes that are not ours, and how."""
 
     #: A domain, ``*.example.net`` for all below it, or ``"*"`` for every domain.
     match: str
-    #: Where to: ``smtp://HOST:PORT``, several in the order in which to try them, or ``maildir``.
-    via: Annotated[list[str], Meta(min_length=1)]
+    #: Where to: as `deliver` of `domains`. Several ``smtp://`` or several ``lmtp://`` are tried in
+    #: their order. Empty: the domain's MX.
+    via: list[str] = []
+    #: What we call ourselves to these servers. None: `hello_name` of `delivery`.
+    hello_name: str | None = None
+    #: Our own IP addresses to connect from, at most one of IPv4 and one of IPv6; a server that has
+    #: no address of their kind is not reached. Empty: the system chooses.
+    source: list[str] = []
+    #: Whether to encrypt. None: `tls` of `delivery`.
+    tls: TlsPolicy | None = None
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -135,11 +153,39 @@ class Route(Table, frozen=True, kw_only=True):
         return matches(self.match, domain)
 
 
+class Destination(Table, frozen=True, kw_only=True):
+    """An entry of ``destinations``: what some destinations, or their mail, need otherwise.
+
+    What is not given here is as for all.
+    """
+
+    #: A domain, ``*.example.net`` for all below it, the name of a route's first host, ``maildir``,
+    #: or ``"*"`` for all. Of several that match, the first says it all.
+    match: str
+    #: Connections at a time. It begins with two, and more come as they go well.
+    connections: Count = 20
+    #: Messages in a time, e.g. ``100/1 h``; one that goes in several parts counts as often.
+    messages: Frequency | None = None
+    #: Recipients in a time.
+    recipients: Frequency | None = None
+    #: Connections made in a time.
+    connections_rate: Frequency | None = None
+    #: As `retry` of `queue`.
+    retry: Annotated[list[Seconds], Meta(min_length=1)] | None = None
+    #: As `lifetime` of `queue`.
+    lifetime: Seconds | None = None
+    #: As `delay_warning` of `queue`.
+    delay_warning: Seconds | None = None
+
+
 class Delivery(Table, frozen=True, kw_only=True):
     """``delivery``: how mail goes out."""
 
     #: What we call ourselves to other servers. None: `hostname`.
     hello_name: str | None = None
+    #: Whether to encrypt: ``opportunistic`` does where the server can, and goes in clear where that
+    #: fails; ``required`` does not deliver to servers that cannot; ``off``.
+    tls: TlsPolicy = "opportunistic"
     #: The port of a domain's mail exchangers.
     port: Annotated[int, Meta(ge=1, le=65535)] = 25
     #: Networks that an MX may lie in although they are private or loopback. All others of that
@@ -154,6 +200,12 @@ class Delivery(Table, frozen=True, kw_only=True):
     #: How long to wait for the answer to the end of a message (RFC 5321 §4.5.3.2.6: at least
     #: 10 min). A shorter one makes duplicates.
     content_timeout: Seconds = Seconds(600)
+    #: How long a connection is kept for more mail to the same destination.
+    idle_timeout: Seconds = Seconds(60)
+    #: Messages sent on one connection.
+    messages_per_connection: Count = 100
+    #: How long a program of a ``pipe:`` may take for one message before it is killed.
+    pipe_timeout: Seconds = Seconds(600)
 
 
 class History(Table, frozen=True, kw_only=True):
@@ -175,9 +227,19 @@ class Queue(Table, frozen=True, kw_only=True):
     retry: Annotated[list[Seconds], Meta(min_length=1)] = field(
         default_factory=lambda: [Seconds(60 * n) for n in (5, 10, 20, 40, 60, 120, 240)]
     )
+    #: How old a message is when its sender is told, once, that it is still here; ``0 s``: never.
+    delay_warning: Seconds = Seconds(4 * 3600)
+    #: When to give up a message without a sender, such as a report, if that is before `lifetime`.
+    report_lifetime: Seconds = Seconds(86400)
     #: Free space on the disk of `data_dir` below which mail is refused for now (452), or a tenth
     #: of that disk if that is less. Delivery goes on.
     disk_reserve: Octets = Octets(2**30)
+    #: What becomes of a report that nobody takes: ``drop``, or ``postmaster`` of the first of
+    #: `domains`, who is told of it.
+    double_bounces: Literal["drop", "postmaster"] = "drop"
+    #: The largest message that goes back whole with a report of its failure, if its sender asked
+    #: for that (RET=FULL); of a larger one the header does.
+    return_size: Octets = Octets(50 * 2**10)
     #: What is remembered of messages that are finished.
     history: History = History()
 
@@ -194,6 +256,19 @@ class Dns(Table, frozen=True, kw_only=True):
     def servers(self) -> tuple[HostPort, ...]:
         """`nameservers`, parsed."""
         return tuple(nameserver(text) for text in self.nameservers)
+
+
+class Control(Table, frozen=True, kw_only=True):
+    """``control``: the socket by which ``elemta queue`` and ``elemta status`` reach the daemon.
+
+    Who may write to the socket may steer the queue and read mail.
+    """
+
+    #: Where it lies; relative to the directory of this file. None: ``control.sock`` in `data_dir`.
+    socket: Path | None = None
+    #: A group whose members may use it too; `user` must be one of them. They must be able to reach
+    #: it, and `data_dir` is closed to them: give `socket` another place, e.g. below /run.
+    group: str | None = None
 
 
 class Log(Table, frozen=True, kw_only=True):
@@ -226,6 +301,9 @@ class Config(Table, frozen=True, kw_only=True):
     data_dir: Path = Path("/var/lib/elemta")
     #: Who to be once the ports are bound, when started as root.
     user: str | None = None
+    #: Processes that share the work, each with a queue of its own; for a machine with many cores,
+    #: as one process uses about one. Limits are for all of them together.
+    nodes: Annotated[int, Meta(ge=1, le=64)] = 1
     #: Where mail comes in.
     listeners: Annotated[list[Listener], Meta(min_length=1)]
     #: What all listeners together may use.
@@ -234,18 +312,30 @@ class Config(Table, frozen=True, kw_only=True):
     relay: Relay = Relay()
     #: Domains whose mail is delivered here.
     domains: list[Domain] = []
-    #: Where mail to all other domains goes; the first match wins; no match: the domain's MX.
+    #: Where mail to all other domains goes, and how; the first match wins; no match: the domain's
+    #: MX.
     routes: list[Route] = []
+    #: What some destinations need otherwise; the first match wins.
+    destinations: list[Destination] = []
     #: How mail goes out.
     delivery: Delivery = Delivery()
     #: Mail that we have taken responsibility for.
     queue: Queue = Queue()
     #: Whom to ask for mail exchangers and addresses.
     dns: Dns = Dns()
+    #: How the running daemon is reached.
+    control: Control = Control()
+    #: How long messages on their way in or out get to finish, once we are told to stop.
+    shutdown_grace: Seconds = Seconds(30)
     #: What is written to standard error.
     log: Log = Log()
     #: What judges mail as it comes in; asked in this order.
     plugins: list[PluginEntry] = []
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the running daemon is reached."""
+        return self.control.socket or self.data_dir / "control.sock"
 
 
 def matches(pattern: str, domain: str) -> bool:

@@ -6,6 +6,9 @@ The rules of this file:
   nothing of the mail: the next one is tried at once, within `MAX_SESSIONS`. What is left when none
   is left is temporary, whatever code was heard.
 - What a host says of a recipient or of the message is the outcome, be it a 4xx: a retry asks anew.
+- Two things count only once no other host of the destination is left: that it lacks an extension
+  which the message needs, and that it refuses the sender.
+- A connection that was kept and has died meanwhile says nothing at all: a new one is made.
 - Where the answer to a whole message was lost, the host may have it. No other is tried at once:
   that would make a duplicate of every slow answer.
 """
@@ -20,7 +23,10 @@ import trio
 from msgspec import Struct
 
 from elemta.delivery.replies import made
-from elemta.delivery.session import HostUnusable, SmtpSession, Timeouts
+from elemta.delivery.routing import ToHosts
+from elemta.delivery.session import HostUnusable, SmtpSession, Timeouts, TlsFailed
+from elemta.log import logger
+from elemta.message import Action
 from elemta.protocol import Reply
 from elemta.queue import Result
 
@@ -28,10 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from elemta.delivery.hosts import Candidate, Hosts
-    from elemta.delivery.routing import ByMx, ToHosts
+    from elemta.delivery.routing import Remote
+    from elemta.delivery.security import Security
+    from elemta.delivery.session import Tls
     from elemta.delivery.transaction import Outcome, StoredBody
     from elemta.net.transport import Transport
     from elemta.queue import Message, Recipient
+
+log = logger(__name__)
 
 #: Hosts that one attempt talks to; those that are dialled in vain do not count.
 MAX_SESSIONS: Final = 2
@@ -59,22 +69,35 @@ class Tried(Struct, frozen=True):
     Attributes:
         remote: whether `reply` is the host's own words.
         host: who was spoken to; empty if nobody was.
+        tls: how it was encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``; empty: it was not.
+        action: what a DELIVERED one means for who asked to be told (RFC 3461 §5.2); None: nothing,
+            since the host took over the duty of telling.
     """
 
     result: Result
     reply: Reply
     remote: bool = False
     host: str = ""
+    action: Action | None = None
+    tls: str = ""
 
 
 _NO_HOST: Final = Tried(Result.DEFERRED, made(451, 4, 1, "no host could be tried"))
 
 
 class _Search:
-    """How far one attempt has come in looking for a host."""
+    """How far one attempt has come in looking for a host.
+
+    Attributes:
+        candidates: who is left; None: there is no plan yet.
+        passed: who has had its say already.
+        sessions: how many were talked to.
+        trouble: what the last of them was; of the mail it says nothing.
+    """
 
     def __init__(self) -> None:
         self.candidates: list[Candidate] | None = None
+        self.passed: set[Candidate] = set()
         self.sessions = 0
         self.trouble = _NO_HOST
 
@@ -85,37 +108,55 @@ class Carrier:
     Args:
         dial: connects.
         hosts: says whom to call.
-        hello_name: what we call ourselves.
+        hello_name: what we call ourselves, unless a route says otherwise.
         timeouts: of the conversation.
+        security: whether to encrypt.
+        messages: transactions on one connection.
 
     Attributes:
         hosts: as given.
         welcome: how the last `deliver` was met.
+        trouble: and if it was not well, why.
 
     Resource handling:
         `quit` or `close` it.
     """
 
-    def __init__(self, dial: Dial, hosts: Hosts, hello_name: str, timeouts: Timeouts) -> None:
-        self.welcome = Welcome.SILENT
-        self._dial = dial
+    def __init__(
+        self,
+        dial: Dial,
+        hosts: Hosts,
+        hello_name: str,
+        timeouts: Timeouts,
+        security: Security,
+        *,
+        messages: int = MAX_TRANSACTIONS,
+    ) -> None:
         self.hosts = hosts
+        self.welcome = Welcome.SILENT
+        self.trouble = ""
+        self._dial = dial
         self._hello_name = hello_name
         self._timeouts = timeouts
+        self._security = security
+        self._messages = messages
         self._session: SmtpSession | None = None
-        self._host = ""
-        self._route: ByMx | ToHosts | None = None
+        self._candidate: Candidate | None = None
+        #: Of the session: whom we talk to, how it is encrypted, and what it means for who asked to
+        #: be told that something was taken there.
+        self._partner: tuple[str, str, Action | None] = ("", "", None)
+        self._route: Remote | None = None
         self._transactions = 0
 
     @property
     def connected(self) -> bool:
         """Whether the next message to the same destination needs no new connection."""
         session = self._session
-        return session is not None and session.usable and self._transactions < MAX_TRANSACTIONS
+        return session is not None and session.usable and self._transactions < self._messages
 
     async def deliver(
         self,
-        route: ByMx | ToHosts,
+        route: Remote,
         message: Message,
         recipients: Sequence[Recipient],
         body: StoredBody,
@@ -137,27 +178,53 @@ class Carrier:
             self._route = route
         search = _Search()
         left: list[Recipient] = list(recipients)
+        #: What counts unless another host says otherwise.
+        refused: dict[int, Tried] = {}
         while left:
             if (session := await self._reach(search)) is None:
-                tried.update((recipient.number, search.trouble) for recipient in left)
-                break
+                said = [who for who in left if who.number in refused]
+                if not said:
+                    tried.update((who.number, search.trouble) for who in left)
+                    break
+                tried.update((who.number, refused[who.number]) for who in said)
+                left = [who for who in left if who not in said]
+                search = _Search()  # something was settled: so this comes to an end
+                continue
             group = left[: session.recipient_limit]
+            kept = self._transactions > 0
             self._transactions += 1
             outcomes = await session.send(message, group, body)
-            found = [Tried(o.result, o.reply, o.remote, self._host) for o in outcomes]
-            tried.update((r.number, t) for r, t in zip(group, found, strict=True))
+            found = self._tried(outcomes)
             if session.unheard:
                 # Only a word on a recipient counts; for the others the next host is tried.
                 self.close()
+                if not kept:
+                    self._note(Welcome.TURNED_AWAY)
+                search.trouble = next(t for t in reversed(found) if t.result is Result.DEFERRED)
+                heard = [(r, t) for r, t in zip(group, found, strict=True) if _final(t)]
+                tried.update((r.number, t) for r, t in heard)
+                left = [r for r in left if r.number not in tried]
+                continue
+            elsewhere: list[Recipient] = []
+            for recipient, outcome, one in zip(group, outcomes, found, strict=True):
+                if outcome.elsewhere:
+                    elsewhere.append(recipient)
+                    refused[recipient.number] = one
+                else:
+                    tried[recipient.number] = one
+            if session.usable or any(outcome.remote for outcome in outcomes):
+                self._note(Welcome.HEARD)
+            else:
                 self._note(Welcome.TURNED_AWAY)
                 search.trouble = found[-1]
-                left = [r for r in left if r.number not in tried or not _final(tried[r.number])]
-                continue
-            lost = not session.usable and not any(outcome.remote for outcome in outcomes)
-            self._note(Welcome.TURNED_AWAY if lost else Welcome.HEARD)
             left = [*_one_too_many(group, outcomes), *left[len(group) :]]
+            if elsewhere and await self._pass_over(search):
+                left = [*elsewhere, *left]
+                continue
+            tried.update((who.number, refused[who.number]) for who in elsewhere)
             if left:
-                search = _Search()  # something was settled: so this comes to an end
+                search = _Search()
+        self.trouble = self._why(search)
 
     async def quit(self) -> None:
         """Say goodbye and hang up."""
@@ -171,39 +238,86 @@ class Carrier:
         if session is not None:
             session.close()
 
+    def _why(self, search: _Search) -> str:
+        return "" if self.welcome is Welcome.HEARD else str(search.trouble.reply)
+
+    def _tried(self, outcomes: Sequence[Outcome]) -> list[Tried]:
+        host, secret, done = self._partner
+        return [
+            Tried(o.result, o.reply, o.remote, host, done if o.reply.code < 300 else None, secret)
+            for o in outcomes
+        ]
+
+    @property
+    def _lmtp(self) -> bool:
+        return isinstance(self._route, ToHosts) and self._route.lmtp
+
+    async def _pass_over(self, search: _Search) -> bool:
+        """Leave this host for the next one of the plan; false: there is none."""
+        assert self._candidate is not None, "somebody was talked to"
+        search.passed.add(self._candidate)
+        search.sessions = max(search.sessions, 1)  # it may be a connection that was kept
+        if search.candidates is None:
+            await self._plan(search)
+        if not search.candidates or search.sessions >= MAX_SESSIONS:
+            return False
+        await self.quit()
+        return True
+
     async def _reach(self, search: _Search) -> SmtpSession | None:
         """The connection there is, or one to the next host that wants us; None: there is none."""
         if self.connected:
             return self._session
         await self.quit()
-        if search.candidates is None and not await self._plan(search):
-            return None
-        assert search.candidates is not None, "there is a plan"
+        if search.candidates is None:
+            await self._plan(search)
         while search.candidates and search.sessions < MAX_SESSIONS:
             candidate = search.candidates.pop(0)
-            try:
-                transport = await self._dial(candidate)
-            except (OSError, trio.TooSlowError) as error:
-                search.trouble = Tried(Result.DEFERRED, _unreachable(candidate, error))
-                continue
-            search.sessions += 1
-            session = SmtpSession(transport, host=str(candidate))
-            try:
-                await session.open(self._hello_name, self._timeouts)
-            except HostUnusable as error:
-                session.close()
-                self._note(Welcome.TURNED_AWAY if error.reply.code == 421 else Welcome.SILENT)
-                search.trouble = Tried(Result.DEFERRED, error.reply, error.remote, str(candidate))
-                continue
-            except BaseException:
-                session.close()
-                raise
-            self._session, self._host, self._transactions = session, str(candidate), 0
-            return session
+            if (session := await self._call(candidate, search)) is not None:
+                self._session, self._candidate, self._transactions = session, candidate, 0
+                done = None
+                if not session.extensions.dsn:
+                    done = Action.DELIVERED if self._lmtp else Action.RELAYED
+                self._partner = (str(candidate), session.secret, done)
+                return session
         return None
 
-    async def _plan(self, search: _Search) -> bool:
-        """Find out whom to call; false if that is nobody."""
+    async def _call(self, candidate: Candidate, search: _Search) -> SmtpSession | None:
+        """Connect to a host and say hello; None: it is of no use, and `search` knows why."""
+        assert self._route is not None, "there is somewhere to go"
+        tls = self._security.wish(candidate, self._route.terms.tls, trio.current_time())
+        try:
+            try:
+                return await self._open(candidate, search, tls)
+            except TlsFailed as error:
+                if tls is None or tls.required:
+                    raise
+                log.warning("delivery.tls_failed", host=str(candidate), reason=str(error.reply))
+            self._security.failed(candidate, trio.current_time())
+            search.sessions -= 1  # it is the same host
+            return await self._open(candidate, search, None)
+        except HostUnusable as error:
+            self._note(Welcome.TURNED_AWAY if error.reply.code == 421 else Welcome.SILENT)
+            search.trouble = Tried(Result.DEFERRED, error.reply, error.remote, str(candidate))
+        except (OSError, trio.TooSlowError) as error:
+            search.trouble = Tried(Result.DEFERRED, _unreachable(candidate, error))
+        return None
+
+    async def _open(self, candidate: Candidate, search: _Search, tls: Tls | None) -> SmtpSession:
+        assert self._route is not None, "there is somewhere to go"
+        transport = await self._dial(candidate)
+        search.sessions += 1
+        session = SmtpSession(transport, host=str(candidate), lmtp=self._lmtp)
+        try:
+            name = self._route.terms.hello_name or self._hello_name
+            await session.open(name, self._timeouts, tls)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    async def _plan(self, search: _Search) -> None:
+        """Find out whom to call; where that is nobody, why."""
         assert self._route is not None, "there is somewhere to go"
         plan = await self.hosts.plan(self._route)
         if isinstance(plan, Reply):
@@ -211,9 +325,9 @@ class Carrier:
             search.trouble = Tried(Result.FAILED if failed else Result.DEFERRED, plan)
             if failed:  # the DNS has answered for the destination
                 self._note(Welcome.HEARD)
-            return False
-        search.candidates = list(plan)
-        return True
+            search.candidates = []
+        else:
+            search.candidates = [each for each in plan if each not in search.passed]
 
     def _note(self, welcome: Welcome) -> None:
         """Of several hosts the best welcome counts."""

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from random import Random
 
-    from elemta.config import HostPort, Network
-    from elemta.delivery.routing import ToHosts
+    from elemta.config import Network
+    from elemta.delivery.routing import Remote, Terms, ToHosts
     from elemta.net.dns import MX, Resolver
 
 #: Addresses in one plan; the next attempt makes a new one, in which equals stand in another order.
@@ -50,6 +50,9 @@ LOOPS_BACK: Final = reply(554, 4, 6, "mail for this domain loops back to this ho
 ROUTE_LOOPS_BACK: Final = reply(451, 4, 6, "the configured route leads back to this host")
 NO_ADDRESS: Final = reply(451, 4, 4, "no mail exchanger of the domain has an address")
 NO_PUBLIC_ADDRESS: Final = reply(451, 4, 4, "no mail exchanger has a public address")
+NO_ADDRESS_OF_SOURCE: Final = reply(
+    451, 4, 4, "no host has an address of the kind that the route connects from"
+)
 NO_ROUTE_ADDRESS: Final = reply(451, 4, 4, "the host of the configured route has no address")
 
 
@@ -58,17 +61,19 @@ class Candidate(Struct, frozen=True):
 
     Attributes:
         name: the host's, as MX or the configuration has it.
-        address: an IP address without brackets.
+        address: an IP address without brackets; or, with port 0, the path of a Unix socket.
+        source: our own address to call from; None: whichever the kernel takes.
     """
 
     name: str
     address: str
     port: int
+    source: str | None = None
 
     @override
     def __str__(self) -> str:
-        """As logs and timelines show it: ``mx.example[192.0.2.1]:25``."""
-        return f"{self.name}[{self.address}]:{self.port}"
+        """As logs and timelines show it: ``mx.example[192.0.2.1]:25``, ``/run/lmtp``."""
+        return f"{self.name}[{self.address}]:{self.port}" if self.port else self.address
 
 
 #: Whom to call, best first, at least one; or why nobody can be: a 4xx or 5xx of our own making.
@@ -114,15 +119,16 @@ class Hosts:
         self._allowed = tuple(allowed)
         self._random = random or SystemRandom()
 
-    async def plan(self, route: ByMx | ToHosts) -> Plan:
-        """Whom to call for a route."""
+    async def plan(self, route: Remote) -> Plan:
+        """Whom to call for a route, and from where."""
         if not isinstance(route, ByMx):
-            return await self._plan_hosts(route.hosts)
+            return await self._plan_hosts(route)
         if route.domain.startswith("["):
-            return self._plan_literal(route.domain)
-        return await self._plan_mx(route.domain)
+            return self._plan_literal(route)
+        return await self._plan_mx(route)
 
-    async def _plan_mx(self, domain: str) -> Plan:
+    async def _plan_mx(self, route: ByMx) -> Plan:
+        domain = route.domain
         if not domain:  # a bare postmaster, and no domain is ours
             return NO_SUCH_DOMAIN
         try:
@@ -140,21 +146,27 @@ class Hosts:
         if not found:
             return LOOPS_BACK
         public = [h._replace(addresses=tuple(filter(self._permitted, h.addresses))) for h in found]
-        return self._candidates(public) or _why_none(found, NO_ADDRESS, NO_PUBLIC_ADDRESS)
+        return self._candidates(public, route.terms) or _why_none(
+            found, NO_ADDRESS, NO_PUBLIC_ADDRESS
+        )
 
-    async def _plan_hosts(self, named: Sequence[HostPort]) -> Plan:
-        found = await self._look_up([_Host(0, host.host, host.port) for host in named])
+    async def _plan_hosts(self, route: ToHosts) -> Plan:
+        found = await self._look_up([_Host(0, host.host, host.port) for host in route.hosts])
         others = [
             host._replace(
-                addresses=tuple(a for a in host.addresses if not self._is_own(a, host.port))
+                addresses=tuple(
+                    a for a in host.addresses if not (host.port and self._is_own(a, host.port))
+                )
             )
             for host in found
         ]
-        return self._candidates(others) or _why_none(found, NO_ROUTE_ADDRESS, ROUTE_LOOPS_BACK)
+        return self._candidates(others, route.terms) or _why_none(
+            found, NO_ROUTE_ADDRESS, ROUTE_LOOPS_BACK
+        )
 
-    def _plan_literal(self, literal: str) -> Plan:
+    def _plan_literal(self, route: ByMx) -> Plan:
         """For mail to ``user@[192.0.2.1]``: no DNS is asked (RFC 5321 §4.1.3)."""
-        text = literal[1:-1]
+        text = route.domain[1:-1]
         try:
             address = str(ipaddress.ip_address(text[5:] if text[:5].lower() == "ipv6:" else text))
         except ValueError:
@@ -163,7 +175,7 @@ class Hosts:
             return LOOPS_BACK
         if not self._permitted(address):
             return NO_PUBLIC_ADDRESS
-        return (Candidate(address, address, self._port),)
+        return self._candidates([_Host(0, address, self._port, (address,))], route.terms)
 
     def _sorted(self, records: Iterable[MX]) -> list[_Host]:
         """The exchangers, best first, equals in random order; none for a null MX."""
@@ -187,7 +199,7 @@ class Hosts:
         return [found[place] for place in range(len(hosts))]
 
     async def _look_up_one(self, host: _Host) -> _Host:
-        if is_address(host.name):
+        if not host.port or is_address(host.name):
             return host._replace(addresses=(host.name,))
         try:
             addresses = await self._resolver.addresses(host.name)
@@ -195,19 +207,26 @@ class Hosts:
             return host._replace(trouble=error)
         return host._replace(addresses=tuple(self._random.sample(addresses, len(addresses))))
 
-    def _candidates(self, hosts: Sequence[_Host]) -> tuple[Candidate, ...]:
-        """The addresses to call, families taking turns within each host.
+    def _candidates(self, hosts: Sequence[_Host], terms: Terms) -> Plan:
+        """The addresses to call, families taking turns within each host; empty: there are none.
 
         IPv4 first: who has IPv6 often lacks the reverse name for it that large receivers insist
         on, and what they say then is a 5xx.
         """
         of_one = MAX_ADDRESSES if len(hosts) == 1 else MAX_ADDRESSES_OF_ONE
+        source = {":" in address: address for address in terms.source}
         candidates: list[Candidate] = []
         for host in hosts:
-            old = [address for address in host.addresses if ":" not in address]
-            new = [address for address in host.addresses if ":" in address]
+            # From one family to the other there is no way; a Unix socket has none.
+            near = [a for a in host.addresses if not (source and host.port) or (":" in a) in source]
+            old = [address for address in near if ":" not in address]
+            new = [address for address in near if ":" in address]
             turns = [a for pair in zip_longest(old, new) for a in pair if a is not None]
-            candidates += [Candidate(host.name, a, host.port) for a in turns[:of_one]]
+            candidates += [
+                Candidate(host.name, a, host.port, source.get(":" in a)) for a in turns[:of_one]
+            ]
+        if not candidates and any(host.addresses for host in hosts):
+            return NO_ADDRESS_OF_SOURCE
         return tuple(candidates[:MAX_ADDRESSES])
 
     def _is_us(self, host: _Host) -> bool:

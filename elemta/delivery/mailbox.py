@@ -23,6 +23,7 @@ from urllib.parse import quote
 import trio
 from msgspec import Struct
 
+from elemta.delivery.lines import UnixLines
 from elemta.delivery.replies import made
 from elemta.delivery.transaction import StoredBody
 from elemta.message import delivered_to, return_path
@@ -141,16 +142,14 @@ class MaildirStore:
     async def _stream(self, file: _File, letter: Letter) -> None:
         """Write a large one, a piece at a time; `_write_all` makes it durable."""
         pending = bytearray(letter.head)
-        held = b""  # a CR whose LF may come in the next chunk
+        lines = UnixLines()
         async with aclosing(letter.body.chunks()) as chunks:
             async for chunk in chunks:
-                octets = held + chunk
-                held = b"\r" if octets.endswith(b"\r") else b""
-                pending += octets[: len(octets) - len(held)].replace(b"\r\n", b"\n")
+                pending += lines.feed(chunk)
                 if len(pending) >= PIECE:
                     await self._write_some(file, bytes(pending))
                     pending.clear()
-        await self._write_some(file, bytes(pending + held))
+        await self._write_some(file, bytes(pending + lines.end()))
 
     async def _write_some(self, file: _File, octets: bytes) -> None:
         def write() -> None:

@@ -1,7 +1,7 @@
 """Where a recipient's mail goes. Pure: the configuration decides, nothing is asked of anybody.
 
 1. A domain of ours goes where its ``deliver`` says.
-2. Any other goes where the first entry of ``routes`` that matches says.
+2. Any other goes where, and as, the first entry of ``routes`` that matches says.
 3. What matches nothing goes to the domain's own mail exchangers.
 
 A route is decided afresh at each attempt and never stored: a mended configuration frees stuck mail.
@@ -10,21 +10,58 @@ A route is decided afresh at each attempt and never stored: a mended configurati
 from __future__ import annotations
 
 import ipaddress
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 
-from elemta.config import HostPort, Maildir
+from elemta.config import (
+    Discard,
+    HostPort,
+    LmtpHost,
+    LmtpSocket,
+    Maildir,
+    Pipe,
+    Smarthost,
+    TlsPolicy,
+)
+from elemta.delivery.destinations import Destinations
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
 
     from elemta.config import Config, Target
+    from elemta.config import Route as Entry
     from elemta.protocol import Mailbox
+    from elemta.queue import LaneLimits, RetryPolicy
 
 #: Domains whose route is remembered.
 REMEMBERED: Final = 50_000
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """How we meet the hosts of a route, where that differs from how we meet all others.
+
+    Attributes:
+        hello_name: what we call ourselves.
+        source: our own addresses to connect from, at most one of each family; none: whichever
+            the kernel takes.
+        tls: whether to encrypt.
+    """
+
+    hello_name: str | None = None
+    source: tuple[str, ...] = ()
+    tls: TlsPolicy | None = None
+
+    @property
+    def lane(self) -> str:
+        """What stands behind the name of a lane for it; empty for what is usual."""
+        told = {"hello": self.hello_name, "source": ",".join(self.source), "tls": self.tls}
+        return "".join(f";{name}={value}" for name, value in told.items() if value)
+
+
+USUAL: Final = Terms()
 
 
 class LocalMaildir(Struct, frozen=True):
@@ -36,19 +73,44 @@ class LocalMaildir(Struct, frozen=True):
         return "maildir"
 
 
+class Nowhere(Struct, frozen=True):
+    """To nobody."""
+
+    @property
+    def lane(self) -> str:
+        """What the queue calls this destination."""
+        return "discard"
+
+
+class ToProgram(Struct, frozen=True):
+    """To the standard input of a program."""
+
+    pipe: Pipe
+
+    @property
+    def lane(self) -> str:
+        """What the queue calls this destination: the command line, placeholders and all."""
+        return str(self.pipe)
+
+
 class ToHosts(Struct, frozen=True):
     """To one of some named hosts, in order: the next is tried where one does not answer.
 
     Attributes:
-        hosts: names or IP addresses without brackets; never asked for their MX.
+        hosts: names or IP addresses without brackets, never asked for their MX; or, with port 0,
+            paths of Unix sockets, which begin with a slash.
+        lmtp: speak LMTP (RFC 2033): they deliver finally.
     """
 
     hosts: tuple[HostPort, ...]
+    lmtp: bool = False
+    terms: Terms = USUAL
 
     @property
     def lane(self) -> str:
         """What the queue calls this destination, e.g. ``smtp:[192.0.2.1]:25,b.example:25``."""
-        return "smtp:" + ",".join(map(_lane_host, self.hosts))
+        hosts = ",".join(map(_lane_host, self.hosts))
+        return f"{'lmtp' if self.lmtp else 'smtp'}:{hosts}{self.terms.lane}"
 
 
 class ByMx(Struct, frozen=True):
@@ -60,14 +122,17 @@ class ByMx(Struct, frozen=True):
     """
 
     domain: str
+    terms: Terms = USUAL
 
     @property
     def lane(self) -> str:
         """What the queue calls this destination, e.g. ``mx:example.net``."""
-        return f"mx:{self.domain}"
+        return f"mx:{self.domain}{self.terms.lane}"
 
 
-Route: TypeAlias = LocalMaildir | ToHosts | ByMx
+#: Where somebody else takes over.
+Remote: TypeAlias = ToHosts | ByMx
+Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | Remote
 
 
 class Router:
@@ -79,15 +144,19 @@ class Router:
     """
 
     def __init__(self, config: Config, *, remembered: int = REMEMBERED) -> None:
-        own = [(_ascii(domain.name), _route([domain.target])) for domain in config.domains]
+        own = [(_ascii(domain.name), _route([domain.target], USUAL)) for domain in config.domains]
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
         self._home = own[0][0] if own else ""
         self._own: Final = dict(own)
-        self._routes: Final[dict[str, tuple[int, Route]]] = {}
+        #: By pattern: which entry, the terms there, and where it leads, if not to the MX.
+        self._routes: Final[dict[str, tuple[int, Terms, Route | None]]] = {}
         for rank, entry in enumerate(config.routes):
-            self._routes.setdefault(_ascii(entry.match), (rank, _route(entry.targets)))
-        self._known: Final[dict[str, tuple[Route, str]]] = {}
+            terms = _terms(entry)
+            route = _route(entry.targets, terms) if entry.via else None
+            self._routes.setdefault(_ascii(entry.match), (rank, terms, route))
+        self._known: Final[dict[str, tuple[Route, str, RetryPolicy]]] = {}
         self._remembered = remembered
+        self._destinations = Destinations(config, _ascii, _patterns)
 
     def route(self, mailbox: Mailbox) -> Route:
         """Where to deliver mail for a mailbox."""
@@ -97,11 +166,21 @@ class Router:
         """The name of that destination: what has the same lane may share a connection."""
         return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[1]
 
-    def _find(self, domain: str) -> tuple[Route, str]:
-        route = self._decide(_ascii(domain) or self._home)
+    def policy(self, mailbox: Mailbox) -> RetryPolicy:
+        """How patient the queue is with mail for a mailbox."""
+        return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[2]
+
+    def limits(self, lane: str) -> LaneLimits:
+        """What may go to a destination."""
+        return self._destinations.limits(lane)
+
+    def _find(self, domain: str) -> tuple[Route, str, RetryPolicy]:
+        name = _ascii(domain) or self._home
+        route = self._decide(name)
+        policy = self._destinations.policy(name, route.lane)
         if len(self._known) >= self._remembered:
             self._known.clear()
-        found = self._known[domain] = (route, route.lane)
+        found = self._known[domain] = (route, route.lane, policy)
         return found
 
     def _decide(self, domain: str) -> Route:
@@ -110,13 +189,10 @@ class Router:
         matching = [
             self._routes[pattern] for pattern in _patterns(domain) if pattern in self._routes
         ]
-        if matching:
-            return min(matching, key=_rank)[1]
-        return ByMx(domain)
-
-
-def _rank(entry: tuple[int, Route]) -> int:
-    return entry[0]
+        if not matching:
+            return ByMx(domain)
+        _, terms, route = min(matching, key=itemgetter(0))
+        return ByMx(domain, terms) if route is None else route
 
 
 def _patterns(domain: str) -> Iterator[str]:
@@ -130,14 +206,26 @@ def _patterns(domain: str) -> Iterator[str]:
         yield f"*.{domain}"
 
 
-def _route(targets: Iterable[Target]) -> Route:
-    """What ``via`` or ``deliver`` lead to; no configuration has a Maildir beside others."""
+def _terms(entry: Entry) -> Terms:
+    return Terms(hello_name=entry.hello_name, source=tuple(entry.source), tls=entry.tls)
+
+
+def _route(targets: Sequence[Target], terms: Terms) -> Route:
+    """What ``via`` or ``deliver`` lead to: at least one; only hosts have others beside them."""
     hosts: list[HostPort] = []
     for target in targets:
-        if isinstance(target, Maildir):
-            return LocalMaildir()
-        hosts.append(HostPort(target.host, target.port))
-    return ToHosts(tuple(hosts))
+        match target:
+            case Maildir():
+                return LocalMaildir()
+            case Discard():
+                return Nowhere()
+            case Pipe():
+                return ToProgram(target)
+            case LmtpSocket(path):
+                hosts.append(HostPort(path, 0))
+            case Smarthost(host, port) | LmtpHost(host, port):
+                hosts.append(HostPort(host, port))
+    return ToHosts(tuple(hosts), not isinstance(targets[0], Smarthost), terms)
 
 
 def _ascii(domain: str) -> str:
@@ -152,6 +240,8 @@ def _ascii(domain: str) -> str:
 
 
 def _lane_host(host: HostPort) -> str:
+    if not host.port:
+        return host.host
     try:
         ipaddress.ip_address(host.host)
     except ValueError:

@@ -6,34 +6,38 @@ The rules of this file:
   temporary, with a reply of our own making: the host is gone, silent, or speaks no SMTP.
 - Each phase has one deadline, a cancel scope of its own, with the minimums of RFC 5321 §4.5.3.2.
 - What was said and not answered is never said again on this connection: it is closed.
+- After STARTTLS nothing counts that was said before: the host is asked anew what it offers.
 """
 
 from __future__ import annotations
 
-from contextlib import aclosing, contextmanager
+import ssl
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct
 
+from elemta.delivery.conversation import Conversation, ConversationOverError
+from elemta.delivery.lines import LineEnds
 from elemta.delivery.replies import made
-from elemta.delivery.transaction import Outcome, StoredBody, Transaction, required
+from elemta.delivery.transaction import (
+    NO_SMTPUTF8,
+    Outcome,
+    StoredBody,
+    Transaction,
+    required,
+    spelling,
+)
 from elemta.log import logger
 from elemta.protocol import (
     Answer,
-    Broken,
-    ClientConnection,
     ClientState,
-    Closed,
     ContentAnswer,
     DataAnswer,
     Extensions,
-    Goodbye,
-    Greeting,
-    HelloAnswer,
     MailAnswer,
     MailParams,
-    QuitAnswer,
     RcptAnswer,
     Reply,
     ResetAnswer,
@@ -44,7 +48,7 @@ from elemta.protocol import (
 from elemta.queue import Message, Recipient, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
     from elemta.net.transport import Transport
 
@@ -55,10 +59,11 @@ MAX_RECIPIENTS: Final = 100
 #: Octets of a message that goes out behind its envelope at once, before the host has said whether
 #: it wants it: saves a round trip for the price of these octets, should it want none.
 MAX_UNASKED: Final = 64 * 1024
+#: Chunks of a large message (RFC 3030) that go out before the first of them is answered: enough to
+#: fill a long line, and few enough to notice a refusal soon.
+MAX_UNANSWERED: Final = 16
 #: Seconds after which a host may well have hung up on a connection that was kept.
 STALE: Final = 1.0
-#: Seconds that we listen for it before we say something.
-_LISTEN: Final = 0.001
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -71,10 +76,12 @@ class Timeouts(Struct, frozen=True, kw_only=True):
         message: for the answer to the message (§4.5.3.2.6: at least 600). Who gives up earlier
             sends duplicates.
         quit: for the answer to QUIT; nothing depends on it.
+        tls: for the handshake and what leads to it.
     """
 
     greeting: float = 300
     hello: float = 300
+    tls: float = 60
     envelope: float = 300
     data: float = 120
     block: float = 180
@@ -100,13 +107,22 @@ class HostUnusable(Exception):  # noqa: N818 # a finding about a host, no fault 
         self.remote = remote
 
 
-class _ConversationOverError(Exception):
-    """The host said goodbye, or is gone, or its words make no sense."""
+class TlsFailed(HostUnusable):
+    """The host offers TLS, but it does not work: in clear it may."""
 
-    def __init__(self, reply: Reply, *, remote: bool) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
-        self.remote = remote
+
+class Tls(Struct, frozen=True):
+    """A wish to encrypt.
+
+    Attributes:
+        context: what is demanded of the host.
+        server_name: to tell it whom we want (SNI); None: nothing is told.
+        required: sooner nothing than in clear.
+    """
+
+    context: ssl.SSLContext
+    server_name: str | None = None
+    required: bool = False
 
 
 class SmtpSession:
@@ -123,27 +139,23 @@ class SmtpSession:
     """
 
     def __init__(self, transport: Transport, *, host: str = "", lmtp: bool = False) -> None:
-        self._transport = transport
+        self._talk = Conversation(transport, lmtp=lmtp)
         self._lmtp = lmtp
-        self._smtp = ClientConnection(lmtp=lmtp)
         self._timeouts = _TIMEOUTS
         self._log = log.bind(host=host or str(transport.peer))
-        self._unsent: list[bytes] = []
         self._sent = 0
-        #: What we wait for, should we wait in vain.
-        self._phase = "the greeting"
-        self._broken = False
         self._unheard = False
         self._quiet_since = trio.current_time()
 
     @property
     def usable(self) -> bool:
         """Whether another message can be sent."""
+        smtp = self._talk.smtp
         return (
-            not self._broken
-            and self._smtp.outstanding == 0
-            and self._smtp.state in _BETWEEN_MESSAGES
-            and self._sent < self._smtp.extensions.limits.get("MAILMAX", self._sent + 1)
+            not self._talk.over
+            and smtp.outstanding == 0
+            and smtp.state in _BETWEEN_MESSAGES
+            and self._sent < smtp.extensions.limits.get("MAILMAX", self._sent + 1)
         )
 
     @property
@@ -157,36 +169,43 @@ class SmtpSession:
     @property
     def extensions(self) -> Extensions:
         """What the host announced."""
-        return self._smtp.extensions
+        return self._talk.smtp.extensions
+
+    @property
+    def secret(self) -> str:
+        """How the conversation is encrypted: version and cipher; empty if it is not."""
+        return self._talk.secret
 
     @property
     def recipient_limit(self) -> int:
         """The most recipients that one `send` may name (RFC 9422 RCPTMAX); at least 1."""
-        announced = self._smtp.extensions.limits.get("RCPTMAX", MAX_RECIPIENTS)
+        announced = self.extensions.limits.get("RCPTMAX", MAX_RECIPIENTS)
         return max(1, min(announced, MAX_RECIPIENTS))
 
-    async def open(self, hello_name: str, timeouts: Timeouts = _TIMEOUTS) -> None:
-        """Hear the greeting and introduce ourselves: by EHLO, or by HELO if that is unknown.
+    async def open(
+        self, hello_name: str, timeouts: Timeouts = _TIMEOUTS, tls: Tls | None = None
+    ) -> None:
+        """Hear the greeting, introduce ourselves, and encrypt what follows if that is wished.
 
         Args:
             hello_name: our own name, a domain or an address literal.
             timeouts: for this and all that follows.
+            tls: None: all of it is said in clear.
 
         Raises:
             HostUnusable: it does not want us, is gone, silent, or no mail server.
+            TlsFailed: it is there, but TLS does not work.
         """
         self._timeouts = timeouts
         try:
-            with self._within(timeouts.greeting, "the greeting"):
-                greeting = await self._answer()
+            with self._talk.within(timeouts.greeting, "the greeting"):
+                greeting = await self._talk.answer()
             self._check_welcome(greeting.reply)
-            with self._within(timeouts.hello, "the answer to EHLO"):
-                reply = await self._hello(hello_name, extended=True)
-                if reply.code >= 500 and not self._lmtp:
-                    reply = await self._hello(hello_name, extended=False)
-            self._check_welcome(reply)
+            await self._introduce(hello_name)
+            if tls is not None:
+                await self._encrypt(hello_name, tls)
             self._quiet_since = trio.current_time()
-        except _ConversationOverError as over:
+        except ConversationOverError as over:
             raise HostUnusable(over.reply, remote=over.remote) from None
 
     async def send(
@@ -202,15 +221,21 @@ class SmtpSession:
         Returns:
             What became of it for each of `recipients`, in their order.
         """
-        needed = required(message, recipients, body, self._smtp.extensions)
+        self._unheard = False
+        offered = self.extensions
+        needed = required(message, recipients, body, offered)
         if isinstance(needed, Reply):
-            return [Outcome(Result.FAILED, needed, remote=False)] * len(recipients)
+            return [_cannot_take(needed)] * len(recipients)
+        if needed.smtputf8 and not offered.smtputf8:
+            said = [each for each in recipients if spelling(each.address, offered) is not None]
+            if len(said) < len(recipients):
+                outcomes = iter(await self.send(message, said, body) if said else ())
+                return [next(outcomes) if each in said else _UNSPEAKABLE for each in recipients]
         transaction = Transaction(len(recipients))
         self._sent += 1
-        self._unheard = False
         try:
             await self._send_envelope(message, recipients, body, needed, transaction)
-        except _ConversationOverError as over:
+        except ConversationOverError as over:
             # A 421 is a refusal whenever it comes; it is silence that leaves us in doubt.
             in_doubt = transaction.content_sent and not over.remote
             self._unheard = transaction.undecided > 0 and not in_doubt
@@ -228,20 +253,59 @@ class SmtpSession:
 
     async def quit(self) -> None:
         """Say goodbye if there is somebody to hear it, and close."""
+        talk = self._talk
         try:
-            if not self._broken and self._smtp.outstanding == 0 and self._smtp.state in _MAY_QUIT:
-                with self._within(self._timeouts.quit, "the answer to QUIT"):
-                    self._unsent.append(self._smtp.quit())
-                    await self._answer()
-        except _ConversationOverError:
+            if not talk.over and talk.smtp.outstanding == 0 and talk.smtp.state in _MAY_QUIT:
+                with talk.within(self._timeouts.quit, "the answer to QUIT"):
+                    talk.say(talk.smtp.quit())
+                    await talk.answer()
+        except ConversationOverError:
             pass
         finally:
             self.close()
 
     def close(self) -> None:
         """Hang up at once; may be repeated."""
-        self._broken = True
-        self._transport.close()
+        self._talk.close()
+
+    # Getting to know each other.
+
+    async def _introduce(self, name: str) -> None:
+        """Say EHLO, or HELO if that is unknown."""
+        with self._talk.within(self._timeouts.hello, "the answer to EHLO"):
+            reply = await self._hello(name, extended=True)
+            if reply.code >= 500 and not self._lmtp:
+                reply = await self._hello(name, extended=False)
+        self._check_welcome(reply)
+
+    async def _hello(self, name: str, *, extended: bool) -> Reply:
+        self._talk.say(self._talk.smtp.hello(name, extended=extended))
+        return (await self._talk.answer()).reply
+
+    def _check_welcome(self, reply: Reply) -> None:
+        if reply.code >= 400:
+            raise HostUnusable(reply, remote=True)
+
+    async def _encrypt(self, name: str, tls: Tls) -> None:
+        talk = self._talk
+        if not talk.smtp.extensions.starttls:
+            if tls.required:
+                raise HostUnusable(_NO_TLS, remote=False)
+            return
+        try:
+            with talk.within(self._timeouts.tls, "the TLS handshake"):
+                talk.say(talk.smtp.starttls())
+                reply = (await talk.answer()).reply
+                if reply.code != 220:
+                    raise talk.ends(made(451, 7, 5, f"STARTTLS was refused: {reply}"))
+                await talk.encrypt(tls.context, tls.server_name)
+            # Whether the server is content with the handshake we only know when it speaks.
+            await self._introduce(name)
+        except ConversationOverError as over:
+            if over.remote:
+                raise
+            why = made(451, 7, 5, f"TLS cannot be had: {over.reply.text}")
+            raise TlsFailed(why, remote=False) from over
 
     # A transaction.
 
@@ -254,171 +318,167 @@ class SmtpSession:
         transaction: Transaction,
     ) -> None:
         """The whole transaction; what is asked for in one group depends on PIPELINING."""
-        smtp, timeouts = self._smtp, self._timeouts
+        talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
+        offered = smtp.extensions
         unasked = self._unasked(body)
-        with self._within(timeouts.envelope, "the answer to the envelope") as scope:
+        plain = offered.smtputf8 or not params.smtputf8
+        with talk.within(timeouts.envelope, "the answer to the envelope") as scope:
             if trio.current_time() - self._quiet_since > STALE:
-                await self._listen()
+                await talk.listen()
             if smtp.state is not ClientState.READY:
                 scope.deadline = trio.current_time() + timeouts.reset
                 await self._say(smtp.reset(), transaction)
             scope.deadline = trio.current_time() + timeouts.envelope
-            await self._say(smtp.mail(message.sender, params), transaction)
+            sender = message.sender
+            if not plain and sender is not None:
+                sender = spelling(sender, offered)
+            await self._say(smtp.mail(sender, params), transaction)
             for recipient in recipients:
                 if not transaction.undecided:
                     return  # MAIL was refused
                 scope.deadline = trio.current_time() + timeouts.envelope
-                await self._say(smtp.rcpt(recipient.address, recipient.params), transaction)
-            if unasked is None and smtp.extensions.pipelining:
-                self._unsent.append(smtp.data())
-                await self._settle(transaction)
+                address = recipient.address if plain else spelling(recipient.address, offered)
+                assert address is not None, "who cannot be named here was left out"
+                await self._say(smtp.rcpt(address, recipient.params), transaction)
+            if unasked is None and offered.pipelining:
+                if not offered.chunking:
+                    talk.say(smtp.data())
+                await self._settle(transaction, each=scope)
         if unasked is not None:
-            with self._within(timeouts.message, "the answer to the message"):
+            with talk.within(timeouts.message, "the answer to the message"):
                 transaction.content_sent = True
-                self._unsent.append(smtp.chunk(unasked, last=True))
+                talk.say(smtp.chunk(unasked, last=True))
                 await self._settle(transaction)
-            return
-        if not smtp.extensions.pipelining and smtp.accepted:
-            with self._within(timeouts.data, "the answer to DATA"):
-                self._unsent.append(smtp.data())
-                await self._settle(transaction)
-        if smtp.state is ClientState.DATA:
-            await self._send_content(body, transaction)
+        elif offered.chunking:
+            if smtp.accepted:
+                await self._send_chunks(body, transaction)
+        else:
+            if not offered.pipelining and smtp.accepted:
+                with talk.within(timeouts.data, "the answer to DATA"):
+                    talk.say(smtp.data())
+                    await self._settle(transaction)
+            if smtp.state is ClientState.DATA:
+                await self._send_content(body, transaction)
 
     def _unasked(self, body: StoredBody) -> bytes | None:
         """The content, if it can go out by BDAT in one group with its envelope, as it is."""
-        offered, octets = self._smtp.extensions, body.octets
+        offered, octets = self.extensions, body.octets
         if not (offered.chunking and offered.pipelining) or octets is None:
             return None
         fits = len(octets) <= MAX_UNASKED and octets.endswith(b"\r\n") and has_clean_lines(octets)
         return octets if fits else None
 
+    async def _send_chunks(self, body: StoredBody, transaction: Transaction) -> None:
+        """The content by BDAT, once the host has said that somebody is to get it."""
+        talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
+        ahead = MAX_UNANSWERED if smtp.extensions.pipelining else 0
+        lines = LineEnds()
+        if body.octets is not None:
+            last = lines.feed(body.octets)
+        else:
+            last = b""  # each but the last is told to be none
+            with talk.within(timeouts.block, "the host to take the content") as scope:
+                async with aclosing(body.chunks()) as pieces:
+                    async for piece in pieces:
+                        if last:
+                            talk.say(smtp.chunk(last, last=False))
+                            await talk.flush()
+                            await self._settle(transaction, ahead)
+                            if not smtp.accepted:
+                                break
+                        last = lines.feed(piece)
+                        scope.deadline = trio.current_time() + timeouts.block
+        with talk.within(timeouts.message, "the answer to the message"):
+            if smtp.accepted:
+                transaction.content_sent = True
+                talk.say(smtp.chunk(last + lines.end(), last=True))
+            await self._settle(transaction)
+
     async def _send_content(self, body: StoredBody, transaction: Transaction) -> None:
         """What follows a 354: nothing but the dot, if nobody was accepted (RFC 2920 §3.1)."""
-        smtp, timeouts = self._smtp, self._timeouts
-        with self._within(timeouts.block, "the host to take the content") as scope:
+        talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
+        with talk.within(timeouts.block, "the host to take the content") as scope:
             if smtp.accepted and body.octets is not None:
-                self._unsent.append(smtp.content(body.octets))
+                talk.say(smtp.content(body.octets))
             elif smtp.accepted:
                 async with aclosing(body.chunks()) as pieces:
                     async for piece in pieces:
-                        self._unsent.append(smtp.content(piece))
-                        await self._flush()
+                        talk.say(smtp.content(piece))
+                        await talk.flush()
                         scope.deadline = trio.current_time() + timeouts.block
             transaction.content_sent = smtp.accepted > 0
-            self._unsent.append(smtp.content_end())
-            await self._flush()
-        with self._within(timeouts.message, "the answer to the message"):
+            talk.say(smtp.content_end())
+            await talk.flush()
+        with talk.within(timeouts.message, "the answer to the message"):
             await self._settle(transaction)
 
     async def _say(self, octets: bytes, transaction: Transaction) -> None:
         """Say something now, or as part of a group where the host takes groups."""
-        self._unsent.append(octets)
-        if not self._smtp.extensions.pipelining:
+        talk = self._talk
+        talk.say(octets)
+        if not talk.smtp.extensions.pipelining:
             await self._settle(transaction)
 
-    async def _settle(self, transaction: Transaction) -> None:
-        """Hear the answers to all that was said."""
+    async def _settle(
+        self, transaction: Transaction, ahead: int = 0, each: trio.CancelScope | None = None
+    ) -> None:
+        """Hear the answers to what was said, to all but `ahead` of it.
+
+        Args:
+            transaction: what it is about.
+            ahead: how many answers may be owed still.
+            each: the deadline of this scope is for one answer of an envelope, not for all of them
+                (RFC 5321 §4.5.3.2: each command has its time).
+        """
+        talk, smtp = self._talk, self._talk.smtp
         while True:
-            while not isinstance(event := self._smtp.next_event(), Wait):
+            while not isinstance(event := smtp.next_event(), Wait):
                 self._note(event, transaction)
-            if self._smtp.outstanding == 0:
+                if each is not None:
+                    each.deadline = trio.current_time() + self._timeouts.envelope
+            if smtp.outstanding <= ahead:
                 return
-            await self._flush()
-            await self._read()
+            await talk.flush()
+            await talk.read()
 
     def _note(self, answer: Answer, transaction: Transaction) -> None:
         match answer:
             case RcptAnswer(number, reply):
                 if reply.code >= 400:
-                    later = _too_many(reply) and self._smtp.accepted > 0
+                    later = _too_many(reply) and self._talk.smtp.accepted > 0
                     transaction.decide(number, reply, Result.DEFERRED if later else None)
             case ContentAnswer(number, reply):
                 transaction.decide(number, reply)
-            case MailAnswer(reply) | DataAnswer(reply) | TransferAnswer(reply):
+            case MailAnswer(reply):
+                if reply.code >= 400:
+                    # A word on the sender. Hosts of one destination need not agree on that.
+                    transaction.decide_rest(reply, remote=True, elsewhere=reply.code >= 500)
+            case DataAnswer(reply) | TransferAnswer(reply):
                 if reply.code >= 400:
                     transaction.decide_rest(reply, remote=True)
             case ResetAnswer(reply):
                 if reply.code >= 400:
                     # It says nothing of the message that comes next.
-                    raise self._over(made(451, 5, 1, f"RSET was refused: {reply}"))
+                    raise self._talk.ends(made(451, 5, 1, f"RSET was refused: {reply}"))
             case _:
-                raise self._end(answer)
-
-    # The conversation.
-
-    async def _hello(self, name: str, *, extended: bool) -> Reply:
-        self._unsent.append(self._smtp.hello(name, extended=extended))
-        return (await self._answer()).reply
-
-    def _check_welcome(self, reply: Reply) -> None:
-        if reply.code >= 400:
-            raise HostUnusable(reply, remote=True)
-
-    async def _answer(self) -> Greeting | HelloAnswer | QuitAnswer:
-        """The answer to what was said, where that is one thing."""
-        while isinstance(event := self._smtp.next_event(), Wait):
-            await self._flush()
-            await self._read()
-        if isinstance(event, Greeting | HelloAnswer | QuitAnswer):
-            return event
-        raise self._end(event)
-
-    async def _listen(self) -> None:
-        """Find out whether the host has hung up while nobody spoke."""
-        with trio.move_on_after(_LISTEN):
-            await self._read()
-        if not isinstance(event := self._smtp.next_event(), Wait):
-            raise self._end(event)
-
-    async def _flush(self) -> None:
-        if self._unsent:
-            octets = b"".join(self._unsent)
-            self._unsent.clear()
-            await self._transport.send_all(octets)
-
-    async def _read(self) -> None:
-        octets = await self._transport.receive()
-        if octets:
-            self._smtp.receive_data(octets)
-        else:
-            self._smtp.receive_eof()
-
-    @contextmanager
-    def _within(self, seconds: float, phase: str) -> Generator[trio.CancelScope]:
-        """One phase. However it fails, nothing more can be said on this connection."""
-        self._phase = phase
-        try:
-            with trio.fail_after(seconds) as scope:
-                yield scope
-        except trio.TooSlowError:
-            raise self._over(made(451, 4, 2, f"timed out waiting for {phase}")) from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            text = f"connection lost while waiting for {phase}: {error}"
-            raise self._over(made(451, 4, 2, text)) from error
-        except BaseException:
-            self._broken = True
-            raise
-
-    def _end(self, answer: Answer) -> _ConversationOverError:
-        """What ends a conversation instead of an answer to what we said."""
-        if isinstance(answer, Goodbye):
-            return self._over(answer.reply, remote=True)
-        if isinstance(answer, Broken):
-            text = f"the host broke the protocol: {answer.reason}"
-            return self._over(made(451, 5, 0, text))
-        assert isinstance(answer, Closed), f"nobody asked for {answer}"
-        return self._over(made(451, 4, 2, f"the host hung up while we waited for {self._phase}"))
-
-    def _over(self, reply: Reply, *, remote: bool = False) -> _ConversationOverError:
-        self._broken = True
-        return _ConversationOverError(reply, remote=remote)
+                raise self._talk.ended(answer)
 
 
 _BETWEEN_MESSAGES: Final = frozenset(
     {ClientState.READY, ClientState.MAIL, ClientState.RCPT, ClientState.FAILED}
 )
 _MAY_QUIT: Final = _BETWEEN_MESSAGES | {ClientState.START, ClientState.UNWELCOME}
+
+
+_NO_TLS: Final = made(451, 7, 4, "TLS is required here, and the host does not offer it")
+
+
+def _cannot_take(reply: Reply) -> Outcome:
+    """A host that lacks what a message needs; another may have it."""
+    return Outcome(Result.FAILED, reply, remote=False, elsewhere=True)
+
+
+_UNSPEAKABLE: Final = _cannot_take(NO_SMTPUTF8)
 
 
 def _too_many(reply: Reply) -> bool:

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from elemta.delivery.bounce import report_failure
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
-from elemta.delivery.mailbox import MaildirStore, reply_to
-from elemta.delivery.routing import LocalMaildir
+from elemta.delivery.local import Local
+from elemta.delivery.reports import Reporter
+from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram
+from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
+from elemta.delivery.settlement import Settlement
 from elemta.delivery.targets import OwnAddresses
 from elemta.log import logger
-from elemta.net.transport import connect
-from elemta.protocol import reply
-from elemta.queue import Attempt, Result
+from elemta.net.transport import connect, connect_unix
+from elemta.queue import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -40,21 +41,16 @@ if TYPE_CHECKING:
     from elemta.delivery.transaction import StoredBody
     from elemta.net.dns import Resolver
     from elemta.net.transport import Transport
-    from elemta.queue import Claim, Message, Queue, Recipient, Report, Work
+    from elemta.queue import Claim, Queue, Recipient, Work
 
 log = logger(__name__)
 
-#: Seconds that a connection is kept for more work.
-IDLE: Final = 60.0
 #: Seconds before a worker that met a bug of ours goes on.
 PAUSE: Final = 1.0
 #: Messages that are written to Maildirs with common syncs, and their octets in all.
 BATCH: Final = 32
 BATCH_OCTETS: Final = 2**20
 
-_IN_MAILBOX: Final = Tried(Result.DELIVERED, reply(250, 0, 0, "delivered to the mailbox"))
-#: After a bug of ours, or where the content cannot be read.
-_NOT_TRIED: Final = Tried(Result.DEFERRED, reply(451, 3, 0, "internal trouble; not tried"))
 _LOCAL: Final = LocalMaildir()
 LOCAL_LANE: Final = _LOCAL.lane
 
@@ -70,6 +66,9 @@ class Delivery:
         dial: connects to a host; None: by TCP.
         clock: seconds since the epoch.
         random: gives the order among equal hosts.
+
+    Attributes:
+        reporter: writes what senders are told.
     """
 
     def __init__(
@@ -90,12 +89,15 @@ class Delivery:
         self._random = random
         self._draining = False
         self._waits: set[trio.CancelScope] = set()
+        self.reporter = Reporter(config, queue.new_id, clock)
+        self._settlement = Settlement(queue, self.reporter, clock)
+        self._security = Security(config.delivery.tls)
         self.configure(config, router)
 
     def configure(self, config: Config, router: Router) -> None:
         """Deliver by another configuration from the next message on; connections are kept."""
         delivery = config.delivery
-        self._hostname = config.hostname
+        self.reporter.configure(config)
         self._hello_name = delivery.hello_name or config.hostname
         self._connect_timeout = delivery.connect_timeout
         self._timeouts = Timeouts(
@@ -104,6 +106,9 @@ class Delivery:
             envelope=delivery.command_timeout,
             message=delivery.content_timeout,
         )
+        self._idle = delivery.idle_timeout
+        self._messages = delivery.messages_per_connection
+        self._security.policy = delivery.tls
         self._router = router
         self._hosts = Hosts(
             self._resolver,
@@ -113,7 +118,7 @@ class Delivery:
             allowed=delivery.allow_targets,
             random=self._random,
         )
-        self._mailboxes = MaildirStore(config.data_dir / "mail", config.hostname)
+        self._local = Local(config)
 
     async def run(self) -> None:
         """Deliver until cancelled, or until `drain`: then until what was begun is finished."""
@@ -132,7 +137,14 @@ class Delivery:
     async def _work(self, claim: Claim) -> None:
         """Be a worker of one lane until nothing more is to do there."""
         with claim:
-            carrier = Carrier(self._dial, self._hosts, self._hello_name, self._timeouts)
+            carrier = Carrier(
+                self._dial,
+                self._hosts,
+                self._hello_name,
+                self._timeouts,
+                self._security,
+                messages=self._messages,
+            )
             try:
                 work = claim.take()
                 while work is not None:
@@ -151,10 +163,12 @@ class Delivery:
         """More work for this worker: at once if there is any, else as long as it is worth it."""
         if self._draining or carrier.hosts is not self._hosts:  # another configuration
             return None
+        if claim.counted and not carrier.connected:
+            return None
         work = claim.take()
         if work is None and (carrier.connected or claim.lane == LOCAL_LANE):
             with self._waiting():
-                work = await claim.wait(IDLE)
+                work = await claim.wait(self._idle)
         return work
 
     async def _try(self, claim: Claim, work: Work, carrier: Carrier) -> None:
@@ -171,7 +185,7 @@ class Delivery:
                     break
                 octets += more.message.size
                 works.append(held.enter_context(more))
-            if all(self._route_of(each) == _LOCAL for each in works):
+            if all(self._route_of(each) == _LOCAL and not each.overdue for each in works):
                 await self._post(claim, works)
                 return
             for each in works:
@@ -197,32 +211,31 @@ class Delivery:
         ]
         found: list[dict[int, Tried]] = [{} for _ in works]
         try:
-            store = self._mailboxes
-            letters = [store.letter(works[place].message, who, body) for place, who, body in places]
-            errors = await store.deliver(letters)
-            for (place, recipient, _), error in zip(places, errors, strict=True):
-                found[place][recipient.number] = _posted(error)
+            pieces = [(works[place].message, who, body) for place, who, body in places]
+            posted = await self._local.to_maildirs(pieces)
+            for (place, recipient, _), one in zip(places, posted, strict=True):
+                found[place][recipient.number] = one
         except Exception:
             log.exception("delivery.attempt_failed", lane=claim.lane)
-        if any(_IN_MAILBOX in tried.values() for tried in found):
-            claim.succeeded()
-        else:
-            claim.failed()
+        _tell(claim, _welcome([one for tried in found for one in tried.values()]), "")
         for work, body, tried in zip(works, bodies, found, strict=True):
-            await self._settle(work, work.recipients, tried, body, started)
+            await self._settlement.settle(work, work.recipients, tried, body, started)
 
     async def _send(self, claim: Claim, work: Work, carrier: Carrier) -> None:
         """Deliver to wherever the recipients go: one place, unless routes have just changed."""
         started = self._clock()
         found: dict[int, Tried] = {}
         body = await self._body(work)
+        if work.overdue:
+            await self._settlement.settle_overdue(work, body)
+            return
         if body is not None:
             try:
                 welcome = await self._deliver(work, body, carrier, found)
             except trio.Cancelled:
                 if known := _delivered(work, found):
                     # The queue has it as soon as it is called, though we may not wait any more.
-                    await self._settle(work, known, found, None, started)
+                    await self._settlement.settle(work, known, found, None, started)
                 raise
             except Exception:
                 # Mail in hand is not lost for a bug of ours.
@@ -230,25 +243,31 @@ class Delivery:
                 carrier.close()
                 claim.failed()
             else:
-                _tell(claim, welcome)
-        await self._settle(work, work.recipients, found, body, started)
+                _tell(claim, welcome, carrier.trouble)
+        await self._settlement.settle(work, work.recipients, found, body, started)
 
     async def _deliver(
         self, work: Work, body: StoredBody, carrier: Carrier, found: dict[int, Tried]
     ) -> Welcome:
         welcome = Welcome.HEARD
+        message = work.message
         groups: dict[Route, list[Recipient]] = {}
         for recipient in work.recipients:
             groups.setdefault(self._router.route(recipient.address), []).append(recipient)
         for route, recipients in groups.items():
-            if isinstance(route, LocalMaildir):
-                letters = [self._mailboxes.letter(work.message, who, body) for who in recipients]
-                errors = await self._mailboxes.deliver(letters)
-                for recipient, error in zip(recipients, errors, strict=True):
-                    found[recipient.number] = _posted(error)
-            else:
-                await carrier.deliver(route, work.message, recipients, body, found)
-                welcome = carrier.welcome
+            match route:
+                case LocalMaildir():
+                    pieces = [(message, who, body) for who in recipients]
+                    posted = await self._local.to_maildirs(pieces)
+                    found.update(zip((who.number for who in recipients), posted, strict=True))
+                    welcome = _welcome(posted)
+                case ToProgram(pipe):
+                    welcome = await self._local.to_program(pipe, message, recipients, body, found)
+                case Nowhere():
+                    found.update(self._local.to_nobody(message, recipients))
+                case _:
+                    await carrier.deliver(route, message, recipients, body, found)
+                    welcome = carrier.welcome
         return welcome
 
     async def _body(self, work: Work) -> StoredBody | None:
@@ -259,62 +278,15 @@ class Delivery:
             log.exception("delivery.body_unreadable", id=work.message.id)
             return None
 
-    # What became of it.
-
-    async def _settle(
-        self,
-        work: Work,
-        recipients: Sequence[Recipient],
-        found: dict[int, Tried],
-        body: StoredBody | None,
-        started: float,
-    ) -> None:
-        """Tell the queue, the sender if need be, and the log. What was not tried is deferred."""
-        ended = self._clock()
-        attempts: list[Attempt] = []
-        failed: list[tuple[Recipient, Attempt]] = []
-        for recipient in recipients:
-            tried = found.get(recipient.number, _NOT_TRIED)
-            attempt = Attempt(
-                number=recipient.number,
-                started=started,
-                ended=ended,
-                result=tried.result,
-                destination=work.lane,
-                host=tried.host,
-                reply=tried.reply,
-                remote=tried.remote,
-                expired=tried.result is Result.DEFERRED
-                and self._queue.expires(work.message, recipient, ended),
-            )
-            attempts.append(attempt)
-            if attempt.expired or attempt.result is Result.FAILED:
-                failed.append((recipient, attempt))
-        reports = await self._reports(work.message, failed, body) if failed else ()
-        await self._queue.settle(work, attempts, reports)
-        for recipient, attempt in zip(recipients, attempts, strict=True):
-            _log(work.message, recipient, attempt)
-
-    async def _reports(
-        self, message: Message, failed: Sequence[tuple[Recipient, Attempt]], body: StoredBody | None
-    ) -> tuple[Report, ...]:
-        if message.sender is None:
-            # A report that nobody takes. Telling its sender's postmaster is yet to come.
-            log.warning("delivery.report_undeliverable", id=message.id, recipients=len(failed))
-        report = await report_failure(
-            message,
-            failed,
-            body,
-            hostname=self._hostname,
-            report_id=self._queue.new_id(),
-            now=self._clock(),
-        )
-        return () if report is None else (report,)
-
     # Waiting, and not.
 
     async def _connect(self, candidate: Candidate) -> Transport:
-        return await connect(candidate.address, candidate.port, timeout=self._connect_timeout)
+        limit = self._connect_timeout
+        if not candidate.port:
+            return await connect_unix(candidate.address, timeout=limit)
+        return await connect(
+            candidate.address, candidate.port, source=candidate.source, timeout=limit
+        )
 
     @contextmanager
     def _waiting(self) -> Generator[None]:
@@ -329,8 +301,10 @@ class Delivery:
                 self._waits.discard(scope)
 
 
-def _posted(error: OSError | None) -> Tried:
-    return _IN_MAILBOX if error is None else Tried(Result.DEFERRED, reply_to(error))
+def _welcome(posted: Sequence[Tried]) -> Welcome:
+    """What became of letters says how the disk is: well, if any could be written."""
+    well = any(tried.result is not Result.DEFERRED for tried in posted)
+    return Welcome.HEARD if well else Welcome.TURNED_AWAY
 
 
 def _delivered(work: Work, found: dict[int, Tried]) -> list[Recipient]:
@@ -342,34 +316,12 @@ def _delivered(work: Work, found: dict[int, Tried]) -> list[Recipient]:
     ]
 
 
-def _tell(claim: Claim, welcome: Welcome) -> None:
+def _tell(claim: Claim, welcome: Welcome, trouble: str) -> None:
     """What a destination's welcome means for those who come next."""
     match welcome:
         case Welcome.HEARD:
             claim.succeeded()
         case Welcome.TURNED_AWAY:
-            claim.failed()
+            claim.failed(reason=trouble)
         case Welcome.SILENT:
-            claim.failed(park=True)
-
-
-_EVENTS: Final = {
-    Result.DELIVERED: "delivery.delivered",
-    Result.DEFERRED: "delivery.deferred",
-    Result.FAILED: "delivery.failed",
-}
-
-
-def _log(message: Message, recipient: Recipient, attempt: Attempt) -> None:
-    """One line for each recipient of each attempt."""
-    log.info(
-        "delivery.expired" if attempt.expired else _EVENTS[attempt.result],
-        id=message.id,
-        to=str(recipient.address),
-        lane=attempt.destination,
-        host=attempt.host,
-        reply=str(attempt.reply),
-        attempt=recipient.attempts,
-        delay=round(attempt.ended - message.received_at, 3),
-        seconds=round(attempt.ended - attempt.started, 3),
-    )
+            claim.failed(park=True, reason=trouble)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +20,7 @@ from elemta.listener.session import Session
 from elemta.log import logger
 from elemta.net.limits import Limit, network
 from elemta.net.transport import SocketTransport, endpoint
+from elemta.supervision import once
 
 if TYPE_CHECKING:
     import socket
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint, SocketAddress
     from elemta.protocol import Reply
+    from elemta.supervision import Keeps
 
 log = logger(__name__)
 
@@ -57,10 +60,13 @@ class Listeners:
     Args:
         bound: the sockets.
         house: what all sessions share.
+        keep: runs what accepts on each socket: starts it again, it may be, if it fails.
     """
 
-    def __init__(self, bound: Sequence[BoundListener], house: House) -> None:
+    def __init__(self, bound: Sequence[BoundListener], house: House, *, keep: Keeps = once) -> None:
+        self._keep = keep
         self._bound = tuple(bound)
+        self._addresses = [each.address for each in bound]
         self._roster = house.roster
         self._clients = {each.table.name: Limit(1, 1) for each in bound}
         self._receptions = self._received(house)
@@ -68,8 +74,12 @@ class Listeners:
 
     @property
     def addresses(self) -> list[Endpoint]:
-        """Where clients find us, in the order of the configuration."""
-        return [each.address for each in self._bound]
+        """Where clients find us, or found us, in the order of the configuration."""
+        return list(self._addresses)
+
+    def connections(self, name: str) -> int:
+        """How many the clients of one listener hold just now."""
+        return self._clients[name].held
 
     def reconfigure(self, house: House) -> None:
         """Give all sessions that begin from now on another configuration.
@@ -94,7 +104,8 @@ class Listeners:
             with self._accepting:
                 async with trio.open_nursery() as nursery:
                     for each in self._bound:
-                        nursery.start_soon(self._accept, each, sessions)
+                        name = f"listener {each.table.name} {each.address}"
+                        nursery.start_soon(self._keep, name, partial(self._accept, each, sessions))
                     for each in self._bound:
                         log.info(
                             "listener.ready", listener=each.table.name, address=str(each.address)

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Self
 
 from elemta.listener import replies
+from elemta.listener.precedence import precedence
 from elemta.log import logger
 from elemta.message import MAX_HOPS, HeaderFault, HeaderScanner, received
 from elemta.queue import Envelope, Origin, StoreUnavailable
@@ -159,9 +160,10 @@ class Intake:
     def _envelope(self) -> Envelope:
         transaction = self._transaction
         session = transaction.session
+        params, priority = precedence(transaction, self._scanner)
         return Envelope(
             sender=transaction.sender,
-            params=transaction.params,
+            params=params,
             recipients=tuple(transaction.addressees.values()),
             origin=Origin(
                 address=session.address,
@@ -172,6 +174,8 @@ class Intake:
                 login=session.login or "",
             ),
             hops=self._scanner.hops,
+            priority=priority,
+            tags=transaction.tags,
         )
 
     def _trace(self) -> bytes:

@@ -108,7 +108,7 @@ class House(Struct, frozen=True, kw_only=True):
             queue=queue,
             plugins=Chain(load(config.plugins)),
             recipients=Recipients(config),
-            roster=Roster(places(config.limits.connections)),
+            roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),
             reaper=reaper,
             clock=clock,
@@ -121,9 +121,13 @@ class House(Struct, frozen=True, kw_only=True):
             ConfigError: a plugin cannot be loaded; nothing has changed then.
         """
         plugins, recipients = Chain(load(config.plugins)), Recipients(config)
-        self.roster.places = places(config.limits.connections)
+        self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
         return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
+
+
+def _places(config: Config) -> int:
+    return places(config.limits.connections, config.delivery.max_connections)
 
 
 class Reception(Struct, frozen=True, kw_only=True):
@@ -150,7 +154,9 @@ class Reception(Struct, frozen=True, kw_only=True):
             clients=clients,
             greeting=Reply(220, None, (f"{house.config.hostname} {protocol}",)),
             limits=Limits(message=table.message_size, bare_newline=BareNewline(table.bare_newline)),
-            offer=Offer(rcpt_max=table.recipients, mail_max=table.messages),
+            offer=Offer(
+                rcpt_max=table.recipients, mail_max=table.messages, mt_priority=table.mt_priority
+            ),
         )
 
     @property

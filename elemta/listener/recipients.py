@@ -10,12 +10,17 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from elemta.log import logger
-from elemta.protocol import Mailbox, Reply, domain_to_ascii, parse_mailbox, reply
+from elemta.protocol import Mailbox, Notify, Reply, domain_to_ascii, parse_mailbox, reply
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elemta.config import Config, Domain
+    from elemta.protocol import RcptParams
 
 log = logger(__name__)
 
@@ -136,6 +141,22 @@ class Recipients:
             log.error("alias.loop", alias=str(start))
             return ALIAS_LOOP
         return tuple(found.values())
+
+
+def told(addressees: Sequence[Addressee], params: RcptParams) -> Sequence[Addressee]:
+    """Those that one RCPT TO leads to, with its parameters (RFC 3461 §5.2.7).
+
+    A sender that asked to be told of success is told of one: of an alias that stands for several,
+    the first has that wish alone. Failures and delays of any are told.
+    """
+    notify = params.notify
+    if not notify and params.orcpt is None:
+        return addressees
+    others = params
+    if Notify.SUCCESS in notify:
+        left = notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
+        others = replace(params, notify=left)
+    return [replace(each, params=others if n else params) for n, each in enumerate(addressees)]
 
 
 class _OwnDomain:

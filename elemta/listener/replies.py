@@ -8,6 +8,8 @@ from elemta.protocol import Fault, Reply, reply
 
 OK: Final = reply(250, 0, 0, "OK")
 SENDER_OK: Final = reply(250, 1, 0, "sender OK")
+#: Begins with the priority that the message has now (RFC 6710, status X.3.6).
+PRIORITY_LOWERED: Final = reply(250, 3, 6, "0 is its priority: you may not raise it; sender OK")
 RECIPIENT_OK: Final = reply(250, 1, 5, "recipient OK")
 CHUNK_OK: Final = reply(250, 0, 0, "chunk taken")
 #: No class of enhanced codes is for it (RFC 2034 §4).

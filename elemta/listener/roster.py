@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import resource
 from typing import Final, Protocol
 
 from elemta.log import logger
+from elemta.privileges import open_files
 
 log = logger(__name__)
 
-#: File descriptors that are kept for all that is not a session: deliveries, the store, the API.
-RESERVED_FILES: Final = 256
 #: Parts of all places above which clients must hurry, and below which they need not any more.
 #: Two of them, so that one client who comes and goes does not make all others hurry each time.
 BUSY: Final = 0.8
 CALM: Final = 0.7
 
 
-def places(wanted: int) -> int:
-    """How many sessions there may be, given how many files this process may open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return wanted
-    most = max(files - RESERVED_FILES, files // 2)
-    if most < wanted:
-        log.warning("sessions.limited", wanted=wanted, places=most, files=files)
-    return min(wanted, most)
+def places(wanted: int, deliveries: int) -> int:
+    """How many sessions there may be, given how many files this process may open.
+
+    Args:
+        wanted: sessions at a time.
+        deliveries: that there may be besides.
+    """
+    files = open_files(wanted, deliveries)
+    if files.connections < wanted:
+        log.warning("sessions.limited", wanted=wanted, places=files.connections, files=files.limit)
+    return files.connections
 
 
 class DrainedError(Exception):

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, assert_never
 
-import msgspec
 import trio
 
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.intake import Intake
 from elemta.listener.patience import Patience
-from elemta.listener.recipients import NO_SUCH_MAILBOX
+from elemta.listener.precedence import allowed
+from elemta.listener.recipients import NO_SUCH_MAILBOX, told
 from elemta.listener.roster import DrainedError
 from elemta.listener.wire import Wire
 from elemta.log import logger
@@ -48,7 +48,6 @@ from elemta.protocol import (
 if TYPE_CHECKING:
     from elemta.listener.reception import Reception
     from elemta.net.transport import Transport
-    from elemta.queue import Addressee
 
 log = logger(__name__)
 
@@ -202,8 +201,9 @@ class Session:
         if self._messages >= self._reception.table.messages:
             self._hang_up(replies.TOO_MANY_MESSAGES)
             return
+        params, lowered = allowed(mail.params, self._view)
         self._transaction = transaction = Transaction(
-            session=self._view, id=self._queue.new_id(), sender=mail.path, params=mail.params
+            session=self._view, id=self._queue.new_id(), sender=mail.path, params=params
         )
         refusal = self._judge_resources(mail)
         if refusal is None and self._plugins.mail:
@@ -211,7 +211,7 @@ class Session:
         if refusal is not None:
             await self._refuse(refusal, sender=str(mail.path or ""))
             return
-        self._wire.reply(replies.SENDER_OK)
+        self._wire.reply(replies.PRIORITY_LOWERED if lowered else replies.SENDER_OK)
 
     def _judge_resources(self, mail: Mail) -> Reply | None:
         if (mail.params.size or 0) > self._reception.table.message_size:
@@ -245,9 +245,8 @@ class Session:
                 await self._refuse(objection, recipient=str(rcpt.path))
                 return
         transaction.recipients.append(rcpt.path)
-        for addressee in found:
-            if addressee.address not in transaction.addressees:
-                transaction.addressees[addressee.address] = _with_params(addressee, rcpt)
+        new = [each for each in found if each.address not in transaction.addressees]
+        transaction.addressees.update([(each.address, each) for each in told(new, rcpt.params)])
         self._wire.reply(replies.RECIPIENT_OK)
 
     async def _data(self) -> None:
@@ -406,10 +405,3 @@ class Session:
             "the engine lets nothing of a message come before MAIL"
         )
         return self._transaction
-
-
-def _with_params(addressee: Addressee, rcpt: Rcpt) -> Addressee:
-    params = rcpt.params
-    if not params.notify and params.orcpt is None:
-        return addressee
-    return msgspec.structs.replace(addressee, params=params)

@@ -4,9 +4,9 @@ from elemta.message.header import HeaderFault as HeaderFault
 from elemta.message.header import HeaderScanner as HeaderScanner
 from elemta.message.header import split as split
 from elemta.message.header import without as without
-from elemta.message.report import Action as Action
-from elemta.message.report import FailedRecipient as FailedRecipient
-from elemta.message.report import failure_report as failure_report
+from elemta.message.report import write_report as write_report
+from elemta.message.status import Action as Action
+from elemta.message.status import RecipientStatus as RecipientStatus
 from elemta.message.trace import MAX_HOPS as MAX_HOPS
 from elemta.message.trace import date as date
 from elemta.message.trace import delivered_to as delivered_to

@@ -1,8 +1,8 @@
 """What a sender is told of its message: delivery status notifications (RFC 3464, RFC 6533).
 
-Three parts (RFC 6522): one for people, one for programs, and the header of the message. All of it
+Three parts (RFC 6522): one for people, one for programs, and the message, or its header. All of it
 is 7-bit, whatever the message was, so that it gets through everywhere; only a sender whose address
-is not ASCII makes a report need SMTPUTF8.
+is not ASCII makes a report need SMTPUTF8, and such a report is in UTF-8.
 
 What remote servers said is shown word for word, and so is a part of a stranger's message: nothing
 in either can become a line, a field or a part of its own.
@@ -10,56 +10,21 @@ in either can become a line, a field or a part of its own.
 
 from __future__ import annotations
 
-import enum
-import re
 from binascii import b2a_qp
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from msgspec import Struct
-
 from elemta.message.header import split
-from elemta.message.trace import ALLOWED, date, fold, harmless, path
-from elemta.protocol import Mailbox, OriginalRecipient, Reply
+from elemta.message.status import MOST_WORDS, Action, StatusFields, visible
+from elemta.message.trace import ALLOWED, date, harmless, path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from elemta.message.status import RecipientStatus
+    from elemta.protocol import Mailbox
+
 #: Octets of the message's header that are sent back.
 MOST_HEADER: Final = 50_000
-#: Characters of one Diagnostic-Code, and of one reply as people see it: servers may talk for long.
-_MOST_WORDS: Final = 8_000
-
-_NO_ATOM: Final = re.compile(r"[^A-Za-z0-9-]")
-
-
-class Action(enum.Enum):
-    """What was done for a recipient (RFC 3464 §2.3.3)."""
-
-    FAILED = "failed"
-    DELAYED = "delayed"
-    DELIVERED = "delivered"
-    RELAYED = "relayed"
-
-
-class FailedRecipient(Struct, frozen=True, kw_only=True):
-    """One recipient that a report is about.
-
-    Attributes:
-        address: as we tried it.
-        orcpt: what the sender calls this recipient (RFC 3461 §4.2).
-        reply: the last one, of the remote server or of our own making. If it is a 4xx though the
-            message failed, we have tried for as long as we may.
-        remote: whether `reply` is the remote's own words.
-        host: who was spoken to, ``name[address]:port``; empty if nobody was reached.
-        attempted: when, in seconds since the epoch, or None.
-    """
-
-    address: Mailbox
-    orcpt: OriginalRecipient | None = None
-    reply: Reply
-    remote: bool = False
-    host: str = ""
-    attempted: float | None = None
 
 
 class _Words(NamedTuple):
@@ -86,64 +51,88 @@ _WORDS: Final = {
         "Your message was passed on",
         "Your message was passed on to a server that may not tell you what becomes of it.",
     ),
+    Action.EXPANDED: _Words(
+        "Your message was delivered",
+        "Your message was delivered to the addresses listed here, as you asked to be told.\n"
+        "Each stands for several people; if one of them cannot be reached, you are told.",
+    ),
 }
+_OF_A_REPORT: Final = _Words(
+    "A report could not be delivered",
+    "A message that has no sender, most likely a report, could not be delivered to the\n"
+    "recipients listed here. Nobody else is told: a report is not answered by a report.",
+)
 
 
-def failure_report(
+def write_report(
     *,
     hostname: str,
     report_id: str,
-    sender: Mailbox,
-    recipients: Sequence[FailedRecipient],
-    header: bytes,
+    to: Mailbox,
+    action: Action,
+    recipients: Sequence[RecipientStatus],
+    content: bytes,
+    whole: bool = False,
     message_id: str,
     arrived: float,
     now: float,
     envid: str | None = None,
-    action: Action = Action.FAILED,
+    of_a_report: bool = False,
 ) -> bytes:
-    """Write a report, of a failure unless `action` says otherwise.
+    """Write a report.
 
     Args:
         hostname: our own.
         report_id: the id of the report in our queue; not to be guessed, since it makes the
             boundary between the parts.
-        sender: of the message: who gets the report. Never the null sender (RFC 5321 §4.5.5).
+        to: the sender of the message, never the null one (RFC 5321 §4.5.5).
+        action: what was done for the recipients.
         recipients: at least one, all with the same fate.
-        header: of the message; what goes beyond `MOST_HEADER`, or beyond its end, is cut off.
+        content: the message, or at least its header; of that, what goes beyond `MOST_HEADER` is
+            cut off.
+        whole: `content` is all of the message, and goes back whole. It does not, and its header
+            alone does, if it could not stand in the report as it is: 8-bit content would make the
+            report undeliverable to hosts without 8BITMIME, and a message within a message may not
+            be encoded (RFC 2046 §5.2.1).
         message_id: the id of the message in our queue.
         arrived: when the message came in, in seconds since the epoch.
         now: likewise.
         envid: ENVID of the message (RFC 3461 §4.4).
-        action: what was done for the recipients.
+        of_a_report: the message had no sender, and this goes to a postmaster.
 
     Returns:
-        A whole message, each line ended by CRLF and of at most 998 octets.
+        A whole message, each line ended by CRLF and of at most 998 octets; 7-bit, unless `to`
+        needs SMTPUTF8.
     """
-    hostname = harmless(hostname)
+    hostname, utf8 = harmless(hostname), not to.is_ascii
+    words = _OF_A_REPORT if of_a_report else _WORDS[action]
+    fields = StatusFields(
+        hostname=hostname,
+        message_id=message_id,
+        arrived=arrived,
+        envid=envid,
+        action=action,
+        utf8=utf8,
+    )
+    whole = whole and _is_clean(content) and (utf8 or content.isascii())
+    kind = "global-delivery-status" if utf8 else "delivery-status"
     parts = (
-        _part(
-            "text/plain; charset=utf-8",
-            _for_people(hostname, recipients, message_id, arrived, action),
-        ),
-        _part(
-            "message/delivery-status",
-            _for_programs(hostname, recipients, message_id, arrived, envid, action),
-        ),
-        _part("text/rfc822-headers", _shortened(header)),
+        _part("text/plain; charset=utf-8", _for_people(fields, words, recipients, whole=whole)),
+        _part(f"message/{kind}", fields.write(recipients), utf8=utf8),
+        _returned(content, whole=whole, utf8=utf8),
     )
     boundary = f"=_{harmless(report_id)}".encode("ascii")
     while any(boundary in part for part in parts):
         boundary += b"="
     top = (
         f"From: Mail Delivery System <MAILER-DAEMON@{hostname}>\r\n"
-        f"To: <{path(sender)}>\r\n"
-        f"Subject: {_WORDS[action].subject}\r\n"
+        f"To: <{path(to)}>\r\n"
+        f"Subject: {words.subject}\r\n"
         f"Date: {date(now)}\r\n"
         f"Message-ID: <{harmless(report_id)}@{hostname}>\r\n"
         "Auto-Submitted: auto-replied\r\n"
         "MIME-Version: 1.0\r\n"
-        "Content-Type: multipart/report; report-type=delivery-status;\r\n"
+        f"Content-Type: multipart/report; report-type={kind};\r\n"
     )
     return b"".join(
         (
@@ -156,102 +145,85 @@ def failure_report(
 
 
 def _for_people(
-    hostname: str,
-    recipients: Sequence[FailedRecipient],
-    message_id: str,
-    arrived: float,
-    action: Action,
+    fields: StatusFields, words: _Words, recipients: Sequence[RecipientStatus], *, whole: bool
 ) -> bytes:
-    lines = [f"This is the mail system of {hostname}.", "", *_WORDS[action].opening.split("\n"), ""]
+    lines = [f"This is the mail system of {fields.hostname}.", "", *words.opening.split("\n"), ""]
     for each in recipients:
-        lines += [f"<{_visible(path(each.address))}>", *_told(each, action), ""]
+        lines += [f"<{visible(path(each.address))}>", *_told(each, fields.action), ""]
+    attached = "the message" if whole else "the header of the message"
     lines += [
-        f"The message came in on {date(arrived)}",
-        f"and is known here as {harmless(message_id)}.",
-        "Details for programs, and the header of the message, are attached.",
+        f"The message came in on {date(fields.arrived)}",
+        f"and is known here as {harmless(fields.message_id)}.",
+        f"Details for programs, and {attached}, are attached.",
         "",
     ]
     return "\r\n".join(lines).encode()
 
 
-def _told(recipient: FailedRecipient, action: Action) -> Iterator[str]:
+def _told(recipient: RecipientStatus, action: Action) -> Iterator[str]:
     """What one recipient's server, or we ourselves, had to say."""
     reply = recipient.reply
     if action is Action.FAILED and reply.code // 100 == 4:
         yield "    We have tried for as long as we may. The last time:"
     if recipient.remote:
-        yield f"    {_visible(recipient.host) or 'The remote server'} said:"
+        yield f"    {visible(recipient.host) or 'The remote server'} said:"
     elif recipient.host:
-        yield f"    We spoke to {_visible(recipient.host)}:"
+        yield f"    We spoke to {visible(recipient.host)}:"
     mark = "" if reply.enhanced is None else f" {reply.enhanced}"
-    left = _MOST_WORDS
+    left = MOST_WORDS
     for line in reply.lines:
-        yield f"        {reply.code}{mark} {_visible(line[:left])}"
+        yield f"        {reply.code}{mark} {visible(line[:left])}"
         left = max(0, left - len(line))
+    if recipient.retry_until is not None:
+        yield f"    We go on until {date(recipient.retry_until)}."
 
 
-def _for_programs(
-    hostname: str,
-    recipients: Sequence[FailedRecipient],
-    message_id: str,
-    arrived: float,
-    envid: str | None,
-    action: Action,
-) -> bytes:
-    fields = [
-        fold("Reporting-MTA", f"dns; {hostname}"),
-        fold("X-Elemta-Id", harmless(message_id)),
-        fold("Arrival-Date", date(arrived)),
-    ]
-    if envid is not None:
-        fields.insert(0, fold("Original-Envelope-Id", _shown(envid)))
-    for each in recipients:
-        fields += [b"\r\n", *_status(each, action)]
-    return b"".join(fields)
+def _returned(content: bytes, *, whole: bool, utf8: bool) -> bytes:
+    """The part with the message, or with its header."""
+    header = split(content)[0]
+    # The forms of RFC 6533 are for UTF-8 alone; what is neither that nor ASCII is only quoted.
+    utf8 = utf8 and _is_utf8(header)
+    if whole:
+        return _part("message/global" if utf8 else "message/rfc822", content, utf8=True)
+    kind = "message/global-headers" if utf8 else "text/rfc822-headers"
+    return _part(kind, _shortened(header), utf8=utf8)
 
 
-def _status(recipient: FailedRecipient, action: Action) -> Iterator[bytes]:
-    """The fields of one recipient (RFC 3464 §2.3)."""
-    reply = recipient.reply
-    if (orcpt := recipient.orcpt) is not None:
-        kind = _NO_ATOM.sub("", orcpt.address_type[:40]) or "unknown"
-        yield fold("Original-Recipient", f"{kind}; {_escaped(orcpt.address)}")
-    kind = "rfc822" if recipient.address.is_ascii else "utf-8"
-    yield fold("Final-Recipient", f"{kind}; {_escaped(path(recipient.address))}")
-    yield fold("Action", action.value)
-    yield fold("Status", reply.enhanced or f"{reply.code // 100}.0.0")
-    if recipient.host:
-        name, _, rest = recipient.host.partition("[")
-        yield fold("Remote-MTA", f"dns; {_shown(name) or '[' + _shown(rest)}")
-    kind = "smtp" if recipient.remote else "X-Elemta"
-    yield fold("Diagnostic-Code", f"{kind}; {_shown(str(reply)[:_MOST_WORDS])}")
-    if recipient.attempted is not None:
-        yield fold("Last-Attempt-Date", date(recipient.attempted))
+def _part(kind: str, octets: bytes, *, utf8: bool = False) -> bytes:
+    """One body part, from its header to its last CRLF.
 
-
-def _part(kind: str, octets: bytes) -> bytes:
-    """One body part, from its header to its last CRLF."""
-    encoding = "7bit"
-    if not _is_7bit(octets):
+    Args:
+        kind: its media type.
+        octets: its content.
+        utf8: whether octets beyond ASCII may stand there as they are.
+    """
+    encoding = "7bit" if octets.isascii() else "8bit"
+    if not _is_clean(octets) or not (utf8 or octets.isascii()):
         octets, encoding = _quoted(octets), "quoted-printable"
     head = f"Content-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
     return b"%b%b\r\n" % (head.encode("ascii"), octets)
 
 
-def _shortened(content: bytes) -> bytes:
-    """The header alone, in whole lines if that can be."""
-    header, _ = split(content)
+def _shortened(header: bytes) -> bytes:
+    """A header, in whole lines if that can be."""
     if len(header) <= MOST_HEADER:
         return header
     end = header.rfind(b"\r\n", 0, MOST_HEADER)
     return header[:MOST_HEADER] if end < 0 else header[: end + 2]
 
 
-def _is_7bit(octets: bytes) -> bool:
-    """Whether it may stand in a message as it is (RFC 2045 §2.7)."""
+def _is_utf8(octets: bytes) -> bool:
+    try:
+        octets.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_clean(octets: bytes) -> bool:
+    """Whether its lines may stand in a message as they are (RFC 2045 §2.7, §2.8)."""
     return (
-        octets.isascii()
-        and b"\0" not in octets
+        b"\0" not in octets
         and octets.count(b"\r\n") == octets.count(b"\r") == octets.count(b"\n")
         and max(map(len, octets.split(b"\r\n"))) <= ALLOWED
     )
@@ -262,25 +234,3 @@ def _quoted(octets: bytes) -> bytes:
     # Without istext each LF that comes out is one of b2a_qp's own, behind the "=" that folds.
     lines = (b2a_qp(line, istext=False) for line in octets.split(b"\r\n"))
     return b"\r\n".join(line.replace(b"\n", b"\r\n") for line in lines)
-
-
-def _visible(text: str) -> str:
-    """Text with escapes in place of all that people cannot see."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
-def _shown(text: str) -> str:
-    """Text with escapes in place of all that is not printable ASCII."""
-    return _visible(text).encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _escaped(address: str) -> str:
-    r"""An address in 7-bit: as it is, or with ``\x{…}`` (utf-8-addr-xtext, RFC 6533 §3)."""
-    if address.isascii():
-        return _shown(address)
-    return "".join(
-        each if "!" <= each <= "~" and each not in "\\+=" else f"\\x{{{ord(each):02X}}}"
-        for each in address
-    )

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from elemta.config import ConfigError, Mistake
 from elemta.protocol import Mailbox, MailParams, Reply, ReversePath
-from elemta.queue import Addressee, MessageId
+from elemta.queue import Addressee, MessageId, Priority
 
 
 class Continue(Struct, frozen=True, gc=False):
@@ -98,12 +98,15 @@ class Session(Struct, kw_only=True, eq=False):
 
 
 class Transaction(Struct, kw_only=True, eq=False):
-    """One message on its way in. Plugins read it; the listener alone writes it.
+    """One message on its way in. Plugins write the last two; the rest is the listener's to write.
 
     Attributes:
         id: what the message will be called if it is taken.
         recipients: those taken so far, as the client named them.
         addressees: those that they lead to, aliases followed, none of them twice.
+        priority: set it to give the message another than its client may ask for; None: you do not
+            care.
+        tags: add words by which operators find the message in the queue.
     """
 
     session: Session
@@ -112,6 +115,8 @@ class Transaction(Struct, kw_only=True, eq=False):
     params: MailParams
     recipients: list[Mailbox] = field(default_factory=list[Mailbox])
     addressees: dict[Mailbox, Addressee] = field(default_factory=dict[Mailbox, Addressee])
+    priority: Priority | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Plugin:

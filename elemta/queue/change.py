@@ -10,18 +10,20 @@ from elemta.queue.bodies import is_large
 from elemta.queue.model import WAITING, State
 from elemta.queue.operation import Operation
 from elemta.queue.records import (
+    encode_arrival,
     encode_attempt,
     encode_message,
+    encode_note,
     encode_outcome,
     encode_standing,
 )
 from elemta.queue.schema import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from elemta.queue.entry import Entry
-    from elemta.queue.model import Attempt, Recipient
+    from elemta.queue.model import Attempt, Note, Recipient
     from elemta.queue.operation import Rows, Value
 
 
@@ -29,6 +31,7 @@ class Insert(Operation):
     """A message came in.
 
     Args:
+        entry: of the phase in which it comes in: WHOLE, or SCATTERED if it is held.
         content: its body; None if that is in a file, synced already.
         queued: told that it is durable.
     """
@@ -40,12 +43,19 @@ class Insert(Operation):
         self.entry = entry
         self.content = content
         self._record = encode_message(entry.message)
+        self._recipients: list[Value] | None = None
+        if entry.phase is Phase.SCATTERED:
+            self._recipients = _recipient_rows(entry.key, entry.message.recipients)
         self._queued = queued
 
     @override
     def collect(self, rows: Rows) -> None:
-        key = self.entry.key
-        rows.messages += (key, Phase.WHOLE, len(self.entry.message.recipients), self._record)
+        key, count = self.entry.key, len(self.entry.message.recipients)
+        if self._recipients is None:
+            rows.messages += (key, Phase.WHOLE, count, self._record)
+        else:
+            rows.messages += (key, Phase.SCATTERED, count, self._record)
+            rows.recipients += self._recipients
         if self.content is not None:
             rows.bodies += (key, self.content)
 
@@ -92,7 +102,7 @@ class Settle(Operation):
         self._attempts: list[Value] = []
         if self.finished:
             self._finish(attempts, now)
-        else:
+        elif changed:
             self._scatter(changed, attempts)
         entry.writes += 1
 
@@ -104,15 +114,8 @@ class Settle(Operation):
 
     def _scatter(self, changed: Sequence[Recipient], attempts: Sequence[Attempt]) -> None:
         entry, recipients = self.entry, self.entry.message.recipients
-        for each in recipients if self._before is Phase.WHOLE else changed:
-            due = each.due if each.state in WAITING else None
-            self._recipients += (
-                entry.key,
-                each.number,
-                each.state.value,
-                due,
-                encode_standing(each),
-            )
+        whole = self._before is Phase.WHOLE
+        self._recipients = _recipient_rows(entry.key, recipients if whole else changed)
         for attempt in attempts:
             ordinal = recipients[attempt.number].attempts
             self._attempts += (entry.key, attempt.number, ordinal, encode_attempt(attempt))
@@ -128,7 +131,7 @@ class Settle(Operation):
                 rows.gathered.append(key)
             if is_large(self.entry.message.size):
                 rows.dead_files.append(self.entry.message.id)
-        else:
+        elif self._recipients:
             rows.recipients += self._recipients
             rows.attempts += self._attempts
             if self._before is Phase.WHOLE:
@@ -142,3 +145,44 @@ class Settle(Operation):
         for report in self.reports:
             report.written()
         self._on_settled(self)
+
+
+class Steered(Settle):
+    """An operator moved recipients, or changed the message itself.
+
+    Args:
+        changed: as for `Settle`; none if only the message is another.
+        note: what is remembered of it.
+        renewed: the message's record is written anew, as a priority or an address is another.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        changed: Sequence[Recipient],
+        note: Note,
+        reports: Sequence[Insert],
+        now: float,
+        settled: Callable[[Settle], None],
+        *,
+        renewed: bool,
+    ) -> None:
+        super().__init__(entry, changed, (), reports, now, settled)
+        self.urgent = True
+        self._note = encode_note(note)
+        self._record = encode_arrival(entry.message) if renewed else None
+
+    @override
+    def collect(self, rows: Rows) -> None:
+        super().collect(rows)
+        rows.notes += (self.entry.key, self._note)
+        if self._record is not None:
+            rows.renewed += (self.entry.key, self._record)
+
+
+def _recipient_rows(key: int, recipients: Iterable[Recipient]) -> list[Value]:
+    rows: list[Value] = []
+    for each in recipients:
+        due = each.due if each.state in WAITING else None
+        rows += (key, each.number, each.state.value, due, encode_standing(each))
+    return rows

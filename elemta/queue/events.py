@@ -6,14 +6,14 @@ loses the oldest events and is told how many; it never slows the queue.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import trio
 from msgspec import Struct
 
 from elemta.protocol import Mailbox, Reply, ReversePath
-from elemta.queue.model import MessageId
+from elemta.queue.model import MessageId, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +99,8 @@ class Held(Struct, frozen=True, tag=True):
     at: float
     id: MessageId
     recipient: Mailbox
+    who: str
+    reason: str
 
 
 class Released(Struct, frozen=True, tag=True):
@@ -108,6 +110,79 @@ class Released(Struct, frozen=True, tag=True):
     at: float
     id: MessageId
     recipient: Mailbox
+    who: str
+    reason: str
+
+
+class Deleted(Struct, frozen=True, tag=True):
+    """An operator gave this recipient up, and nobody is told."""
+
+    number: int
+    at: float
+    id: MessageId
+    recipient: Mailbox
+    who: str
+    reason: str
+
+
+class Redirected(Struct, frozen=True, tag=True):
+    """A recipient has another address from now on."""
+
+    number: int
+    at: float
+    id: MessageId
+    former: Mailbox
+    recipient: Mailbox
+    who: str
+    reason: str
+
+
+class Reprioritised(Struct, frozen=True, tag=True):
+    """A message goes sooner, or later, than it would have gone."""
+
+    number: int
+    at: float
+    id: MessageId
+    priority: Priority
+    who: str
+    reason: str
+
+
+class Parked(Struct, frozen=True, tag=True):
+    """A destination did not answer: it is left alone until `until`, then one worker tries."""
+
+    number: int
+    at: float
+    lane: str
+    until: float
+    reason: str
+
+
+class Unparked(Struct, frozen=True, tag=True):
+    """A destination that was parked answers again."""
+
+    number: int
+    at: float
+    lane: str
+
+
+class Suspended(Struct, frozen=True, tag=True):
+    """An operator stopped a destination, a domain or everything; None: until it is resumed."""
+
+    number: int
+    at: float
+    scope: str
+    reason: str
+    who: str
+    until: float | None
+
+
+class Resumed(Struct, frozen=True, tag=True):
+    """A suspension is over."""
+
+    number: int
+    at: float
+    scope: str
 
 
 class Finished(Struct, frozen=True, tag=True):
@@ -126,7 +201,22 @@ class Missed(Struct, frozen=True, tag=True):
 
 #: What happened.
 QueueEvent: TypeAlias = (
-    Queued | AttemptStarted | Delivered | Deferred | Failed | Expired | Held | Released | Finished
+    Queued
+    | AttemptStarted
+    | Delivered
+    | Deferred
+    | Failed
+    | Expired
+    | Held
+    | Released
+    | Deleted
+    | Redirected
+    | Reprioritised
+    | Parked
+    | Unparked
+    | Suspended
+    | Resumed
+    | Finished
 )
 
 
@@ -142,6 +232,8 @@ class EventBus:
         self._subscriptions: list[Subscription] = []
         self.number = 0
         """The number of the last event; 0 if there was none."""
+        self.counts: Counter[str] = Counter()
+        """How many of each kind there were, by the names of their classes."""
 
     def next(self) -> int:
         """The number for the event that is made now; publish it before anything else."""
@@ -151,6 +243,7 @@ class EventBus:
     def publish(self, event: QueueEvent) -> None:
         """Tell everybody. Costs a microsecond when nobody listens; never waits."""
         self._last.append(event)
+        self.counts[type(event).__name__] += 1
         for subscription in self._subscriptions:
             subscription.put(event)
 

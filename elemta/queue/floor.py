@@ -12,6 +12,8 @@ import trio
 from elemta.queue.work import FAIR, Claim
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elemta.queue.lane import Lane
     from elemta.queue.schedule import Schedule
     from elemta.queue.work import Gives
@@ -26,11 +28,13 @@ class Floor:
     Args:
         queue: what their claims speak to.
         schedule: what they are to do.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, queue: Gives, schedule: Schedule) -> None:
+    def __init__(self, queue: Gives, schedule: Schedule, clock: Callable[[], float]) -> None:
         self._queue = queue
         self._schedule = schedule
+        self._clock = clock
         self._claimants: deque[trio.lowlevel.Task] = deque()
         self._resting: dict[Claim, float] = {}
         self._idle: dict[Lane, list[Claim]] = {}
@@ -38,7 +42,7 @@ class Floor:
     async def claim(self) -> Claim:
         """See `Queue.claim`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        lane = None if self._claimants else self._schedule.claim()
+        lane = None if self._claimants else self._schedule.claim(self._clock())
         if lane is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return Claim(self._queue, lane)
@@ -60,12 +64,14 @@ class Floor:
             if self._idle:
                 for lane in called:
                     # Who rested last goes first, so that connections not needed can end.
-                    while lane.ready and (idle := self._idle.get(lane)):
+                    while lane.gives and (idle := self._idle.get(lane)):
                         idle[-1].hand()
             called.clear()
-        while self._claimants and (lane_to_claim := self._schedule.claim()) is not None:
-            claim = Claim(self._queue, lane_to_claim)
-            trio.lowlevel.reschedule(self._claimants.popleft(), outcome.Value(claim))
+        if self._claimants and self._schedule.listed:
+            now = self._clock()
+            while self._claimants and (lane_to_claim := self._schedule.claim(now)) is not None:
+                claim = Claim(self._queue, lane_to_claim)
+                trio.lowlevel.reschedule(self._claimants.popleft(), outcome.Value(claim))
         if self._resting:
             self._make_room()
 
@@ -94,6 +100,11 @@ class Floor:
         for claim in list(self._idle.get(lane, ())):
             claim.hand(empty=True)
 
+    def end_suspended_rest(self) -> None:
+        """Send away all who rest where nothing is to be tried by order."""
+        for lane in [lane for lane in self._idle if lane.suspended is not None]:
+            self.end_rest(lane)
+
     def end_overdue_rest(self, now: float) -> None:
         """Send away who has rested for long enough; `now` is Trio time."""
         for claim in [claim for claim, deadline in self._resting.items() if deadline <= now]:
@@ -105,8 +116,12 @@ class Floor:
         return LOOK if self._resting else math.inf
 
     def may_go_on(self, claim: Claim) -> bool:
-        """Whether a worker should take more, or make room for lanes that have none."""
-        return claim.taken < FAIR or not self._schedule.crowded
+        """Whether a worker should take more, or make room for lanes that have none.
+
+        Where the destination has turned us away, there may be more workers than places.
+        """
+        lane = claim.place
+        return lane.workers <= lane.window and (claim.taken < FAIR or not self._schedule.crowded)
 
     def _make_room(self) -> None:
         if self._schedule.crowded and self._resting:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from typing_extensions import override
 
 from elemta.queue.entry import Entry
 from elemta.queue.operation import Operation
-from elemta.queue.records import apply_standing, decode_message
+from elemta.queue.records import apply_outcome, apply_standing, decode_message
 from elemta.queue.schema import Phase
 from elemta.queue.window import LOAD, NO_KEY, Cursors
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Mapping, Sequence
 
-    from elemta.queue.model import Message
+    from elemta.queue.model import Attempt, Message
 
 _WHOLE = """
     SELECT key, record FROM message WHERE phase = 0 AND key > ? ORDER BY key LIMIT ?
@@ -26,20 +26,24 @@ _DUE = """
     SELECT due, key FROM recipient
     WHERE due IS NOT NULL AND (due, key) > (?, ?) ORDER BY due, key LIMIT ?
 """
+_MESSAGES = "SELECT key, phase, record, outcome FROM message WHERE key IN "
+_RECIPIENTS = "SELECT key, number, state, due, standing FROM recipient WHERE key IN "
 
 
 class Load(Operation):
-    """Reads what is to be tried next, from two cursors on.
+    """Reads what is to be tried next: by key, and from two cursors on.
 
     Read where all is written, so that it sees each message as it was left: a message that was
     settled after this read still stands in memory when the read's answer comes.
 
     Args:
-        begin: where the cursors stand.
+        keys: of messages that lanes want.
+        begin: where the cursors stand; None: read by key alone.
         until: deferred recipients due later stay where they are.
         known: keys of messages in memory. Asked from the writer's thread; a stale answer costs a
             needless read, and no more.
-        loaded: told of the messages, and where the cursors stand now.
+        loaded: told of the messages that lanes want, of the others, and where the cursors stand
+            now.
         failed: told that nothing came of it.
     """
 
@@ -47,29 +51,36 @@ class Load(Operation):
 
     def __init__(
         self,
-        begin: Cursors,
+        keys: Sequence[int],
+        begin: Cursors | None,
         until: float,
         known: Container[int],
-        loaded: Callable[[list[Entry], Cursors], None],
+        loaded: Callable[[list[Entry], list[Entry], Cursors | None], None],
         failed: Callable[[], None],
     ) -> None:
         super().__init__()
+        self._keys = keys
         self._begin = begin
         self._until = until
         self._known = known
         self._on_load = loaded
         self._not_loaded = failed
+        self._wanted: list[Entry] = []
         self._entries: list[Entry] = []
         self._reached = begin
 
     @override
     def run(self, connection: sqlite3.Connection) -> None:
-        self._entries = []
-        due = self._run_due(connection)
-        self._reached = Cursors(self._run_whole(connection), due)
+        found = (load_entry(connection, key) for key in self._keys)
+        self._wanted = [entry for entry in found if entry is not None]
+        if self._begin is not None:
+            self._entries = []
+            due = self._run_due(connection, self._begin.due)
+            self._reached = Cursors(self._run_whole(connection, self._begin.key), due)
 
-    def _run_due(self, connection: sqlite3.Connection) -> tuple[float, int]:
-        reached = self._begin.due
+    def _run_due(
+        self, connection: sqlite3.Connection, reached: tuple[float, int]
+    ) -> tuple[float, int]:
         seen: set[int] = set()
         rows: list[tuple[float, int]] = connection.execute(_DUE, (*reached, LOAD + 1)).fetchall()
         for due, key in rows[:LOAD]:
@@ -83,8 +94,7 @@ class Load(Operation):
                     self._entries.append(entry)
         return reached if len(rows) > LOAD else (math.inf, NO_KEY)
 
-    def _run_whole(self, connection: sqlite3.Connection) -> int:
-        reached = self._begin.key
+    def _run_whole(self, connection: sqlite3.Connection, reached: int) -> int:
         rows: list[tuple[int, bytes]] = connection.execute(_WHOLE, (reached, LOAD + 1)).fetchall()
         for key, record in rows[:LOAD]:
             reached = key
@@ -94,7 +104,7 @@ class Load(Operation):
 
     @override
     def written(self) -> None:
-        self._on_load(self._entries, self._reached)
+        self._on_load(self._wanted, self._entries, self._reached)
 
     @override
     def failed(self) -> None:
@@ -110,14 +120,55 @@ def load_entry(connection: sqlite3.Connection, key: int) -> Entry | None:
         return None
     phase, message = Phase(row[0]), decode_message(row[1])
     if phase is Phase.SCATTERED:
-        apply_rows(connection, key, message)
+        apply_rows(connection, {key: message})
     return Entry(message, phase)
 
 
-def apply_rows(connection: sqlite3.Connection, key: int, message: Message) -> None:
-    """Bring a scattered message to where its recipients' rows say it is."""
-    rows: list[tuple[int, str, float | None, bytes]] = connection.execute(
-        "SELECT number, state, due, standing FROM recipient WHERE key = ?", (key,)
+class Found(NamedTuple):
+    """A message as the store has it.
+
+    Attributes:
+        finished_at: None while something is left to try.
+        attempts: those that stand in the message's own row.
+    """
+
+    key: int
+    message: Message
+    phase: Phase
+    finished_at: float | None
+    attempts: Sequence[Attempt]
+
+
+def read_messages(connection: sqlite3.Connection, keys: Sequence[int]) -> list[Found]:
+    """Those of these messages that there are, finished or not, in the order of their keys.
+
+    Two statements: the caller sees to it that nobody writes between them.
+    """
+    rows: list[tuple[int, int, bytes, bytes | None]] = connection.execute(
+        _MESSAGES + _marks(keys) + " ORDER BY key", keys
     ).fetchall()
-    for number, state, due, standing in rows:
-        apply_standing(message.recipients[number], state, due, standing)
+    scattered: dict[int, Message] = {}
+    found: list[Found] = []
+    for key, phase, record, outcome in rows:
+        message = decode_message(record)
+        ended = apply_outcome(message, outcome) if outcome is not None else (None, ())
+        if phase == Phase.SCATTERED:
+            scattered[key] = message
+        found.append(Found(key, message, Phase(phase), *ended))
+    if scattered:
+        apply_rows(connection, scattered)
+    return found
+
+
+def apply_rows(connection: sqlite3.Connection, messages: Mapping[int, Message]) -> None:
+    """Bring scattered messages, by key, to where their recipients' rows say they are."""
+    keys = list(messages)
+    rows: list[tuple[int, int, str, float | None, bytes]] = connection.execute(
+        _RECIPIENTS + _marks(keys), keys
+    ).fetchall()
+    for key, number, state, due, standing in rows:
+        apply_standing(messages[key].recipients[number], state, due, standing)
+
+
+def _marks(values: Sequence[int]) -> str:
+    return "(" + ",".join("?" * len(values)) + ")"

@@ -1,4 +1,4 @@
-"""What goes on in the background: old history goes, and so do files that nobody owns."""
+"""What goes on in the background: old history goes, and files that nobody owns, and free space."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ log = logger(__name__)
 ROUND: Final = 60.0
 #: The same while nothing is finished: history grows old even so.
 SELDOM: Final = 3600.0
-#: Rows, or files, of one step: a few milliseconds, as mail waits meanwhile.
+#: Rows, files or pages of one step: a few milliseconds, as mail waits meanwhile.
 STEP: Final = 200
+#: Free pages that the database keeps, as more mail will come: 16 MiB.
+SLACK: Final = 2048
 
 
 class HistoryLimits(Struct, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class Maintenance:
             await self._step(self._sweep)
         while (pruned := await self._step(self._prune)) > 0:
             self._store.history -= pruned
+        while await self._step(self._shrink) > 0:
+            pass
         await self._step(self._take_stock)
 
     async def _step(self, function: Callable[[sqlite3.Connection], int]) -> int:
@@ -129,14 +133,28 @@ class Maintenance:
             )
         rows = [(key,) for key in keys]
         connection.executemany("DELETE FROM attempt WHERE key = ?", rows)
+        connection.executemany("DELETE FROM note WHERE key = ?", rows)
         connection.executemany("DELETE FROM message WHERE key = ?", rows)
         return len(keys)
 
+    def _shrink(self, connection: sqlite3.Connection) -> int:
+        """Give free pages back to the disk."""
+        excess = _free_pages(connection) - SLACK
+        if excess <= 0:
+            return 0
+        for _ in range(min(STEP, excess)):  # Python lets this statement free one page, no more
+            connection.execute("PRAGMA incremental_vacuum(1)")
+        return excess + SLACK - _free_pages(connection)
+
     def _take_stock(self, connection: sqlite3.Connection) -> int:
-        pages: tuple[int] = connection.execute("PRAGMA freelist_count").fetchone()
-        self._free = pages[0] * PAGE
+        self._free = _free_pages(connection) * PAGE
         self._store.write_tally()
         return 0
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    found: tuple[int] = connection.execute("PRAGMA freelist_count").fetchone()
+    return found[0]
 
 
 def _column(connection: sqlite3.Connection, query: str, values: tuple[int, ...]) -> list[int]:

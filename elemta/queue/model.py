@@ -26,13 +26,16 @@ class State(enum.Enum):
     DELIVERED = "delivered"
     FAILED = "failed"
     EXPIRED = "expired"
+    #: An operator gave it up, and told nobody.
+    DELETED = "deleted"
 
     @property
     def final(self) -> bool:
         """Whether nothing more will be tried."""
-        return self in (State.DELIVERED, State.FAILED, State.EXPIRED)
+        return self in _FINAL
 
 
+_FINAL: Final = (State.DELIVERED, State.FAILED, State.EXPIRED, State.DELETED)
 #: The states in which something will be tried, sooner or later.
 WAITING: Final = (State.READY, State.DEFERRED)
 
@@ -66,15 +69,31 @@ class Origin(Struct, frozen=True, kw_only=True, omit_defaults=True):
     login: str = ""
 
 
+class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who keeps a recipient from being tried.
+
+    Attributes:
+        owner: e.g. ``operator:root``, or ``plugin:NAME`` for a quarantine.
+        reason: for people.
+        since: seconds since the epoch.
+    """
+
+    owner: str
+    reason: str = ""
+    since: float
+
+
 class Recipient(Struct, kw_only=True, omit_defaults=True):
     """One recipient of a message, and how it stands with it.
 
     Attributes:
         number: which of the message's recipients, from 0; never changes.
-        original: as the client named it, if an alias led here; else None.
+        original: as the client named it, if an alias or an operator led here; else None.
         due: when to try next, for READY and DEFERRED.
         attempts: how many were begun and ended.
         last: the reply that ended the last attempt, a remote's or one of our own making.
+        holder: why it is HELD; None if it is not.
+        warned: its sender was told that it is delayed (RFC 3461 §4.1).
     """
 
     number: int
@@ -85,6 +104,8 @@ class Recipient(Struct, kw_only=True, omit_defaults=True):
     due: float = 0.0
     attempts: int = 0
     last: Reply | None = None
+    holder: Holder | None = None
+    warned: bool = False
 
 
 class Message(Struct, kw_only=True, omit_defaults=True):
@@ -119,7 +140,11 @@ class Addressee(Struct, frozen=True, kw_only=True):
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """What is known of a message before its content came in."""
+    """What is known of a message before its content came in.
+
+    Attributes:
+        holder: it is taken in with all its recipients HELD: a quarantine.
+    """
 
     sender: ReversePath
     params: MailParams = MailParams()
@@ -128,6 +153,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     tags: tuple[str, ...] = ()
     hops: int = 0
+    holder: Holder | None = None
 
 
 class Result(enum.Enum):
@@ -151,6 +177,9 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
         reply: the remote's reply word for word, or one of our own making.
         remote: whether `reply` is the remote's own words.
         expired: a DEFERRED one that was the last: the message's lifetime is over.
+        warned: with it the sender is told that it is delayed.
+        tls: how the conversation was encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``; empty:
+            it was not.
     """
 
     number: int
@@ -162,6 +191,26 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
     reply: Reply
     remote: bool = False
     expired: bool = False
+    warned: bool = False
+    tls: str = ""
+
+
+class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an operator did with a message: it stands in the timeline beside the attempts.
+
+    Attributes:
+        at: seconds since the epoch.
+        who: e.g. ``operator:root``.
+        action: in a word, e.g. ``hold``; with what it came to, if that varies.
+        recipients: the numbers of those it was done to.
+        reason: for people.
+    """
+
+    at: float
+    who: str
+    action: str
+    recipients: tuple[int, ...]
+    reason: str = ""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -177,11 +226,13 @@ class Timeline(Struct, frozen=True, kw_only=True):
     Attributes:
         finished_at: when nothing more was left to try; None while something is.
         attempts: in the order in which they ended.
+        notes: what operators did, in that order.
     """
 
     message: Message
     finished_at: float | None
     attempts: tuple[Attempt, ...]
+    notes: tuple[Note, ...] = ()
 
 
 class Stats(Struct, frozen=True, kw_only=True):

@@ -11,19 +11,24 @@ from msgspec import Struct
 
 from elemta.queue.maintenance import HistoryLimits, Maintenance
 from elemta.queue.queue import Queue
+from elemta.queue.rate import unlimited
 from elemta.queue.reader import StoreReader
+from elemta.queue.retry import RetryPolicy
 from elemta.queue.room import Disk, Reserve
 from elemta.queue.store import Store
+from elemta.queue.suspension import Suspensions
 from elemta.queue.window import LIMIT
 from elemta.queue.writer import InlineWriter, ThreadWriter
+from elemta.supervision import once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
     from elemta.protocol import Mailbox
-    from elemta.queue.retry import RetryPolicy
+    from elemta.queue.rate import LaneLimits
     from elemta.queue.writer import Applies, Writer
+    from elemta.supervision import Keeps
 
 
 class Tuning(Struct, frozen=True, kw_only=True):
@@ -33,36 +38,42 @@ class Tuning(Struct, frozen=True, kw_only=True):
         window: recipients in memory.
         workers: deliveries at once, in all.
         memory: octets of bodies that are kept for their first attempt.
-        gather: seconds that a commit waits for company, and again as long as more comes.
-        linger: the same while nobody waits for it.
+        gather: seconds that a commit waits for company, and again as long as more comes; longer
+            where it had company before.
+        linger: the same while nobody waits for it. What was delivered in the time of a crash and
+            not written yet is delivered again.
     """
 
     window: int = LIMIT
     workers: int = 500
     memory: int = 64 * 2**20
     gather: float = 0.001
-    linger: float = 0.005
+    linger: float = 0.02
 
 
 @asynccontextmanager
 async def open_queue(
     path: Path,
-    policy: RetryPolicy,
+    policy: RetryPolicy | Callable[[Mailbox], RetryPolicy],
     *,
     lane: Callable[[Mailbox], str],
+    limits: Callable[[str], LaneLimits] = unlimited,
     clock: Callable[[], float] = time.time,
     tuning: Tuning | None = None,
     history: HistoryLimits | None = None,
     reserve: Reserve | None = None,
     inline: bool = False,
     disk: Callable[[Store], Applies] = lambda store: store,
+    keep: Keeps = once,
 ) -> AsyncGenerator[Queue, None]:
     """Open the queue in a folder, made if need be; on leaving, all that was submitted is written.
 
     Args:
         path: the folder, `data_dir/queue`.
-        policy: when to try again.
+        policy: when to try again: for all, or for each mailbox. Nothing is remembered for less
+            than a day after its lifetime; where it is for each, that is `history`'s to see to.
         lane: where a recipient goes.
+        limits: what may go to a lane.
         clock: seconds since the epoch.
         tuning: what seldom has to be changed.
         history: how much of what is finished to remember.
@@ -70,6 +81,7 @@ async def open_queue(
         inline: write in this thread and not in one of its own: for virtual time, see
             `InlineWriter`.
         disk: what stands between writer and store: a test's bad disk.
+        keep: runs the queue's own tasks: starts them again, it may be, if they fail.
 
     Raises:
         SpoolError: another process uses this queue, or a later Elemta wrote it.
@@ -84,7 +96,9 @@ async def open_queue(
             if inline
             else ThreadWriter(target, gather=tuning.gather, linger=tuning.linger)
         )
-        maintenance = Maintenance(store, writer, clock, history or HistoryLimits(), policy.lifetime)
+        lifetime = policy.lifetime if isinstance(policy, RetryPolicy) else 0.0
+        maintenance = Maintenance(store, writer, clock, history or HistoryLimits(), lifetime)
+        suspensions = Suspensions(store.connection, writer, clock())
         with StoreReader(path) as reader:
             queue = Queue(
                 store,
@@ -92,6 +106,8 @@ async def open_queue(
                 reader,
                 policy,
                 lane=lane,
+                limits=limits,
+                suspensions=suspensions,
                 clock=clock,
                 room=Disk(path, reserve or Reserve(), clock, maintenance.reusable).room,
                 window=tuning.window,
@@ -99,7 +115,7 @@ async def open_queue(
                 memory=tuning.memory,
                 inline=inline,
             )
-            async with _running(queue, maintenance, writer):
+            async with _running(queue, maintenance, writer, keep):
                 yield queue
     finally:
         store.close()
@@ -107,13 +123,13 @@ async def open_queue(
 
 @asynccontextmanager
 async def _running(
-    queue: Queue, maintenance: Maintenance, writer: Writer
+    queue: Queue, maintenance: Maintenance, writer: Writer, keep: Keeps
 ) -> AsyncGenerator[None, None]:
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(queue.run)
-            nursery.start_soon(maintenance.run)
+            nursery.start_soon(keep, "schedule", queue.run)
+            nursery.start_soon(keep, "maintenance", maintenance.run)
             try:
                 yield
             except Exception as error:  # what our user raised leaves in no group

@@ -30,6 +30,8 @@ class Rows(Struct):
         gathered: key; its recipient rows go.
         recipients: key, number, state, due, standing.
         attempts: key, number, ordinal, record.
+        notes: key, record.
+        renewed: key, record of the message, in place of the one it has.
         dead_bodies: key.
         dead_files: ids, whose files are removed once the transaction is durable.
     """
@@ -41,6 +43,8 @@ class Rows(Struct):
     gathered: list[Value] = []
     recipients: list[Value] = []
     attempts: list[Value] = []
+    notes: list[Value] = []
+    renewed: list[Value] = []
     dead_bodies: list[Value] = []
     dead_files: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -11,27 +12,37 @@ from elemta.queue import events as happened
 from elemta.queue.bodies import StoredBody, is_large
 from elemta.queue.change import Insert, Settle
 from elemta.queue.entry import Entry
+from elemta.queue.errors import StoreUnavailable
 from elemta.queue.floor import Floor
-from elemta.queue.ids import IdSource, key_of
+from elemta.queue.gate import Gate
+from elemta.queue.grip import Errand
+from elemta.queue.ids import IdSource
 from elemta.queue.incoming import Incoming
-from elemta.queue.load import load_entry
 from elemta.queue.model import Message, Recipient, Result, State
 from elemta.queue.operation import Call
 from elemta.queue.residence import Residence
+from elemta.queue.retry import Patience
 from elemta.queue.schedule import Schedule
+from elemta.queue.schema import Phase
+from elemta.queue.steering import Steering
 from elemta.queue.window import Window
 from elemta.queue.work import Claim, Work
+from elemta.queue.writer import probe
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Sequence
 
     from elemta.protocol import Mailbox
+    from elemta.queue.action import Action, MakesReports, Tally
+    from elemta.queue.destination import Destination
+    from elemta.queue.filter import Filter
     from elemta.queue.lane import Lane
     from elemta.queue.model import Attempt, Envelope, MessageId, Report
+    from elemta.queue.rate import LaneLimits
     from elemta.queue.reader import StoreReader
     from elemta.queue.retry import RetryPolicy
     from elemta.queue.store import Store
+    from elemta.queue.suspension import Suspension, Suspensions
     from elemta.queue.writer import Writer
 
 T = TypeVar("T")
@@ -48,6 +59,7 @@ class Queue:
     Attributes:
         events: what happens, live.
         new_id: gives ids; they are wanted before the message is here.
+        lane_of: where a recipient goes.
         room: whether the disk has more left than its reserve. While it has not, take no mail.
         run: for `open_queue`: look at the clock whenever something is due, until cancelled.
         bodies: for `Incoming`.
@@ -58,9 +70,11 @@ class Queue:
         store: Store,
         writer: Writer,
         reader: StoreReader,
-        policy: RetryPolicy,
+        policy: RetryPolicy | Callable[[Mailbox], RetryPolicy],
         *,
         lane: Callable[[Mailbox], str],
+        limits: Callable[[str], LaneLimits],
+        suspensions: Suspensions,
         clock: Callable[[], float],
         room: Callable[[], bool],
         window: int,
@@ -73,22 +87,29 @@ class Queue:
         self.new_id = IdSource(clock, store.last_key)
         self._writer = writer
         self._reader = reader
-        self._policy = policy
+        self._patience = Patience(policy)
         self._clock = clock
         self.room = room
         self._inline = inline
         resident = Window(window)
-        self._schedule = Schedule(lane, resident.entries, workers=workers)
-        self._floor = Floor(self, self._schedule)
+        self._schedule = Schedule(
+            lane, resident.entries, word=self._next_word, limits=limits, workers=workers
+        )
+        self._floor = Floor(self, self._schedule, clock)
+        self._gate = Gate(suspensions, self._schedule, self._floor, self.events, clock)
         self._residence = Residence(
             writer,
             clock,
             resident,
             self._schedule,
             self._floor,
+            deadline=self.deadline,
             memory=memory,
             finished=self._finished,
+            timely=lambda now: self._gate.end_over(self._residence, now),
         )
+        self._steering = Steering(self, reader, writer, self._schedule, self._residence, clock)
+        self.lane_of = self._schedule.lane_of
         self._waiting = resident.entries
         self.run = self._residence.run
 
@@ -108,6 +129,13 @@ class Queue:
     def waiting(self) -> int:
         """Messages in memory: being tried, ready, due very soon, or not yet written as settled."""
         return len(self._waiting)
+
+    async def answers(self) -> None:
+        """Return once the writer has answered: it lives, though its disk may be in trouble."""
+        call = Call(probe)
+        self._writer.submit(call)
+        with contextlib.suppress(StoreUnavailable):
+            await call.wait(abandonable=True)
 
     def receive(self, envelope: Envelope, *, id: MessageId | None = None) -> Incoming:  # noqa: A002
         """Take a message piece by piece.
@@ -167,7 +195,7 @@ class Queue:
         *,
         eight_bit: bool,
     ) -> Message:
-        now = self._clock()
+        now, holder = self._clock(), envelope.holder
         return Message(
             id=id or self.new_id(),
             sender=envelope.sender,
@@ -178,12 +206,14 @@ class Queue:
                     address=each.address,
                     params=each.params,
                     original=each.original,
-                    due=now,
+                    state=State.READY if holder is None else State.HELD,
+                    due=now if holder is None else 0.0,
+                    holder=holder,
                 )
                 for number, each in enumerate(envelope.recipients)
             ],
             received_at=now,
-            expires_at=now + self._policy.lifetime,
+            expires_at=now + self._lifetime(envelope),
             size=size,
             eight_bit=eight_bit,
             hops=envelope.hops,
@@ -192,10 +222,20 @@ class Queue:
             tags=envelope.tags,
         )
 
+    def _lifetime(self, envelope: Envelope) -> float:
+        """How long the last of its recipients is tried, by the policy of this moment."""
+        lifetime, sender = self._patience.lifetime, envelope.sender
+        return max([lifetime(sender, each.address) for each in envelope.recipients], default=0.0)
+
     async def _insert(self, message: Message, content: bytes | None) -> None:
-        insert = Insert(Entry(message), content, self._queued)
+        insert = self._insert_of(message, content)
         self._writer.submit(insert)
         await insert.wait()
+
+    def _insert_of(self, message: Message, content: bytes | None) -> Insert:
+        held = any(each.state is State.HELD for each in message.recipients)
+        entry = Entry(message, Phase.SCATTERED if held else Phase.WHOLE)
+        return Insert(entry, content, self._queued)
 
     def _queued(self, insert: Insert) -> None:
         """A message is durable. It is tried at once, unless much is waiting before it."""
@@ -210,7 +250,17 @@ class Queue:
                 message.size,
             )
         )
-        self._residence.admit(insert, now)
+        if insert.entry.phase is Phase.WHOLE:
+            self._residence.admit(insert, now)
+        else:
+            self._tell_of_hold(message, now)
+
+    def _tell_of_hold(self, message: Message, now: float) -> None:
+        for each in message.recipients:
+            assert each.holder is not None, "only a message that is held comes in scattered"
+            by = (each.holder.owner, each.holder.reason)
+            number = self.events.next()
+            self.events.publish(happened.Held(number, now, message.id, each.address, *by))
 
     # What delivery needs.
 
@@ -247,9 +297,7 @@ class Queue:
         """
         now, entry = self._clock(), work.entry
         changed = self._apply(work, attempts, now)
-        inserts = [
-            Insert(Entry(self._report(report)), report.content, self._queued) for report in reports
-        ]
+        inserts = [self.queue_report(report) for report in reports]
         settle = Settle(entry, changed, attempts, inserts, now, self._residence.settled)
         if not entry.stands and entry.works <= 1:
             self._residence.drop_content(entry)
@@ -263,18 +311,49 @@ class Queue:
 
         Settle it then as DEFERRED with `expired`, and tell the sender.
         """
-        return now + self._policy.shortest_delay(recipient.attempts + 1) > message.expires_at
+        return self._patience.expires(message, recipient, now)
 
-    def reroute(self, lane: Callable[[Mailbox], str]) -> None:
-        """From now on recipients stand in these lanes, whatever stands in memory included."""
+    def warns(self, message: Message, recipient: Recipient, now: float) -> bool:
+        """Whether an attempt that fails now, and is not the last, is to tell of the delay.
+
+        That is so once for a recipient, when its message has been here for long, unless its
+        sender wants no such report (RFC 3461 §4.1). Settle it then with `warned`.
+        """
+        return self._patience.warns(message, recipient, now)
+
+    def deadline(self, message: Message, recipient: Recipient) -> float:
+        """When a recipient is given up by the policy of this moment, seconds since the epoch."""
+        return self._patience.deadline(message, recipient)
+
+    def retune(
+        self,
+        *,
+        policy: RetryPolicy | Callable[[Mailbox], RetryPolicy] | None = None,
+        limits: Callable[[str], LaneLimits] | None = None,
+        lane: Callable[[Mailbox], str] | None = None,
+    ) -> None:
+        """From now on these hold, for what waits already too. What is None stays as it is.
+
+        Retries that are planned stay where they are; lifetimes are counted anew. What waits in
+        memory stands in its new lane at once; what waits on disk is found again from the start.
+        """
         now = self._clock()
+        if policy is not None:
+            self._patience = Patience(policy)
+        if limits is not None:
+            self._schedule.limit(limits, now)
         self._schedule.reroute(lane, now)
-        self._residence.serve(now)
+        self._residence.restart(now)
 
-    def _report(self, report: Report) -> Message:
+    def _next_word(self, message: Message, recipient: Recipient) -> float:
+        return self._patience.next_word(message, recipient)
+
+    def queue_report(self, report: Report) -> Insert:
+        """For `settle` and for operators: what queues a report, once it is written."""
         content = report.content
         eight_bit = not content.isascii()
-        return self._message(report.envelope, None, len(content), eight_bit=eight_bit)
+        message = self._message(report.envelope, None, len(content), eight_bit=eight_bit)
+        return self._insert_of(message, content)
 
     def _apply(self, work: Work, attempts: Sequence[Attempt], now: float) -> list[Recipient]:
         """Move recipients to where attempts leave them, in memory."""
@@ -288,13 +367,18 @@ class Queue:
             recipient = work.open.pop(attempt.number)
             recipient.attempts += 1
             recipient.last = attempt.reply
+            recipient.warned = recipient.warned or attempt.warned
             recipient.state, recipient.due = _STATES[attempt.result], 0.0
             if recipient.state is State.DEFERRED:
                 if attempt.expired:
                     recipient.state = State.EXPIRED
                 else:
-                    delay = self._policy.delay(recipient.attempts, lambda: chance)
-                    recipient.due = min(now + delay, max(now, entry.message.expires_at))
+                    policy = self._patience.policy(recipient.address)
+                    delay = policy.delay(recipient.attempts, lambda: chance)
+                    deadline = self._patience.deadline(entry.message, recipient)
+                    recipient.due = min(now + delay, max(now, deadline))
+            if recipient.state is not State.DELIVERED:
+                self._schedule.note(work.lane, str(attempt.reply))
             entry.left -= recipient.state.final
             changed.append(recipient)
             self._publish(entry.message.id, recipient, attempt, now)
@@ -330,22 +414,24 @@ class Queue:
         """See `Claim.take`."""
         if not self._floor.may_go_on(claim):
             return None
-        found = self._schedule.take(claim.place, most)
+        now = self._clock()
+        found = self._schedule.take(claim.place, most, now)
         if found is None:
             return None
-        entry, recipients = found
+        entry, recipients, overdue = found
         claim.taken += 1
         entry.works += 1
-        self.events.publish(
-            happened.AttemptStarted(
-                self.events.next(),
-                self._clock(),
-                entry.message.id,
-                claim.lane,
-                tuple([each.address for each in recipients]),
+        if not overdue:
+            self.events.publish(
+                happened.AttemptStarted(
+                    self.events.next(),
+                    now,
+                    entry.message.id,
+                    claim.lane,
+                    tuple([each.address for each in recipients]),
+                )
             )
-        )
-        return Work(self, entry, claim.lane, recipients)
+        return Work(self, entry, claim.lane, recipients, overdue=overdue)
 
     def give_back(self, work: Work) -> None:
         """See `Work`."""
@@ -370,16 +456,24 @@ class Queue:
 
     def succeeded(self, lane: Lane) -> None:
         """See `Claim.succeeded`."""
-        self._schedule.succeeded(lane)
-        self._floor.serve()
+        if lane.parked_until is None:
+            self._schedule.succeeded(lane)
+            self._floor.serve()
+            return
+        now = self._clock()
+        self._schedule.released(lane, now)
+        self.events.publish(happened.Unparked(self.events.next(), now, lane.name))
+        self._residence.serve(now)
 
-    def failed(self, lane: Lane, *, park: bool) -> None:
+    def failed(self, lane: Lane, *, park: bool, reason: str) -> None:
         """See `Claim.failed`."""
         now = self._clock()
-        self._schedule.failed(lane, now, park=park)
-        if park:
+        lane.error = reason or lane.error
+        if self._schedule.failed(lane, now, park=park) and (until := lane.parked_until) is not None:
             self._floor.end_rest(lane)
             self._residence.wake_by(self._schedule.next_wake(now))
+            number = self.events.next()
+            self.events.publish(happened.Parked(number, now, lane.name, until, lane.error))
         self._residence.serve(now)
 
     def release(self, claim: Claim) -> None:
@@ -396,85 +490,85 @@ class Queue:
 
     # What people ask for.
 
-    async def hold(self, id: MessageId) -> bool:  # noqa: A002
-        """Stop trying a message: all its recipients that are waiting, but not those being tried.
+    def destinations(self) -> list[Destination]:
+        """How it stands with each lane that something is known of."""
+        return self._schedule.destinations()
 
-        Returns:
-            Whether there is such a message, and any was stopped. It is durable.
-
-        Raises:
-            StoreUnavailable: the disk.
-        """
-        entry = await self._fetch(id)
-        if entry is None:
-            return False
-        held = self._schedule.withdraw(entry)
-        held += [each for each in entry.message.recipients if each.state is State.DEFERRED]
-        for recipient in held:
-            recipient.state, recipient.due = State.HELD, 0.0
-        return await self._move(entry, held, happened.Held)
-
-    async def release_held(self, id: MessageId) -> bool:  # noqa: A002
-        """Try the held recipients of a message again, now.
-
-        Returns:
-            Whether there is such a message, and any was held. It is durable.
-
-        Raises:
-            StoreUnavailable: the disk.
-        """
-        entry = await self._fetch(id)
-        if entry is None:
-            return False
+    def probe(self, lane: str) -> None:
+        """Let one worker try a parked destination now. It is released if that goes well."""
         now = self._clock()
-        released = [each for each in entry.message.recipients if each.state is State.HELD]
-        for recipient in released:
-            recipient.state, recipient.due = State.READY, now
-        self._schedule.ready(entry, released, now)
-        self._residence.serve(now)
-        return await self._move(entry, released, happened.Released)
+        if self._schedule.probe(lane, now):
+            self._residence.serve(now)
 
-    async def _move(
+    @property
+    def suspensions(self) -> tuple[Suspension, ...]:
+        """What is suspended."""
+        return self._gate.suspensions
+
+    async def suspend(self, suspension: Suspension) -> None:
+        """Try nothing of this from now on, but for what is being tried. Durable on return.
+
+        It takes the place of one with the same scope. What is suspended grows old all the same:
+        its senders are warned and told as ever.
+
+        Args:
+            suspension: its scope from `parse_scope`.
+
+        Raises:
+            StoreUnavailable: the disk; nothing is suspended.
+        """
+        await self._gate.suspend(suspension, self._residence)
+
+    async def resume(self, scope: str) -> bool:
+        """End a suspension; whether there was one. Durable on return.
+
+        Raises:
+            StoreUnavailable: the disk; it is suspended still.
+        """
+        return await self._gate.resume(scope, self._residence)
+
+    async def count(self, filter: Filter, action: Action | None = None) -> Tally:  # noqa: A002 # the word of people
+        """What an action would come to, if it were done now: a dry run.
+
+        Args:
+            filter: who is meant.
+            action: None counts all who are meant, whatever might be done with them.
+
+        Raises:
+            StoreUnavailable: the disk.
+        """
+        return await self._steering.count(filter, action)
+
+    async def act(
         self,
-        entry: Entry,
-        recipients: list[Recipient],
-        event: type[happened.Held | happened.Released],
-    ) -> bool:
-        now = self._clock()
-        if not recipients:
-            self._residence.rest(entry, now)  # it may have been brought into memory for nothing
-            return False
-        settle = Settle(entry, recipients, (), (), now, self._residence.settled)
-        settle.urgent = True
-        for recipient in recipients:
-            number = self.events.next()
-            self.events.publish(event(number, now, entry.message.id, recipient.address))
-        self._residence.submit(settle)
-        await settle.wait(abandonable=True)
-        return True
+        action: Action,
+        filter: Filter,  # noqa: A002 # the word of people
+        *,
+        who: str,
+        reason: str = "",
+        report: MakesReports | None = None,
+        limit: int | None = None,
+    ) -> Tally:
+        """Do something with all who are meant, but for those being tried right now.
 
-    async def _fetch(self, id: MessageId) -> Entry | None:  # noqa: A002
-        """A message that is not finished, brought into memory if need be."""
-        key = key_of(id)
-        entry = self._residence.find(key)
-        if entry is None:
-            found: list[Entry | None] = [None]
+        Each message is changed as a whole, with a note of who did it and why, and with the
+        reports that it gives cause for. Cancelled, or when an error ends it, it has been done with
+        some messages and not with others. It is durable when this returns; a change that the disk
+        does not take is kept in memory and written as soon as it does.
 
-            def fetch(connection: sqlite3.Connection) -> None:
-                found[0] = load_entry(connection, key)
+        Args:
+            action: what to do.
+            filter: who is meant. What comes in meanwhile is not.
+            who: for the note, and the owner of a hold that names none.
+            reason: for people; in the report of a bounce, too.
+            report: tells the senders of what is bounced; None tells nobody.
+            limit: of messages; the oldest go first.
 
-            def enter() -> None:
-                if found[0] is not None:
-                    self._residence.enter(found[0], self._clock())
-                    self._residence.serve(self._clock())
-
-            call = Call(fetch, enter)
-            self._writer.submit(call)
-            await call.wait(abandonable=True)
-            entry = self._residence.find(key)
-        else:
-            await trio.lowlevel.checkpoint()
-        return entry if entry is not None and entry.message.id == id and entry.left else None
+        Raises:
+            StoreUnavailable: the disk cannot be read.
+        """
+        errand = Errand(action=action, who=who, reason=reason, report=report)
+        return await self._steering.act(errand, filter, limit)
 
 
 _STATES: Final = {

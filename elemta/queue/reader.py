@@ -9,31 +9,29 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
 from elemta.queue.bodies import BodyFiles, InThread, StoredBody, is_large
 from elemta.queue.errors import SpoolError, StoreUnavailable
+from elemta.queue.filter import Condition
 from elemta.queue.ids import key_of, parse_id, time_of
-from elemta.queue.load import apply_rows
+from elemta.queue.load import read_messages
 from elemta.queue.model import State, Stats, Timeline
-from elemta.queue.records import apply_outcome, decode_attempt, decode_message
-from elemta.queue.schema import VERSION, Phase, version_of
+from elemta.queue.records import decode_attempt, decode_note
+from elemta.queue.schema import VERSION, version_of
+from elemta.queue.search import read_page
 from elemta.queue.store import database
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from elemta.queue.model import Attempt, Message, MessageId
-    from elemta.queue.operation import Value
-
-#: Keys of unfinished messages above a given one. Each half walks an index and stops at the limit.
-_WHOLE: Final = "SELECT key FROM message WHERE phase = 0 AND key > :after"
-_SCATTERED: Final = "SELECT key FROM recipient WHERE key > :after"
-_OF_STATE: Final = "SELECT key FROM recipient WHERE state = :state AND key > :after"
-_FAILED: Final = "SELECT key FROM message WHERE phase = 3 AND key > :after"
-_DELIVERED: Final = "SELECT key FROM message WHERE phase >= 2 AND key > :after"
+    from elemta.protocol import Mailbox
+    from elemta.queue.filter import Filter
+    from elemta.queue.load import Found
+    from elemta.queue.model import Message, MessageId
+    from elemta.queue.search import Page
 
 
 class StoreReader:
@@ -64,41 +62,59 @@ class StoreReader:
             while self._free:
                 self._free.pop().close()
 
-    def list(
-        self, state: State | None = None, *, limit: int = 100, after: MessageId | None = None
+    def search(
+        self,
+        filter: Filter,  # noqa: A002 # the word of people
+        *,
+        now: float,
+        limit: int = 100,
+        after: MessageId | None = None,
+        lane: Callable[[Mailbox], str] | None = None,
     ) -> list[Message]:
-        """Messages, the oldest first.
+        """Messages of which at least one recipient is meant, the oldest first, finished or not.
+
+        Views and ages are found by an index; for all else, each message is looked at that they
+        leave: 100,000 take some seconds.
 
         Args:
-            state: those of which at least one recipient is in this state. The final states find
-                finished messages too, as far as history goes back. None: those not finished.
+            filter: who is meant.
+            now: seconds since the epoch.
             limit: so many at most.
-            after: those that came later than this one, to go on where the last list ended.
+            after: those that came later than this one, to go on where the last search ended.
+            lane: where a recipient goes; only the running server knows.
 
         Raises:
             SpoolError: there is no queue here, or a later Elemta wrote it.
             sqlite3.Error: the disk.
+            ValueError: the filter asks for a destination, and there is no `lane`.
         """
+        condition = Condition(filter, now, lane)
         found: list[Message] = []
-        begin = key_of(after) if after is not None else -1
+        begin: int | None = key_of(after) if after is not None else -1
+        while begin is not None and len(found) < limit:
+            page = self.page(condition, begin)
+            found += [hit.message for hit in page.hits]
+            begin = page.after
+        return found[:limit]
+
+    def page(self, condition: Condition, after: int) -> Page:
+        """A part of a search that takes milliseconds.
+
+        Args:
+            condition: who is meant.
+            after: the key after which it begins.
+
+        Raises:
+            As `search`.
+        """
         with self._connection() as connection:
-            while True:
-                keys = _keys(connection, state, begin, limit)
-                for key in keys:
-                    read = _read(connection, key)
-                    if read is not None and _matches(read.message, state):
-                        found.append(read.message)
-                    if len(found) == limit:
-                        return found
-                if len(keys) < limit:
-                    return found
-                begin = keys[-1]
+            return read_page(connection, condition, after)
 
     def get(self, id: MessageId) -> Message | None:  # noqa: A002
         """One message, finished or not; None if it is not known, or no longer.
 
         Raises:
-            As `list`.
+            As `search`.
         """
         timeline = self.timeline(id)
         return timeline.message if timeline is not None else None
@@ -107,7 +123,7 @@ class StoreReader:
         """What happened to one message, finished or not; None if it is not known, or no longer.
 
         Raises:
-            As `list`.
+            As `search`.
         """
         found = parse_id(id)
         if found is None:
@@ -120,17 +136,23 @@ class StoreReader:
             rows: list[tuple[bytes]] = connection.execute(
                 "SELECT record FROM attempt WHERE key = ?", (key,)
             ).fetchall()
+            notes: list[tuple[bytes]] = connection.execute(
+                "SELECT record FROM note WHERE key = ? ORDER BY number", (key,)
+            ).fetchall()
         attempts = [decode_attempt(record) for (record,) in rows] + list(read.attempts)
         attempts.sort(key=lambda attempt: attempt.ended)
         return Timeline(
-            message=read.message, finished_at=read.finished_at, attempts=tuple(attempts)
+            message=read.message,
+            finished_at=read.finished_at,
+            attempts=tuple(attempts),
+            notes=tuple([decode_note(record) for (record,) in notes]),
         )
 
     def stats(self) -> Stats:
         """How full the queue is. Walks indexes of what is unfinished: 10 ms for 100,000.
 
         Raises:
-            As `list`.
+            As `search`.
         """
         with self._connection() as connection:
             whole: tuple[int, int | None, int | None] = connection.execute(
@@ -161,7 +183,7 @@ class StoreReader:
         For large ones see `body_file`.
 
         Raises:
-            As `list`, and OSError.
+            As `search`, and OSError.
         """
         with self._connection() as connection:
             read = _read(connection, key_of(id)) if parse_id(id) else None
@@ -194,7 +216,7 @@ class StoreReader:
         with self._lock:
             connection = self._free.pop() if self._free else None
         if connection is None:
-            connection = _connect(database(self._folder))
+            connection = connect(database(self._folder))
         try:
             yield connection
         finally:
@@ -202,14 +224,13 @@ class StoreReader:
                 self._free.append(connection)
 
 
-class _Read(NamedTuple):
-    message: Message
-    finished_at: float | None
-    #: Those that stand in the message's own row.
-    attempts: Sequence[Attempt]
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the database for one who only reads.
 
-
-def _connect(path: Path) -> sqlite3.Connection:
+    Raises:
+        SpoolError: there is none, or it is of another version.
+        sqlite3.Error: the disk.
+    """
     try:
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro",
@@ -230,38 +251,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _keys(connection: sqlite3.Connection, state: State | None, after: int, limit: int) -> list[int]:
-    queries = {
-        None: (_WHOLE, _SCATTERED),
-        State.READY: (_WHOLE, _OF_STATE),
-        State.DELIVERED: (_DELIVERED, _OF_STATE),
-        State.FAILED: (_FAILED, _OF_STATE),
-        State.EXPIRED: (_FAILED, _OF_STATE),
-    }.get(state, (_OF_STATE,))
-    query = " UNION ".join(queries) + " ORDER BY key LIMIT :limit"
-    values: dict[str, Value] = {"after": after, "limit": limit}
-    if state is not None:
-        values["state"] = state.value
-    rows: list[tuple[int]] = connection.execute(query, values).fetchall()
-    return [key for (key,) in rows]
-
-
-def _matches(message: Message, state: State | None) -> bool:
-    return state is None or any(each.state is state for each in message.recipients)
-
-
-def _read(connection: sqlite3.Connection, key: int) -> _Read | None:
-    row: tuple[int, bytes, bytes | None] | None = connection.execute(
-        "SELECT phase, record, outcome FROM message WHERE key = ?", (key,)
-    ).fetchone()
-    if row is None:
-        return None
-    phase, message, outcome = Phase(row[0]), decode_message(row[1]), row[2]
-    if outcome is not None:
-        return _Read(message, *apply_outcome(message, outcome))
-    if phase is Phase.SCATTERED:
-        apply_rows(connection, key, message)
-    return _Read(message, None, ())
+def _read(connection: sqlite3.Connection, key: int) -> Found | None:
+    return next(iter(read_messages(connection, [key])), None)
 
 
 def _content(connection: sqlite3.Connection, key: int) -> bytes | None:

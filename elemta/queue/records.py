@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from elemta.protocol import Reply
-from elemta.queue.model import Attempt, Message, Recipient, State
+from elemta.queue.model import Attempt, Holder, Message, Note, Recipient, State
 
 
 class Standing(Struct, frozen=True, array_like=True):
@@ -17,6 +17,8 @@ class Standing(Struct, frozen=True, array_like=True):
 
     attempts: int
     last: Reply | None
+    holder: Holder | None = None
+    warned: bool = False
 
 
 class Fate(Struct, frozen=True, array_like=True):
@@ -46,11 +48,27 @@ _message: Final = msgspec.msgpack.Decoder(Message)
 _standing: Final = msgspec.msgpack.Decoder(Standing)
 _outcome: Final = msgspec.msgpack.Decoder(Outcome)
 _attempt: Final = msgspec.msgpack.Decoder(Attempt)
+_note: Final = msgspec.msgpack.Decoder(Note)
 
 
 def encode_message(message: Message) -> bytes:
     """For `message.record`."""
     return _encode(message)
+
+
+def encode_arrival(message: Message) -> bytes:
+    """The same for a message that has come some way since: its recipients have rows for that."""
+    recipients = [
+        Recipient(
+            number=each.number,
+            address=each.address,
+            params=each.params,
+            original=each.original,
+            due=message.received_at,
+        )
+        for each in message.recipients
+    ]
+    return _encode(msgspec.structs.replace(message, recipients=recipients))
 
 
 def decode_message(record: bytes) -> Message:
@@ -60,7 +78,7 @@ def decode_message(record: bytes) -> Message:
 
 def encode_standing(recipient: Recipient) -> bytes:
     """For `recipient.standing`."""
-    return _encode(Standing(recipient.attempts, recipient.last))
+    return _encode(Standing(recipient.attempts, recipient.last, recipient.holder, recipient.warned))
 
 
 def apply_standing(recipient: Recipient, state: str, due: float | None, standing: bytes) -> None:
@@ -69,6 +87,7 @@ def apply_standing(recipient: Recipient, state: str, due: float | None, standing
     recipient.state = State(state)
     recipient.due = due or 0.0
     recipient.attempts, recipient.last = found.attempts, found.last
+    recipient.holder, recipient.warned = found.holder, found.warned
 
 
 def encode_outcome(message: Message, at: float, attempts: Sequence[Attempt]) -> bytes:
@@ -94,3 +113,13 @@ def encode_attempt(attempt: Attempt) -> bytes:
 def decode_attempt(record: bytes) -> Attempt:
     """From `attempt.record`."""
     return _attempt.decode(record)
+
+
+def encode_note(note: Note) -> bytes:
+    """For `note.record`."""
+    return _encode(note)
+
+
+def decode_note(record: bytes) -> Note:
+    """From `note.record`."""
+    return _note.decode(record)

@@ -18,11 +18,13 @@ class Reserve(Struct, frozen=True, kw_only=True):
     Attributes:
         octets: at least so many; or, on a small disk, `share` of it.
         share: of the disk.
+        largest: octets of the largest message that is taken; half as much again must be free.
         inodes: the share of the file system's inodes; not asked where it does not count them.
     """
 
     octets: int = 2**30
     share: float = 0.1
+    largest: int = 0
     inodes: float = 0.1
 
 
@@ -64,6 +66,7 @@ class Disk:
 
     def _enough(self, found: os.statvfs_result) -> bool:
         reserve = self._reserve
-        wanted = min(reserve.octets, reserve.share * found.f_blocks * found.f_frsize)
+        share = reserve.share * found.f_blocks * found.f_frsize
+        wanted = max(min(reserve.octets, share), 1.5 * reserve.largest)
         free = found.f_bavail * found.f_frsize + self._reusable()
         return free >= wanted and found.f_favail >= reserve.inodes * found.f_files

@@ -73,6 +73,19 @@ MIGRATIONS: Final = (
 
     CREATE TABLE tally (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE note (             -- what operators did with a message, in the order of numbers
+      number INTEGER PRIMARY KEY,
+      key INTEGER NOT NULL,
+      record BLOB NOT NULL          -- a Note, MessagePack
+    );
+    CREATE INDEX note_key ON note (key);
+
+    CREATE TABLE suspension (
+      scope TEXT PRIMARY KEY,
+      record BLOB NOT NULL          -- a Suspension, MessagePack
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION: Final = len(MIGRATIONS)
 
@@ -88,10 +101,14 @@ def open_database(path: Path) -> sqlite3.Connection:
         path, isolation_level=None, check_same_thread=False, cached_statements=1024
     )
     try:
-        connection.execute(f"PRAGMA page_size = {PAGE}")  # counts for an empty file only
+        # These two count for an empty file only.
+        connection.execute(f"PRAGMA page_size = {PAGE}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
+        # Whoever reads for long lets the log grow; it shrinks again after that.
+        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT * PAGE}")
         connection.execute("PRAGMA cache_size = -65536")
         # Debian's SQLite overwrites what is deleted with zeros, page by page.
         connection.execute("PRAGMA secure_delete = OFF")

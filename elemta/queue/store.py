@@ -101,6 +101,10 @@ class Store:
             self._many(_DELETE_BODY, 1, rows.dead_bodies)
         if rows.gathered:
             self._many(_DELETE_RECIPIENTS, 1, rows.gathered)
+        if rows.notes:
+            self._many(_INSERT_NOTE, 2, rows.notes)
+        if rows.renewed:
+            self._many(_RENEW, 2, rows.renewed)
 
     def _many(self, statements: list[str], width: int, values: list[Value]) -> None:
         step = ROWS * width
@@ -163,6 +167,12 @@ _PUT_RECIPIENT: Final = _statements(
 )
 _INSERT_ATTEMPT: Final = _statements(
     "INSERT INTO attempt (key, number, ordinal, record) VALUES ", "(?,?,?,?)"
+)
+_INSERT_NOTE: Final = _statements("INSERT INTO note (key, record) VALUES ", "(?,?)")
+_RENEW: Final = _statements(
+    "UPDATE message SET record = new.column2 FROM (VALUES ",
+    "(?,?)",
+    ") AS new WHERE key = new.column1",
 )
 _SCATTER: Final = _statements("UPDATE message SET phase = 1 WHERE key IN (", "?", ")")
 _FINISH: Final = _statements(

@@ -36,7 +36,7 @@ class Gives(Protocol):
         """See `Claim.succeeded`."""
         ...
 
-    def failed(self, lane: Lane, *, park: bool) -> None:
+    def failed(self, lane: Lane, *, park: bool, reason: str) -> None:
         """See `Claim.failed`."""
         ...
 
@@ -78,6 +78,14 @@ class Claim:
         """The name of the lane."""
         return self._lane.name
 
+    @property
+    def counted(self) -> bool:
+        """Whether connections of this lane are counted, this claim being one of them.
+
+        Who has none any more then leaves, and does not make another by the same claim.
+        """
+        return self._lane.meters is not None
+
     def __enter__(self) -> Self:
         return self
 
@@ -90,7 +98,7 @@ class Claim:
         """The next work of this lane, if there is any and this worker should go on.
 
         It should not once it has done `FAIR` works while lanes wait that have no worker at all,
-        nor when the lane is parked.
+        nor when the lane is parked, suspended, out of its rates, or has more workers than places.
 
         Args:
             most: recipients at most.
@@ -131,13 +139,14 @@ class Claim:
         """The destination took something: the lane's window grows."""
         self._queue.succeeded(self._lane)
 
-    def failed(self, *, park: bool = False) -> None:
+    def failed(self, *, park: bool = False, reason: str = "") -> None:
         """The destination turned us away: the lane's window shrinks.
 
         Args:
             park: it did not answer at all: nobody goes there for a while; then one worker tries.
+            reason: what it said, or what went wrong, for people.
         """
-        self._queue.failed(self._lane, park=park)
+        self._queue.failed(self._lane, park=park, reason=reason)
 
 
 class Work:
@@ -148,15 +157,28 @@ class Work:
     Attributes:
         message: with all its recipients.
         recipients: those to be tried.
+        overdue: not to be tried: the destination is closed (parked, suspended or out of its
+            rates), or we were down for long, and the time has come to tell the sender. Connect to
+            nobody and settle each as DEFERRED, with what was said last: `Queue.expires` and
+            `Queue.warns` say what of it the sender is told.
     """
 
-    def __init__(self, queue: Gives, entry: Entry, lane: str, recipients: list[Recipient]) -> None:
+    def __init__(
+        self,
+        queue: Gives,
+        entry: Entry,
+        lane: str,
+        recipients: list[Recipient],
+        *,
+        overdue: bool = False,
+    ) -> None:
         self._queue = queue
         self.entry = entry
         """For the queue."""
         self.lane = lane
         self.message: Message = entry.message
         self.recipients = tuple(recipients)
+        self.overdue = overdue
         self.open: dict[int, Recipient] = {each.number: each for each in recipients}
         """For the queue: what is not settled yet."""
         self._ended = False

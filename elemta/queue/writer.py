@@ -33,7 +33,7 @@ log = logger(__name__)
 
 #: Operations of one transaction.
 GROUP: Final = 256
-#: Pauses that a group may grow in.
+#: Pauses that a group may grow in; and how many times longer each is at most.
 PAUSES: Final = 4
 #: Seconds between two tries to write on a disk that failed.
 PROBE: Final = 1.0
@@ -89,17 +89,18 @@ class ThreadWriter:
     Args:
         store: where to.
         gather: seconds to wait for more, once something waits that somebody waits for; again
-            as long as more comes, `PAUSES` times at most.
-        linger: the same while nobody waits for any of it.
+            as long as more comes, `PAUSES` times at most. Longer if there was company last time.
+        linger: seconds to wait for more while nobody waits for any of it.
 
     Resource handling:
         `close` it. The thread is a daemon: an interpreter that dies is a crash like any other.
     """
 
-    def __init__(self, store: Applies, *, gather: float = 0.001, linger: float = 0.005) -> None:
+    def __init__(self, store: Applies, *, gather: float = 0.001, linger: float = 0.02) -> None:
         self._store = store
         self._gather = gather
         self._linger = linger
+        self._company = 1
         self._health = _Health()
         self._inbox: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
@@ -151,20 +152,23 @@ class ThreadWriter:
             self._take_until(group, self._linger)
         elif self._gather:
             self._take_growing(group)
+            self._company = sum(operation.urgent for operation in group)
         return group
 
     def _take_growing(self, group: list[Operation]) -> None:
         """What comes while more keeps coming: who is alone waits for one pause, no longer.
 
-        A commit costs about the same for one as for many. With 20 senders one now holds five
-        messages. Messages a second were the same with one pause and with four, on a noisy machine,
-        and about a tenth fewer with none.
+        A commit costs about the same for one as for many, so the more have met in the last one,
+        the longer the pauses are. Measured with two processes, each with a queue of its own and
+        ten senders, relaying: pauses of 1 ms and 4 ms took 0.55 to 0.9 and 0.2 syncs a message,
+        2.4 to 3.1 and 2.2 to 2.6 ms of CPU.
         """
+        pause = self._gather * min(self._company, PAUSES)
         for _ in range(PAUSES):
             size = len(group)
             if size >= GROUP or self._closing:
                 return
-            time.sleep(self._gather)
+            time.sleep(pause)
             self._take_waiting(group)
             if len(group) == size:
                 return

@@ -6,13 +6,23 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.config import HostPort
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
-from elemta.delivery.routing import ByMx, ToHosts
+from elemta.delivery.routing import ByMx, Terms, ToHosts
+from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
-from elemta.protocol import Mailbox, MailParams
+from elemta.message import Action
+from elemta.protocol import (
+    Mailbox,
+    MailParams,
+    Notify,
+    OriginalRecipient,
+    RcptParams,
+    Ret,
+)
 from elemta.queue import Message, Recipient, Result
 from tests.delivery.world import ANN, BODY, Net, on_virtual_time
 from tests.delivery.zone import Zone
@@ -67,7 +77,9 @@ class Bench:
         ]
         self.zone.hosts |= {"mx1.example": [FIRST], "mx2.example": [SECOND], "mx3.example": [THIRD]}
         hosts = Hosts(self.zone, hostname="mx.us.example", is_own=lambda *_: False)
-        self.carrier = Carrier(self.net.dial, hosts, "mx.us.example", Timeouts())
+        self.carrier = Carrier(
+            self.net.dial, hosts, "mx.us.example", Timeouts(), Security("opportunistic")
+        )
 
     async def deliver(self, *names: str, route: ByMx | ToHosts = ROUTE) -> list[Tried]:
         whole = message(*names)
@@ -186,7 +198,6 @@ async def test_an_attempt_talks_to_two_hosts_and_what_is_left_then_is_temporary(
     ("says", "result", "said"),
     [
         ({"MAIL": "451 4.7.1 later"}, DEFERRED, "451 4.7.1 later"),
-        ({"MAIL": "550 5.7.1 not you"}, FAILED, "550 5.7.1 not you"),
         ({"RCPT": "450 4.2.0 greylisted"}, DEFERRED, "450 4.2.0 greylisted"),
         ({"RCPT": "550 5.1.1 unknown"}, FAILED, "550 5.1.1 unknown"),
         ({"RCPT": "551 user not local"}, FAILED, "551 user not local"),
@@ -223,6 +234,103 @@ async def test_an_answer_to_a_whole_message_that_is_lost_is_temporary_and_tried_
     assert second.dialled == 0, "the first may have it"
     assert trio.current_time() - started == (0 if lost is None else 600)
     assert bench.carrier.welcome is Welcome.TURNED_AWAY
+
+
+async def test_a_sender_that_is_refused_for_ever_may_be_welcome_at_the_next_host(
+    bench: Bench,
+) -> None:
+    first = bench.net.host(FIRST, MAIL="550 5.7.1 not you")
+    second = bench.net.host(SECOND)
+    [tried] = await bench.deliver()
+    assert (tried.result, tried.host[:3]) == (DELIVERED, "mx2")
+    assert (first.taken, len(second.taken)) == ([], 1)
+    # The same on a connection that was kept.
+    second.says["MAIL"] = "553 5.1.8 not you either"
+    first.says["MAIL"] = "250 ok"
+    [tried] = await bench.deliver()
+    assert (tried.result, tried.host[:3]) == (DELIVERED, "mx1")
+
+
+async def test_a_sender_whom_no_host_wants_is_refused_for_ever(bench: Bench) -> None:
+    bench.net.host(FIRST, MAIL="550 5.7.1 not you")
+    tried = await bench.deliver(*(f"user{n}" for n in range(250)))
+    assert {(one.result, str(one.reply)) for one in tried} == {(FAILED, "550 5.7.1 not you")}
+    assert bench.carrier.welcome is Welcome.HEARD
+    bench.net.host(SECOND, MAIL="553 5.1.8 nor here")
+    third = bench.net.host(THIRD)
+    tried = await bench.deliver("bob", "eve")
+    assert {(one.result, str(one.reply)) for one in tried} == {(FAILED, "553 5.1.8 nor here")}
+    assert third.dialled == 0, "two hosts an attempt"
+
+
+async def test_a_sender_refused_by_a_single_host_leaves_the_connection_usable(
+    bench: Bench,
+) -> None:
+    host = bench.net.host("192.0.2.101", MAIL="550 5.7.1 not you")
+    route = ToHosts((HostPort("192.0.2.101", 2600),))
+    for _ in range(2):
+        [tried] = await bench.deliver(route=route)
+        assert tried.result is FAILED
+    assert host.sessions == 1
+
+
+LACKING = [
+    ({"eight_bit": True}, "250-host\r\n250 PIPELINING", "554 5.6.3"),
+    ({"sender": Mailbox("j\u00f8rn", "a.example")}, "250-host\r\n250 8BITMIME", "550 5.6.7"),
+    ({}, "250-host\r\n250 SIZE 10", "552 5.3.4"),
+]
+
+
+@pytest.mark.parametrize(("fields", "offers", "said"), LACKING)
+async def test_what_the_message_needs_is_looked_for_at_the_next_host(
+    fields: dict[str, object], offers: str, said: str, bench: Bench
+) -> None:
+    first, second = bench.net.host(FIRST, EHLO=offers), bench.net.host(SECOND)
+    whole = replace(message(), **fields)
+    tried: dict[int, Tried] = {}
+    await bench.carrier.deliver(ROUTE, whole, whole.recipients, Stored(), tried)
+    assert tried[0].result is DELIVERED
+    assert not any(line.startswith("MAIL") for line in first.heard)
+    await bench.carrier.quit()
+    second.says["EHLO"] = offers
+    await bench.carrier.deliver(ROUTE, whole, whole.recipients, Stored(), tried)
+    assert (tried[0].result, str(tried[0].reply)[: len(said)]) == (FAILED, said)
+    assert not tried[0].remote
+
+
+async def test_fault_23_who_asked_to_be_told_is_told_by_us_or_by_the_host(bench: Bench) -> None:
+    # DSN parameters were accepted, and honoured nowhere.
+    first = bench.net.host(FIRST)
+    [tried] = await bench.deliver()
+    assert tried.action is None, "the host announced DSN: the duty is its own now"
+    await bench.carrier.quit()
+    first.says["EHLO"] = "250 host"
+    [tried] = await bench.deliver()
+    assert tried.action is Action.RELAYED
+    lmtp = bench.net.host("192.0.2.101", LHLO="250-host\r\n250 PIPELINING")
+    [tried] = await bench.deliver(route=ToHosts((HostPort("192.0.2.101", 24),), lmtp=True))
+    assert tried.action is Action.DELIVERED
+    assert len(lmtp.taken) == 1
+
+
+async def test_fault_23_what_was_asked_for_is_passed_on_where_the_host_honours_it(
+    bench: Bench,
+) -> None:
+    whole = replace(message(), params=MailParams(envid="e1", ret=Ret.HEADERS))
+    params = RcptParams(
+        notify=frozenset({Notify.SUCCESS}), orcpt=OriginalRecipient("rfc822", "b@x.example")
+    )
+    whole.recipients = [replace(whole.recipients[0], params=params)]
+    for offers, mail, rcpt in [
+        ("250-host\r\n250 DSN", " RET=HDRS ENVID=e1", " NOTIFY=SUCCESS ORCPT=rfc822;b@x.example"),
+        ("250 host", "", ""),
+    ]:
+        host = bench.net.host(FIRST, EHLO=offers)
+        tried: dict[int, Tried] = {}
+        await bench.carrier.deliver(ROUTE, whole, whole.recipients, Stored(), tried)
+        assert f"MAIL FROM:<ann@sender.example>{mail}" in host.heard
+        assert f"RCPT TO:<bob@b.example>{rcpt}" in host.heard
+        await bench.carrier.quit()
 
 
 async def test_recipients_have_fates_of_their_own(bench: Bench) -> None:
@@ -306,6 +414,21 @@ async def test_another_destination_is_another_connection(bench: Bench) -> None:
     assert first.heard[-1] == "QUIT"
 
 
+async def test_a_kept_connection_that_died_is_no_fault_of_the_destination(bench: Bench) -> None:
+    first = bench.net.host(FIRST)
+    await bench.deliver()
+    first.says["MAIL"] = None
+    await bench.deliver()
+    assert bench.carrier.welcome is Welcome.TURNED_AWAY, "a new one died too"
+    first.says["MAIL"] = "250 ok"
+    await bench.deliver()
+    del bench.net.hosts[FIRST]
+    first.says["MAIL"] = "421 4.4.2 idle for too long"
+    [tried] = await bench.deliver()
+    assert (tried.result, bench.carrier.welcome) == (DEFERRED, Welcome.SILENT)
+    assert bench.carrier.trouble.startswith("451 4.4.1 cannot connect to mx3.example")
+
+
 async def test_a_kept_connection_that_the_host_has_closed_costs_no_attempt(bench: Bench) -> None:
     first = bench.net.host(FIRST)
     first.idle = 30
@@ -315,6 +438,20 @@ async def test_a_kept_connection_that_the_host_has_closed_costs_no_attempt(bench
     assert tried.result is DELIVERED
     assert len(first.taken) == 2
     assert first.sessions == 2
+
+
+async def test_a_route_has_a_name_and_addresses_of_its_own_to_call_from(bench: Bench) -> None:
+    bench.zone.hosts["mx1.example"] = ["2001:db8::1", FIRST]
+    bench.net.hosts["2001:db8::1"] = first = bench.net.host(FIRST)
+    terms = Terms(hello_name="out.us.example", source=("2001:db8::25",))
+    [tried] = await bench.deliver(route=ByMx("b.example", terms))
+    assert tried.result is DELIVERED
+    assert bench.net.dialled == ["2001:db8::1"], "from IPv6 there is no way to IPv4"
+    assert bench.net.sources == ["2001:db8::25"]
+    assert first.heard[0] == "EHLO out.us.example"
+    await bench.deliver()
+    assert bench.net.sources[-1] is None
+    assert first.heard[-4] == "EHLO mx.us.example"
 
 
 async def test_smarthosts_are_tried_in_their_order(bench: Bench) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from elemta.config import HostPort, Network
 from elemta.delivery.hosts import Candidate, Hosts, Plan
-from elemta.delivery.routing import ByMx, ToHosts
+from elemta.delivery.routing import ByMx, Terms, ToHosts
 from elemta.protocol import Outcome, Reply
 from tests.delivery.zone import Zone
 
@@ -255,3 +255,34 @@ async def test_nothing_that_is_wrong_with_a_configured_host_is_permanent() -> No
 
 async def test_a_bare_postmaster_that_nobody_is_home_for_fails() -> None:
     assert refused(await plan(Zone(), "")) == (Outcome.FAILED, "5.1.2")
+
+
+async def test_a_route_that_connects_from_addresses_of_ours_reaches_their_kinds_alone() -> None:
+    zone = Zone()
+    zone.mx_records["example.net"] = [(10, "six.example"), (20, "four.example")]
+    zone.hosts |= {"six.example": [A6], "four.example": [A, B6]}
+    four, both = ("192.0.2.1",), ("2001:db8::25", "192.0.2.1")
+    route = ByMx("example.net", Terms(source=four))
+    assert await hosts(zone).plan(route) == (Candidate("four.example", A, 25, "192.0.2.1"),)
+    route = ByMx("example.net", Terms(source=both))
+    assert await hosts(zone).plan(route) == (
+        Candidate("six.example", A6, 25, "2001:db8::25"),
+        Candidate("four.example", A, 25, "192.0.2.1"),
+        Candidate("four.example", B6, 25, "2001:db8::25"),
+    )
+    zone.mx_records["example.net"] = [(10, "six.example")]
+    assert refused(await hosts(zone).plan(ByMx("example.net", Terms(source=four)))) == (
+        Outcome.RETRY,
+        "4.4.4",
+    )
+    literal = ByMx("[198.51.100.1]", Terms(source=four))
+    assert await hosts(zone).plan(literal) == (Candidate(A, A, 25, "192.0.2.1"),)
+
+
+async def test_a_unix_socket_is_found_without_dns_and_has_no_family() -> None:
+    zone = Zone()
+    route = ToHosts((HostPort("/run/a:b", 0),), lmtp=True, terms=Terms(source=("192.0.2.1",)))
+    found = await hosts(zone).plan(route)
+    assert isinstance(found, tuple)
+    assert [(one.address, one.port, str(one)) for one in found] == [("/run/a:b", 0, "/run/a:b")]
+    assert zone.asked == []

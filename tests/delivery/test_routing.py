@@ -2,8 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from elemta.config import Config, HostPort, load
-from elemta.delivery.routing import ByMx, LocalMaildir, Route, Router, ToHosts
+from elemta.config import Config, HostPort, Pipe, load
+from elemta.delivery.routing import (
+    ByMx,
+    LocalMaildir,
+    Nowhere,
+    Route,
+    Router,
+    Terms,
+    ToHosts,
+    ToProgram,
+)
 from elemta.protocol import Mailbox
 
 CONFIG = """
@@ -68,6 +77,59 @@ def test_the_first_match_wins_and_own_domains_come_first(
     for _ in range(2):  # found, then remembered
         assert router.route(at(domain)) == route
         assert router.lane(at(domain)) == lane
+
+
+WAYS = """
+hostname: mx.example.com
+listeners: [{name: mx, address: "127.0.0.1:25"}]
+domains:
+  - {name: lmtp.example, mailboxes: ["*"], deliver: "lmtp:///run/lmtp"}
+routes:
+  - {match: hosts.example, via: ["lmtp://10.0.0.1", "lmtp://b.internal:2424"]}
+  - {match: void.example, via: [discard]}
+  - {match: prog.example, via: ["pipe:/bin/x {recipient}"]}
+  - match: bank.example
+    tls: required
+    source: [192.0.2.1, "2001:db8::1"]
+    hello_name: out.example.com
+  - {match: smart.example, via: ["smtp://smart.internal"], tls: "off"}
+"""
+TERMS = Terms(hello_name="out.example.com", source=("192.0.2.1", "2001:db8::1"), tls="required")
+
+
+@pytest.mark.parametrize(
+    ("domain", "route", "lane"),
+    [
+        ("lmtp.example", ToHosts((HostPort("/run/lmtp", 0),), lmtp=True), "lmtp:/run/lmtp"),
+        (
+            "hosts.example",
+            ToHosts((HostPort("10.0.0.1", 24), HostPort("b.internal", 2424)), lmtp=True),
+            "lmtp:[10.0.0.1]:24,b.internal:2424",
+        ),
+        ("void.example", Nowhere(), "discard"),
+        (
+            "prog.example",
+            ToProgram(Pipe(("/bin/x", "{recipient}"))),
+            "pipe:/bin/x '{recipient}'",
+        ),
+        (
+            "bank.example",
+            ByMx("bank.example", TERMS),
+            "mx:bank.example;hello=out.example.com;source=192.0.2.1,2001:db8::1;tls=required",
+        ),
+        (
+            "smart.example",
+            ToHosts((HostPort("smart.internal", 25),), terms=Terms(tls="off")),
+            "smtp:smart.internal:25;tls=off",
+        ),
+    ],
+)
+def test_what_goes_another_way_stands_in_a_lane_of_its_own(
+    domain: str, route: Route, lane: str
+) -> None:
+    router = Router(config(WAYS))
+    assert router.route(at(domain)) == route
+    assert router.lane(at(domain)) == lane
 
 
 def test_mail_for_the_rest_of_the_world_goes_by_mx_unless_a_route_takes_it() -> None:

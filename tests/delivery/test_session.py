@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
 import trio
-from msgspec import Struct
 
 from elemta import log
 from elemta.delivery.session import HostUnusable, Outcome, SmtpSession, Timeouts
+from elemta.delivery.transaction import NO_SMTPUTF8
 from elemta.net.memory import MemoryTransport, memory_transport_pair
 from elemta.protocol import (
     Body,
@@ -23,9 +23,7 @@ from elemta.protocol import (
     Ret,
 )
 from elemta.queue import Message, Recipient, Result
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+from tests.delivery.world import Stored
 
 ANN: Final = Mailbox("ann", "a.example")
 PLAIN: Final = "S: 250 mx.example"
@@ -37,26 +35,6 @@ CHUNKED: Final = """
     S: 250-PIPELINING
     S: 250 CHUNKING"""
 DONE: Final = Outcome(Result.DELIVERED, Reply(250, None, ("ok",)), remote=True)
-
-
-class Stored(Struct):
-    """A body as the queue hands it out; a large one has its octets only in pieces."""
-
-    content: bytes
-    large: bool = False
-
-    @property
-    def size(self) -> int:
-        return len(self.content)
-
-    @property
-    def octets(self) -> bytes | None:
-        return None if self.large else self.content
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        for start in range(0, len(self.content), 5):
-            await trio.lowlevel.checkpoint()
-            yield self.content[start : start + 5]
 
 
 SMALL: Final = Stored(b"Subject: hi\r\n\r\n.dot\r\n")
@@ -236,25 +214,27 @@ async def test_chunking_takes_one_round_trip() -> None:
 @pytest.mark.parametrize(
     ("content", "wire"),
     [
-        (b"a: b\r\n\r\nno end", "C: a: b\nC:\nC: no end\nC: ."),
-        (b"a: b\r\n\r\nbare\nnewline\r\n", "C: a: b\nC:\nC: bare\nC: newline\nC: ."),
+        (b"a: b\r\n\r\nno end", "C: BDAT 16 LAST\nC: a: b\nC:\nC: no end"),
+        (b"a: b\r\n\r\nx\ny\rz\r", "C: BDAT 17 LAST\nC: a: b\nC:\nC: x\nC: y\nC: z"),
     ],
 )
-async def test_content_that_needs_a_change_goes_by_data(content: bytes, wire: str) -> None:
-    talk = await chunked()
+@pytest.mark.parametrize("large", [False, True])
+async def test_line_ends_are_made_clean_on_the_way_out(
+    content: bytes, wire: str, large: bool
+) -> None:
+    talk = await Conversation().opened("S: 250-mx.example\nS: 250 CHUNKING")
+    body = Stored(content, large=large, piece=100)
     assert await talk.send(
         f"""
         C: MAIL FROM:<ann@a.example>
+        S: 250 ok
         C: RCPT TO:<bob@b.example>
-        C: DATA
         S: 250 ok
-        S: 250 ok
-        S: 354 go
         {wire}
         S: 250 ok
         """,
         "bob",
-        body=Stored(content),
+        body=body,
     ) == [DONE]
 
 
@@ -265,14 +245,110 @@ async def test_a_large_message_is_asked_for_first(body: Stored) -> None:
         """
         C: MAIL FROM:<ann@a.example>
         C: RCPT TO:<bob@b.example>
-        C: DATA
+        S: 250 ok
         S: 550 no
-        S: 503 no
-        S: 503 no
         """,
         "bob",
         body=body,
     ) == [Outcome(Result.FAILED, reply(550, "no"), remote=True)]
+    assert talk.session.usable
+
+
+class Chunks:
+    """The end of a host that is sent a large message by BDAT.
+
+    Attributes:
+        content: of all chunks so far.
+        sizes: of the chunks.
+    """
+
+    def __init__(self, talk: Conversation) -> None:
+        self.content = b""
+        self.sizes: list[int] = []
+        self._talk = talk
+
+    async def take(self, *, answer_at_once: bool, refuse: int = -1) -> None:
+        """Take chunks up to the last; refuse one, by its place, and all that follow."""
+        transport = self._talk.host.transport
+        buffer, owed, last = b"", b"", False
+        while not last:
+            while b"\r\n" not in buffer:
+                buffer += await transport.receive()
+            line, _, buffer = buffer.partition(b"\r\n")
+            verb, size, *rest = line.split()
+            assert verb == b"BDAT"
+            last = rest == [b"LAST"]
+            while len(buffer) < int(size):
+                buffer += await transport.receive()
+            self.content += buffer[: int(size)]
+            buffer = buffer[int(size) :]
+            no = 0 <= refuse <= len(self.sizes)
+            self.sizes.append(int(size))
+            owed += b"552 too much\r\n" if no else b"250 ok\r\n"
+            if answer_at_once or last or len(self.sizes) % 16 == 0:
+                await transport.send_all(owed)
+                owed = b""
+
+
+LONG: Final = Stored(b"Subject: hi\r\n\r\n" + b".dot\r\n" * 100, large=True)
+ENVELOPE: Final = """
+    C: MAIL FROM:<ann@a.example>
+    C: RCPT TO:<bob@b.example>
+    S: 250 ok
+    S: 250 ok
+    """
+
+
+async def send_in_chunks(
+    talk: Conversation,
+    chunks: Chunks,
+    *,
+    envelope: str = ENVELOPE,
+    answer_at_once: bool = True,
+    refuse: int = -1,
+) -> list[Outcome]:
+    async def take() -> None:
+        await talk.host.play(envelope)
+        await chunks.take(answer_at_once=answer_at_once, refuse=refuse)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        recipient = Recipient(number=0, address=Mailbox("bob", "b.example"))
+        outcomes = await talk.session.send(letter(LONG), [recipient], LONG)
+        nursery.cancel_scope.cancel()
+    return outcomes
+
+
+async def test_a_large_message_goes_in_chunks_that_do_not_wait_for_each_other() -> None:
+    talk = await chunked()
+    chunks = Chunks(talk)
+    # The host answers every 16th: as many may be on their way.
+    assert await send_in_chunks(talk, chunks, answer_at_once=False) == [DONE]
+    assert chunks.content == LONG.content
+    assert len(chunks.sizes) > 100
+    assert talk.session.usable
+
+
+async def test_without_pipelining_each_chunk_is_answered_before_the_next() -> None:
+    talk = await Conversation().opened("S: 250-mx.example\nS: 250 CHUNKING")
+    chunks = Chunks(talk)
+    envelope = """
+        C: MAIL FROM:<ann@a.example>
+        S: 250 ok
+        C: RCPT TO:<bob@b.example>
+        S: 250 ok
+        """
+    assert await send_in_chunks(talk, chunks, envelope=envelope) == [DONE]
+    assert chunks.content == LONG.content
+
+
+async def test_a_chunk_that_is_refused_ends_the_message() -> None:
+    talk = await chunked()
+    chunks = Chunks(talk)
+    with trio.fail_after(5):
+        outcomes = await send_in_chunks(talk, chunks, refuse=3)
+    assert outcomes == [Outcome(Result.FAILED, reply(552, "too much"), remote=True)]
+    assert len(chunks.sizes) < 40, "the rest is spared"
     assert talk.session.usable
 
 
@@ -375,7 +451,7 @@ async def test_parameters_are_passed_on_and_octets_above_127_declared() -> None:
 
 
 async def test_a_refused_sender_is_refused_for_all() -> None:
-    no = Outcome(Result.FAILED, reply(550, "no"), remote=True)
+    no = Outcome(Result.FAILED, reply(550, "no"), remote=True, elsewhere=True)
     talk = await plain()
     script = "C: MAIL FROM:<ann@a.example>\nS: 550 no"
     assert await talk.send(script, "bob", "cid") == [no, no]
@@ -463,7 +539,7 @@ async def test_a_refused_data_is_the_word_on_all_who_were_accepted(
         S: 503 no
         """,
         "bob",
-    ) == [Outcome(Result.FAILED, reply(550, "no"), remote=True)]
+    ) == [Outcome(Result.FAILED, reply(550, "no"), remote=True, elsewhere=True)]
 
 
 @pytest.mark.parametrize(("code", "result"), [(451, Result.DEFERRED), (554, Result.FAILED)])
@@ -556,6 +632,7 @@ async def test_what_the_message_needs_and_the_host_has_not_is_our_own_refusal(
     assert outcome.result is Result.FAILED
     assert outcome.reply.status == status
     assert not outcome.remote
+    assert outcome.elsewhere
     assert talk.session.usable
 
 
@@ -577,6 +654,62 @@ async def test_smtputf8_is_needed_if_the_header_is_not_ascii(
     then = "" if needed else "hang up"
     (outcome,) = await talk.send(script, "bob", body=body, message=message, then=then)
     assert (outcome.result is Result.FAILED) == needed
+
+
+async def test_a_domain_beyond_ascii_is_spelled_in_ascii_where_smtputf8_is_missing() -> None:
+    message = letter(sender=Mailbox("ann", "b\u00fccher.example"))
+    recipient = Recipient(number=0, address=Mailbox("bob", "m\u00fcnchen.example"))
+    for extensions, said in [
+        ("8BITMIME", ("ann@xn--bcher-kva.example>", "bob@xn--mnchen-3ya.example>")),
+        ("SMTPUTF8", ("ann@b\u00fccher.example> SMTPUTF8", "bob@m\u00fcnchen.example>")),
+    ]:
+        talk = await Conversation().opened(f"S: 250-mx\nS: 250 {extensions}")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.session.send, message, [recipient], SMALL)
+            await talk.host.play(
+                f"C: MAIL FROM:<{said[0]}\nS: 250 ok\nC: RCPT TO:<{said[1]}\nS: 421 bye"
+            )
+
+
+async def test_a_domain_that_has_no_spelling_in_ascii_is_for_smtputf8_alone() -> None:
+    talk = await plain()
+    # It was said in SMTPUTF8, and no rule made it: the DNS can have no such name.
+    recipient = Recipient(number=0, address=Mailbox("bob", "\u00fc" * 64 + ".example"))
+    (outcome,) = await talk.session.send(letter(), [recipient], SMALL)
+    assert outcome.reply is NO_SMTPUTF8
+
+
+async def test_who_cannot_be_named_without_smtputf8_keeps_nobody_else_from_getting_it() -> None:
+    talk = await plain()
+    assert await talk.send(
+        """
+        C: MAIL FROM:<ann@a.example>
+        S: 250 ok
+        C: RCPT TO:<bob@b.example>
+        S: 250 ok
+        C: RCPT TO:<cid@b.example>
+        S: 550 no
+        C: DATA
+        S: 354 go
+        C: Subject: hi
+        C:
+        C: ..dot
+        C: .
+        S: 250 ok
+        """,
+        "j\u00f8rn",
+        "bob",
+        "\u00f8le",
+        "cid",
+    ) == [
+        Outcome(Result.FAILED, NO_SMTPUTF8, remote=False, elsewhere=True),
+        DONE,
+        Outcome(Result.FAILED, NO_SMTPUTF8, remote=False, elsewhere=True),
+        Outcome(Result.FAILED, reply(550, "no"), remote=True),
+    ]
+    (outcome,) = await talk.send("", "j\u00f8rn")
+    assert outcome.reply is NO_SMTPUTF8
+    assert talk.session.usable
 
 
 async def test_an_alias_beyond_ascii_makes_a_message_smtputf8() -> None:
@@ -642,6 +775,25 @@ async def test_a_host_may_take_its_time_for_each_phase(
             await talk.host.transport.receive()
             await trio.sleep(seconds)
             await talk.host.play(f"S: {answer}")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow)
+        recipient = Recipient(number=0, address=Mailbox("bob", "b.example"))
+        assert await talk.session.send(letter(), [recipient], SMALL) == [DONE]
+
+
+async def test_a_host_may_take_its_time_for_each_answer_to_a_group(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    talk = await pipelined()
+
+    async def slow() -> None:
+        await talk.host.transport.receive()
+        for answer in ("250 ok", "250 ok", "354 go"):
+            await trio.sleep(299)
+            await talk.host.play(f"S: {answer}")
+        await talk.host.transport.receive()
+        await talk.host.play("S: 250 ok")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(slow)

@@ -12,7 +12,7 @@ from elemta import log
 from elemta.config import load
 from elemta.delivery.routing import Router
 from elemta.protocol import Notify, RcptParams
-from elemta.queue import State
+from elemta.queue import State, Suspension
 from tests.delivery.world import BODY, CONFIG, World, on_virtual_time, to, world
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ async def test_a_changed_configuration_frees_stuck_mail(here: World) -> None:
     mended = here.net.host("192.0.2.103")
     router = Router(new)
     here.delivery.configure(new, router)
-    here.queue.reroute(router.lane)
+    here.queue.retune(lane=router.lane)
     await settle(400)
     assert here.states(id_) == [DELIVERED]
     assert len(mended.taken) == 1
@@ -364,3 +364,32 @@ async def test_each_recipient_of_each_attempt_is_a_line_in_the_log(
     assert told["bad@b.example"]["reply"] == "550 5.1.1 unknown"
     assert told["bad@b.example"]["host"] == "mx.b.example[198.51.100.1]:25"
     assert told["bad@b.example"]["lane"] == "mx:b.example"
+
+
+async def test_what_is_overdue_is_settled_and_nobody_is_called(here: World) -> None:
+    here.net.host(ONE)
+    for scope in ("domain:b.example", "domain:us.example"):
+        await here.queue.suspend(
+            Suspension(scope=scope, reason="moved", who="operator:root", since=0.0)
+        )
+    id_ = await here.send("bob@b.example", "bob@us.example")
+    await settle(6 * 86400)
+    assert here.states(id_) == [State.EXPIRED, State.EXPIRED]
+    assert ONE not in here.net.dialled
+    assert set(here.replies(id_)) == {
+        "451 4.4.7 not tried: the destination was closed to mail for too long"
+    }
+
+
+async def test_a_connection_is_kept_and_used_as_the_configuration_says(tmp_path: Path) -> None:
+    changed = "delivery: {idle_timeout: 5 min, messages_per_connection: 3}\n"
+    async with world(tmp_path, config=load(CONFIG + changed)) as here:
+        here.domain("b.example", ("mx.b.example", ONE))
+        host = here.net.host(ONE)
+        for _ in range(4):
+            await here.send("bob@b.example")
+            await settle(200)
+        assert host.sessions == 2
+        assert host.heard.count("QUIT") == 1
+        await settle(200)
+        assert host.heard.count("QUIT") == 2

@@ -16,25 +16,31 @@ from elemta.config import Config, load
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.net.memory import memory_transport_pair
+from elemta.net.tls import TlsError, start_tls
 from elemta.protocol import Mailbox, MailParams, RcptParams
 from elemta.queue import (
     Addressee,
     Envelope,
+    Filter,
     RetryPolicy,
     StoreReader,
     Timeline,
     open_queue,
 )
 from tests.delivery.zone import Zone
+from tests.net.certificates import server_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    import ssl
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from elemta.delivery.hosts import Candidate
     from elemta.net.memory import MemoryTransport
     from elemta.net.transport import Transport
     from elemta.queue import Message, MessageId, Queue, State
+    from elemta.queue.store import Store
+    from elemta.queue.writer import Applies
 
 #: When virtual time begins, seconds since the epoch.
 EPOCH: Final = 1_800_000_000.0
@@ -52,6 +58,28 @@ ANN: Final = Mailbox("ann", "sender.example")
 BODY: Final = b"Subject: hi\r\nFrom: ann@sender.example\r\n\r\nhello\r\n.dot\r\n"
 
 
+class Stored(Struct):
+    """A body as the queue hands it out; a large one has its octets only in pieces."""
+
+    content: bytes
+    large: bool = False
+    piece: int = 5
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    @property
+    def octets(self) -> bytes | None:
+        return None if self.large else self.content
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        piece = self.piece if self.large else 65_536
+        for start in range(0, len(self.content), piece):
+            await trio.lowlevel.checkpoint()
+            yield self.content[start : start + piece]
+
+
 class Taken(Struct, frozen=True):
     """A message that a host has taken."""
 
@@ -65,12 +93,15 @@ class Host:
 
     Attributes:
         says: replies by step: ``greeting``, ``EHLO``, ``MAIL``, ``RCPT``, ``RCPT bob@b.example``,
-            ``DATA`` or ``.``. None hangs up; an empty reply is never given.
+            ``DATA``, ``.``, or for LMTP ``. bob@b.example``; behind ``TLS `` what it says once
+            that has begun. None hangs up; an empty reply is never given.
         down: what connecting to it raises.
         delay: seconds before each reply.
         recipients: that it takes in one transaction.
         takes_silently: it takes messages before it answers, whatever the answer is.
         idle: seconds after which it hangs up on who says nothing.
+        tls: how it encrypts, after a 220 to ``STARTTLS``; None: it only says so.
+        secret: the version and cipher of the last session that was encrypted.
     """
 
     def __init__(self, **says: str | None) -> None:
@@ -78,6 +109,7 @@ class Host:
             "greeting": "220 hello",
             "EHLO": "250-host\r\n250-PIPELINING\r\n250-DSN\r\n250-SMTPUTF8\r\n250 8BITMIME",
             "HELO": "250 host",
+            "LHLO": "250 host",
             "MAIL": "250 2.1.0 ok",
             "RCPT": "250 2.1.5 ok",
             "DATA": "354 go on",
@@ -91,6 +123,8 @@ class Host:
         self.recipients = 1000
         self.takes_silently = False
         self.idle = 3600.0
+        self.tls: ssl.SSLContext | None = server_context()
+        self.secret = ""
         self.taken: list[Taken] = []
         self.dialled = 0
         self.sessions = 0
@@ -116,6 +150,8 @@ class _Talk:
         self._transport = transport
         self._buffer = b""
         self._open = False
+        self._lmtp = False
+        self._secret = False
         self._sender = ""
         self._recipients: list[str] = []
 
@@ -135,7 +171,10 @@ class _Talk:
                 await self._rcpt(line[line.index("<") + 1 : line.index(">")])
             elif verb == "DATA":
                 await self._data()
+            elif verb == "STAR":
+                await self._encrypt()
             else:
+                self._lmtp = verb == "LHLO"
                 await self._say(verb)
                 if verb == "QUIT":
                     return
@@ -157,14 +196,40 @@ class _Talk:
         lines = (content + b"\r\n").split(b"\r\n")
         whole = b"\r\n".join(line[1:] if line.startswith(b".") else line for line in lines)
         taken = Taken(self._sender, tuple(self._recipients), whole)
+        if self._lmtp:
+            await self._answer_each(taken)
+            return
         if self._host.takes_silently:
             self._host.taken.append(taken)
         if await self._say(".") and not self._host.takes_silently:
             self._host.taken.append(taken)
 
+    async def _answer_each(self, taken: Taken) -> None:
+        """An answer for each recipient (RFC 2033 §4.2)."""
+        had = [each for each in taken.recipients if await self._say(f". {each}", ".")]
+        if had:
+            self._host.taken.append(replace(taken, recipients=tuple(had)))
+
+    async def _encrypt(self) -> None:
+        if not await self._say("STARTTLS"):
+            return
+        if self._host.tls is None:
+            await self._transport.receive()
+            await self._transport.send_all(b"500 5.5.2 what?\r\n")
+        else:
+            try:
+                encrypted = await start_tls(self._transport, self._host.tls, server_side=True)
+            except TlsError:
+                raise _HangUpError from None
+            self._transport = encrypted
+            self._secret = True
+            self._host.secret = f"{encrypted.version} {encrypted.cipher}"
+
     async def _say(self, *steps: str) -> bool:
         """Answer as told; whether that was a yes."""
         says = self._host.says
+        if self._secret:
+            steps = (*(f"TLS {step}" for step in steps), *steps)
         said = next((says[step] for step in steps if step in says), "500 5.5.1 what?")
         await trio.sleep(self._host.delay)
         if said is None:
@@ -195,6 +260,7 @@ class Net:
         self._nursery = nursery
         self.hosts: dict[str, Host] = {}
         self.dialled: list[str] = []
+        self.sources: list[str | None] = []
 
     def host(self, address: str, **says: str | None) -> Host:
         host = self.hosts[address] = Host(**says)
@@ -202,6 +268,7 @@ class Net:
 
     async def dial(self, candidate: Candidate) -> MemoryTransport:
         self.dialled.append(candidate.address)
+        self.sources.append(candidate.source)
         await trio.lowlevel.checkpoint()
         host = self.hosts.get(candidate.address)
         if host is None:
@@ -262,7 +329,7 @@ class World:
     def messages(self) -> list[Message]:
         """What is in the queue, finished messages left out."""
         with StoreReader(self.path / "queue") as reader:
-            return list(reader.list())
+            return reader.search(Filter(), now=0.0, limit=10_000)
 
 
 def to(address: str, params: RcptParams | None = None) -> Addressee:
@@ -295,6 +362,7 @@ async def world(
     policy: RetryPolicy | None = None,
     clock: Callable[[], float] = wall_clock,
     tcp: bool = False,
+    disk: Callable[[Store], Applies] = lambda store: store,
 ) -> AsyncIterator[World]:
     """A world in which delivery runs; `tcp`: and dials by the machine's own network."""
     config = replace(load(CONFIG) if config is None else config, data_dir=path)
@@ -305,8 +373,10 @@ async def world(
             path / "queue",
             policy or RetryPolicy(jitter=0.0),
             lane=router.lane,
+            limits=router.limits,
             clock=clock,
             inline=True,
+            disk=disk,
         ) as queue,
         trio.open_nursery() as nursery,
     ):

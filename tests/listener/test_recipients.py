@@ -11,8 +11,17 @@ from elemta.listener.recipients import (
     NO_SUCH_MAILBOX,
     RELAY_DENIED,
     Recipients,
+    told,
 )
-from elemta.protocol import Mailbox, Reply, parse_mailbox
+from elemta.protocol import (
+    Mailbox,
+    Notify,
+    OriginalRecipient,
+    RcptParams,
+    Reply,
+    parse_mailbox,
+)
+from elemta.queue import Addressee
 from tests.dialogue import CONFIG, STRANGER, TRUSTED
 
 CONFIGURED = load(CONFIG)
@@ -177,3 +186,30 @@ def test_domains_that_we_relay_for_take_no_routes(domain: str) -> None:
     for local_part in ("x%y", "y!x", '"x@y"'):
         assert decide(f"{local_part}@{domain}") is RELAY_DENIED
         assert decide(f"{local_part}@{domain}", client=TRUSTED) == [f"{local_part}@{domain}"]
+
+
+BEHIND = [Addressee(address=Mailbox(name, "here.example")) for name in ("alice", "bob", "carol")]
+
+
+@pytest.mark.parametrize(
+    ("notify", "others"),
+    [
+        ({Notify.SUCCESS, Notify.FAILURE}, {Notify.FAILURE}),
+        ({Notify.SUCCESS}, {Notify.NEVER}),
+        ({Notify.FAILURE, Notify.DELAY}, {Notify.FAILURE, Notify.DELAY}),
+        ({Notify.NEVER}, {Notify.NEVER}),
+    ],
+    ids=["success and failure", "success", "failure and delay", "never"],
+)
+def test_of_those_behind_an_alias_the_success_of_one_is_told(
+    notify: set[Notify], others: set[Notify]
+) -> None:
+    orcpt = OriginalRecipient("rfc822", "team@here.example")
+    params = RcptParams(notify=frozenset(notify), orcpt=orcpt)
+    first, *rest = told(BEHIND, params)
+    assert first.params == params
+    assert [(each.params.notify, each.params.orcpt) for each in rest] == [(others, orcpt)] * 2
+
+
+def test_who_named_nothing_gives_nothing_on() -> None:
+    assert told(BEHIND, RcptParams()) is BEHIND

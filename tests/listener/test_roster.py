@@ -60,8 +60,8 @@ def test_draining_asks_all() -> None:
 def test_there_are_no_more_places_than_files() -> None:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
+        assert places(10, 10) == 10
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(1000, files), most))
-        assert places(10**6) == min(1000, files) - 256
-        assert places(10) == 10
+        assert places(10**9, 1) < most
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))

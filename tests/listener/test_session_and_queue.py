@@ -9,7 +9,7 @@ import trio
 from elemta.config import load
 from elemta.listener.reception import House
 from elemta.net.reaper import Reaper
-from elemta.queue import Reserve, RetryPolicy, StoreReader, open_queue
+from elemta.queue import Filter, Reserve, RetryPolicy, StoreReader, open_queue
 from tests.dialogue import CONFIG, Server
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def test_what_was_answered_for_is_on_the_disk(tmp_path: Path) -> None:
             assert house.budget.free == house.budget.total
     assert all(answer.startswith("250 2.0.0 OK: queued as ") for answer in answers)
     with StoreReader(tmp_path / "queue") as reader:
-        messages = reader.list()
+        messages = reader.search(Filter(), now=0.0)
         assert [message.id for message in messages] == [each.split()[-1] for each in answers]
         for message, content in zip(messages, (small, large), strict=True):
             stored = reader.body(message.id)

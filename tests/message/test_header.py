@@ -136,3 +136,11 @@ def test_fields_are_removed_with_all_their_lines() -> None:
     assert without(HEADER, b"subject", b"received-spf") == HEADER[: HEADER.index(b"Received-SPF")]
     assert without(HEADER, b"bcc") == HEADER
     assert without(HEADER) == HEADER
+
+
+def test_a_field_that_is_not_there_is_not_found_whether_its_name_is_or_not() -> None:
+    scanner = HeaderScanner()
+    scanner.feed(b"Subject: about MT-Priority: 4\r\n\r\n")
+    assert scanner.first(b"x-other") is None
+    assert scanner.first(b"mt-priority") is None
+    assert scanner.first(b"subject") == b"about MT-Priority: 4"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import email
 import email.policy
 from email.message import EmailMessage, Message
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
-from elemta.message import Action, FailedRecipient, failure_report
+from elemta.message import Action, RecipientStatus, write_report
 from elemta.protocol import Mailbox, OriginalRecipient, Reply, reply
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NOW = 1_800_000_000
 ALICE = Mailbox("alice", "example.org")
-BOB = FailedRecipient(
+BOB = RecipientStatus(
     address=Mailbox("bob", "example.net"),
     orcpt=OriginalRecipient("rfc822", "robert@example.com"),
     reply=reply(550, 1, 1, "no such user", "see https://example.net/(help)"),
@@ -25,7 +25,7 @@ BOB = FailedRecipient(
     host="mx.example.net[192.0.2.1]:25",
     attempted=NOW,
 )
-CAROL = FailedRecipient(
+CAROL = RecipientStatus(
     address=Mailbox("carol", "example.com"),
     reply=Reply(451, None, ("no mail exchanger answered",)),
 )
@@ -40,24 +40,28 @@ class Parts(NamedTuple):
 
 
 def report(
-    *recipients: FailedRecipient,
+    *recipients: RecipientStatus,
     header: bytes = HEADER,
-    sender: Mailbox = ALICE,
+    to: Mailbox = ALICE,
     report_id: str = "01REPORT",
     envid: str | None = None,
     action: Action = Action.FAILED,
+    whole: bool = False,
+    of_a_report: bool = False,
 ) -> bytes:
-    octets = failure_report(
+    octets = write_report(
         hostname="mx.example.org",
         report_id=report_id,
-        sender=sender,
+        to=to,
         recipients=recipients or (BOB, CAROL),
-        header=header,
+        content=header,
+        whole=whole,
         message_id="01MESSAGE",
         arrived=NOW - 3600,
         now=NOW,
         envid=envid,
         action=action,
+        of_a_report=of_a_report,
     )
     assert octets.endswith(b"\r\n")
     assert octets.count(b"\r\n") == octets.count(b"\r") == octets.count(b"\n")
@@ -66,14 +70,21 @@ def report(
     return octets
 
 
-def read(octets: bytes) -> Parts:
+def parts_of(octets: bytes) -> tuple[EmailMessage, EmailMessage, EmailMessage, EmailMessage]:
     top = email.message_from_bytes(octets, policy=email.policy.SMTP)
     assert isinstance(top, EmailMessage)
     assert top.get_content_type() == "multipart/report"
-    assert top.get_param("report-type") == "delivery-status"
     assert top.defects == []
-    people, statuses, header = top.get_payload()
+    people, statuses, returned = top.get_payload()
     assert people.get_content_type() == "text/plain"
+    # The type of the second part is that of the report (RFC 6522 §3).
+    assert f"message/{top.get_param('report-type')}" == statuses.get_content_type()
+    return top, people, statuses, returned
+
+
+def read(octets: bytes) -> Parts:
+    top, people, statuses, header = parts_of(octets)
+    assert octets.isascii()
     assert statuses.get_content_type() == "message/delivery-status"
     assert header.get_content_type() == "text/rfc822-headers"
     return Parts(
@@ -84,7 +95,7 @@ def read(octets: bytes) -> Parts:
     )
 
 
-def statuses_of(*recipients: FailedRecipient, action: Action = Action.FAILED) -> Sequence[Message]:
+def statuses_of(*recipients: RecipientStatus, action: Action = Action.FAILED) -> Sequence[Message]:
     return read(report(*recipients, action=action)).statuses[1:]
 
 
@@ -169,7 +180,7 @@ def test_of_a_huge_header_whole_lines_come_back() -> None:
 
 def test_a_recipient_beyond_ascii_is_told_in_ascii() -> None:
     octets = report(
-        FailedRecipient(
+        RecipientStatus(
             address=Mailbox("b=ö b", "bücher.example"),
             orcpt=OriginalRecipient("utf-8", "ö@bücher.example"),
             reply=reply(553, 6, 7, "нет"),
@@ -188,20 +199,131 @@ def test_a_recipient_beyond_ascii_is_told_in_ascii() -> None:
     assert status["Diagnostic-Code"] == r"smtp; 553 5.6.7 \u043d\u0435\u0442"
 
 
-def test_a_sender_beyond_ascii_is_written_in_utf8() -> None:
-    assert b"\r\nTo: <\xc3\xa4@example.org>\r\n" in report(sender=Mailbox("ä", "example.org"))
+GLOBAL: Final = Mailbox("ä", "bücher.example")
+MESSAGE: Final = HEADER + b"\r\nhello\r\n.\r\n"
+
+
+def raw_part(octets: bytes, number: int) -> bytes:
+    """A part as it stands on the wire, its header included."""
+    boundary = b"--=_01REPORT"
+    return octets.split(boundary)[number].removeprefix(b"\r\n").removesuffix(b"\r\n")
+
+
+def test_a_sender_beyond_ascii_is_told_in_utf8() -> None:
+    mailbox = RecipientStatus(
+        address=Mailbox("b=ö b", "bücher.example"),
+        orcpt=OriginalRecipient("utf-8", "ö@bücher.example\u200b"),
+        reply=reply(553, 6, 7, "нет"),
+        remote=True,
+        host="mx.bücher.example[192.0.2.1]:25",
+    )
+    octets = report(mailbox, to=GLOBAL, header="Subject: ß\r\n".encode(), envid="ö")
+    assert "\r\nTo: <ä@bücher.example>\r\n".encode() in octets
+    top, _, statuses, returned = parts_of(octets)
+    assert top.get_param("report-type") == "global-delivery-status"
+    assert statuses.get_content_type() == "message/global-delivery-status"
+    assert returned.get_content_type() == "message/global-headers"
+    assert raw_part(octets, 3).decode() == (
+        "Content-Type: message/global-headers\r\n"
+        "Content-Transfer-Encoding: 8bit\r\n\r\nSubject: ß\r\n"
+    )
+    fields = raw_part(octets, 2).decode().replace("\r\n ", " ")
+    assert "Content-Transfer-Encoding: 8bit\r\n\r\nOriginal-Envelope-Id: ö\r\n" in fields
+    assert "Original-Recipient: utf-8; ö@bücher.example\\x{200B}\r\n" in fields
+    assert 'Final-Recipient: utf-8; "b\\x{3D}ö\\x{20}b"@bücher.example\r\n' in fields
+    assert "Remote-MTA: dns; mx.bücher.example\r\n" in fields
+    assert "Diagnostic-Code: smtp; 553 5.6.7 нет\r\n" in fields
+
+
+def test_an_ascii_recipient_stays_one_in_a_report_in_utf8() -> None:
+    fields = raw_part(report(BOB, to=GLOBAL), 2)
+    assert b"Content-Transfer-Encoding: 7bit\r\n" in fields
+    assert b"Final-Recipient: rfc822; bob@example.net\r\n" in fields
+
+
+def test_a_header_that_is_not_utf8_is_quoted_in_any_report() -> None:
+    header = b"Subject: \xff\r\n"
+    for to in (ALICE, GLOBAL):
+        *_, returned = parts_of(report(to=to, header=header))
+        assert returned.get_content_type() == "text/rfc822-headers"
+        assert returned.get_payload(decode=True) == header
+
+
+def test_a_message_comes_back_whole_if_its_sender_asked_for_that() -> None:
+    octets = report(header=MESSAGE, whole=True)
+    assert octets.isascii()
+    _, people, _, returned = parts_of(octets)
+    assert returned.get_content_type() == "message/rfc822"
+    [inner] = returned.get_payload()
+    assert inner["Subject"] == "hello"
+    assert raw_part(octets, 3).endswith(b"\r\n\r\n" + MESSAGE)
+    assert "Details for programs, and the message, are attached." in people.get_content()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"h\xc3\xa4\r\n", b"nul\0\r\n", b"bare\n", b"x" * 999 + b"\r\n"],
+    ids=["8-bit", "NUL", "bare LF", "long line"],
+)
+def test_of_a_message_that_cannot_stand_in_a_report_the_header_comes_back(body: bytes) -> None:
+    parts = read(report(header=HEADER + b"\r\n" + body, whole=True))
+    assert parts.header == HEADER
+    assert "and the header of the message, are attached" in parts.people
+
+
+def test_a_report_in_utf8_can_hold_an_8bit_message() -> None:
+    for header, kind in (
+        ("Subject: ß\r\n".encode(), "message/global"),
+        (b"Subject: s\r\n", "message/global"),
+        (b"Subject: \xff\r\n", "message/rfc822"),
+    ):
+        content = header + b"\r\nh\xc3\xa4\r\n"
+        octets = report(header=content, whole=True, to=GLOBAL)
+        assert raw_part(octets, 3) == (
+            f"Content-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n".encode() + content
+        )
+        assert parts_of(octets)[3].get_content_type() == kind
+    unclean = report(header=HEADER + b"\r\nbare\n", whole=True, to=GLOBAL)
+    assert raw_part(unclean, 3).endswith(b"\r\n\r\n" + HEADER)
+
+
+def test_who_is_told_of_a_delay_learns_how_long_we_go_on() -> None:
+    each = RecipientStatus(
+        address=BOB.address, reply=reply(451, 7, 1, "greylisted"), retry_until=NOW + 86400
+    )
+    delayed = read(report(each, CAROL, action=Action.DELAYED))
+    assert "\n    We go on until Sat, 16 Jan 2027 08:00:00 +0000.\n" in delayed.people
+    assert delayed.statuses[1]["Will-Retry-Until"] == "Sat, 16 Jan 2027 08:00:00 +0000"
+    assert "Will-Retry-Until" not in delayed.statuses[2]
+
+
+def test_a_5xx_that_is_tried_again_is_a_delay_not_a_failure() -> None:
+    [status] = statuses_of(
+        RecipientStatus(address=BOB.address, reply=reply(554, 7, 1, "go away")),
+        action=Action.DELAYED,
+    )
+    assert status["Status"] == "4.7.1"
+    assert status["Diagnostic-Code"] == "X-Elemta; 554 5.7.1 go away"
+
+
+def test_a_postmaster_is_told_that_a_report_failed() -> None:
+    top, people, statuses, returned = parts_of(report(header=MESSAGE, whole=True, of_a_report=True))
+    assert top["Subject"] == "A report could not be delivered"
+    assert "a report is not answered by a report" in people.get_content()
+    assert list(statuses.get_payload())[1]["Action"] == "failed"
+    assert returned.get_content_type() == "message/rfc822"
 
 
 def test_a_server_that_never_stops_talking_is_cut_short() -> None:
     long = Reply(550, (1, 1), ("x" * 4000,) * 100)
-    each = FailedRecipient(address=BOB.address, reply=long, remote=True)
+    each = RecipientStatus(address=BOB.address, reply=long, remote=True)
     octets = report(each)
     assert len(octets) < 30_000
     assert "The remote server said:" in read(octets).people
 
 
 def test_who_was_spoken_to_is_told_though_the_words_are_ours() -> None:
-    each = FailedRecipient(
+    each = RecipientStatus(
         address=BOB.address, reply=reply(554, 4, 6, "mail loop"), host="[192.0.2.1]:2525"
     )
     assert (
@@ -218,12 +340,13 @@ def test_who_was_spoken_to_is_told_though_the_words_are_ours() -> None:
         (Action.DELAYED, reply(451, 2, 0, "later"), "4.2.0", "Your message is delayed"),
         (Action.DELIVERED, reply(250, 1, 5, "ok"), "2.1.5", "Your message was delivered"),
         (Action.RELAYED, Reply(250, None, ("ok",)), "2.0.0", "Your message was passed on"),
+        (Action.EXPANDED, reply(250, 1, 5, "ok"), "2.1.5", "Your message was delivered"),
     ],
 )
 def test_other_things_than_failures_can_be_told(
     action: Action, answer: Reply, status: str, subject: str
 ) -> None:
-    parts = read(report(FailedRecipient(address=BOB.address, reply=answer), action=action))
+    parts = read(report(RecipientStatus(address=BOB.address, reply=answer), action=action))
     assert parts.top["Subject"] == subject
     assert parts.statuses[1]["Action"] == action.value
     assert parts.statuses[1]["Status"] == status
@@ -237,7 +360,7 @@ def test_no_message_can_forge_a_part_of_its_report() -> None:
 
 def test_an_unheard_of_address_type_is_made_harmless() -> None:
     for kind, want in (("x400\r\nBcc", "x400Bcc"), ("ä", "unknown")):
-        each = FailedRecipient(
+        each = RecipientStatus(
             address=BOB.address, orcpt=OriginalRecipient(kind, "a\r\nb\x1b"), reply=BOB.reply
         )
         assert statuses_of(each)[0]["Original-Recipient"] == rf"{want}; a\r\nb\x1b"

@@ -8,7 +8,26 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.protocol import Mailbox, reply
-from elemta.queue import Addressee, Attempt, Envelope, Priority, Result, RetryPolicy, open_queue
+from elemta.queue import (
+    Addressee,
+    Attempt,
+    Envelope,
+    Filter,
+    Hold,
+    LaneLimits,
+    Message,
+    Priority,
+    Recipient,
+    Release,
+    Result,
+    RetryPolicy,
+    StoreReader,
+    open_queue,
+)
+from elemta.queue.change import Insert
+from elemta.queue.entry import Entry
+from elemta.queue.ids import IdSource
+from elemta.queue.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,13 +36,13 @@ if TYPE_CHECKING:
 
     from elemta.queue import HistoryLimits, Queue, Tuning, Work
     from elemta.queue.operation import Operation
-    from elemta.queue.store import Store
     from elemta.queue.writer import Applies
 
 #: When the tests' clock stands at zero: some day in 2026.
 EPOCH: Final = 1_790_000_000.0
 CONTENT: Final = b"Subject: hello\r\n\r\nworld\r\n"
 POLICY: Final = RetryPolicy(jitter=0.0)
+EVERYTHING: Final = Filter()
 REPLIES: Final = {
     Result.DELIVERED: reply(250, 2, 0, "taken"),
     Result.DEFERRED: reply(451, 3, 0, "later"),
@@ -53,7 +72,9 @@ def now() -> float:
     return EPOCH + trio.current_time()
 
 
-def attempts(work: Work, result: Result, *, expired: bool = False) -> list[Attempt]:
+def attempts(
+    work: Work, result: Result, *, expired: bool = False, warned: bool = False
+) -> list[Attempt]:
     """The same outcome for all recipients of a work."""
     return [
         Attempt(
@@ -66,9 +87,26 @@ def attempts(work: Work, result: Result, *, expired: bool = False) -> list[Attem
             reply=REPLIES[result],
             remote=True,
             expired=expired,
+            warned=warned,
         )
         for each in work.recipients
     ]
+
+
+async def hold(queue: Queue, id: str) -> bool:  # noqa: A002
+    """Hold a message; whether that stopped anybody."""
+    return (await queue.act(Hold(), Filter(ids=(id,)), who="operator:test")).recipients > 0
+
+
+async def release(queue: Queue, id: str) -> bool:  # noqa: A002
+    """Release a message; whether anybody was held."""
+    return (await queue.act(Release(), Filter(ids=(id,)), who="operator:test")).recipients > 0
+
+
+def found(folder: Path, wanted: Filter = EVERYTHING, at: float = EPOCH) -> list[str]:
+    """Ids of messages that a reader finds, whether the queue is open or not."""
+    with StoreReader(folder) as reader:
+        return [message.id for message in reader.search(wanted, now=at)]
 
 
 def virtual_queue(
@@ -78,12 +116,14 @@ def virtual_queue(
     tuning: Tuning | None = None,
     history: HistoryLimits | None = None,
     disk: Callable[[Store], Applies] = lambda store: store,
+    limits: Callable[[str], LaneLimits] = lambda _: LaneLimits(),
 ) -> AbstractAsyncContextManager[Queue]:
     """A queue on virtual time: for tests with `autojump_clock`."""
     return open_queue(
         folder,
         policy,
         lane=by_domain,
+        limits=limits,
         clock=now,
         tuning=tuning,
         history=history,
@@ -134,3 +174,38 @@ class Disks:
     @property
     def disk(self) -> FaultyDisk:
         return self.made[-1]
+
+
+def quick(store: Store) -> Store:
+    """For `open_queue(disk=…)`: a disk that does not wait, for tests with thousands of messages."""
+    store.connection.execute("PRAGMA synchronous = OFF")
+    return store
+
+
+def fill(
+    folder: Path, *to: tuple[str, ...], priority: Priority = Priority.NORMAL, at: float = EPOCH
+) -> list[str]:
+    """Put messages, each to some recipients, where a queue that starts finds them; their ids."""
+    store = quick(Store(folder))
+    new_id = IdSource(lambda: at, store.last_key)
+    ids: list[str] = []
+    for start in range(0, len(to), 250):
+        inserts: list[Insert] = []
+        for recipients in to[start : start + 250]:
+            message = Message(
+                id=new_id(),
+                sender=address("sender@home.example"),
+                recipients=[
+                    Recipient(number=number, address=address(each), due=at)
+                    for number, each in enumerate(recipients)
+                ],
+                received_at=at,
+                expires_at=at + POLICY.lifetime,
+                size=len(CONTENT),
+                priority=priority,
+            )
+            ids.append(message.id)
+            inserts.append(Insert(Entry(message), CONTENT, lambda _: None))
+        store.apply(inserts)
+    store.close()
+    return ids

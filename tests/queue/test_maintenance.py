@@ -5,13 +5,24 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from elemta.queue import HistoryLimits, Result, RetryPolicy, StoreReader
-from elemta.queue.maintenance import ROUND, STEP
-from elemta.queue.schema import INLINE
+from elemta.queue import (
+    Delete,
+    Filter,
+    HistoryLimits,
+    Result,
+    RetryPolicy,
+    StoreReader,
+    View,
+    check,
+)
+from elemta.queue.maintenance import ROUND, SLACK, STEP
+from elemta.queue.schema import INLINE, PAGE
 from tests.queue.mail import (
     CONTENT,
     Disks,
     envelope,
+    found,
+    hold,
     now,
     settle_next,
     virtual_queue,
@@ -34,7 +45,7 @@ async def test_history_goes_after_its_age(tmp_path: Path, autojump_clock: MockCl
             await settle_next(queue, Result.DEFERRED)
             await settle_next(queue, Result.DELIVERED)
             held = await queue.accept(envelope(), CONTENT)
-            await queue.hold(held)
+            await hold(queue, held)
             await trio.sleep(1.19 * DAY)
             assert reader.get(queued) is not None
             await trio.sleep(0.06 * DAY)  # a round in an hour, if nothing happens
@@ -91,6 +102,36 @@ async def test_files_that_nobody_owns_are_swept_and_others_are_not(
         await incoming.write(b"y" * (INLINE + 1))
         await trio.sleep(1)
         assert sorted(os.listdir(bodies)) == sorted([live, incoming.id, "README"])
+
+
+async def test_a_database_that_was_large_once_shrinks(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    count, size = 300, 200_000
+    async with virtual_queue(tmp_path / "queue") as queue:
+        for _ in range(count):
+            await queue.accept(envelope(), b"z" * size)
+        await queue.act(Delete(), Filter(), who="operator:root")
+        await trio.sleep(ROUND + 1)
+        room = queue.room.__self__  # type: ignore[attr-defined]
+        assert room._reusable() == SLACK * PAGE
+    assert (tmp_path / "queue" / "queue.db").stat().st_size < count * size / 2
+
+
+async def test_notes_go_with_the_history_they_stand_in(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with virtual_queue(tmp_path / "queue", history=HistoryLimits(count=1)) as queue:
+        for _ in range(3):
+            await queue.accept(envelope(), CONTENT)
+        await queue.act(Delete(), Filter(), who="operator:root")
+        await trio.sleep(ROUND + 1)
+    assert check(tmp_path / "queue", clock=now) == []
+    (left,) = found(tmp_path / "queue", Filter(views=(View.FAILED,)))
+    with StoreReader(tmp_path / "queue") as reader:
+        timeline = reader.timeline(left)
+    assert timeline is not None
+    assert [note.action for note in timeline.notes] == ["delete"]
 
 
 async def test_maintenance_waits_for_a_disk_that_is_full(

@@ -17,11 +17,15 @@ from elemta.queue import (
     Envelope,
     Expired,
     Failed,
+    Filter,
     Finished,
     Held,
+    LaneLimits,
+    Parked,
     Priority,
     Queue,
     Queued,
+    Rate,
     Released,
     Report,
     Result,
@@ -30,7 +34,10 @@ from elemta.queue import (
     State,
     StoreReader,
     StoreUnavailable,
+    Suspension,
     Tuning,
+    Unparked,
+    View,
     open_queue,
 )
 from elemta.queue.floor import LOOK
@@ -44,7 +51,9 @@ from tests.queue.mail import (
     attempts,
     by_domain,
     envelope,
+    hold,
     now,
+    release,
     settle_next,
     virtual_queue,
 )
@@ -118,7 +127,7 @@ async def test_the_message_has_the_facts_of_its_envelope(
     assert message.size == 9
     assert (message.priority, message.tags, message.hops) == (Priority.HIGH, ("news",), 3)
     assert message.received_at == EPOCH
-    assert message.expires_at == EPOCH + POLICY.lifetime
+    assert message.expires_at == EPOCH + POLICY.report_lifetime  # it has no sender
 
 
 async def test_what_is_deferred_is_tried_again_by_the_schedule(
@@ -289,8 +298,9 @@ async def test_the_last_attempt_is_known_before_it_is_settled(
                     await queue.settle(work, attempts(work, Result.DEFERRED, expired=last))
         assert verdicts == [False, False, True]
         with StoreReader(tmp_path / "queue") as reader:
-            assert [message.id for message in reader.list(State.EXPIRED)] == [queued]
-            assert reader.list(State.FAILED) == []
+            timeline = reader.timeline(queued)
+        assert timeline is not None
+        assert [each.state for each in timeline.message.recipients] == [State.EXPIRED]
 
 
 async def test_nothing_is_due_after_its_lifetime(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -338,8 +348,8 @@ async def test_every_step_is_an_event(tmp_path: Path, autojump_clock: MockClock)
             await queue.accept(envelope("b@x"), CONTENT)
             await settle_next(queue, Result.FAILED)
             held = await queue.accept(envelope("c@x"), CONTENT)
-            assert await queue.hold(held)
-            assert await queue.release_held(held)
+            assert await hold(queue, held)
+            assert await release(queue, held)
             await settle_next(queue, Result.DELIVERED)
             kinds: list[type[object]] = []
             async for event in subscription:
@@ -363,27 +373,27 @@ async def test_a_held_message_is_not_tried_until_released_whatever_restarts(
             assert work is not None
             with work:
                 await queue.settle(work, attempts(work, Result.DEFERRED))
-        assert await queue.hold(queued)
-        assert not await queue.hold(queued)
+        assert await hold(queue, queued)
+        assert not await hold(queue, queued)
         await trio.sleep(1000)
         assert await nothing_ready(queue)
     async with virtual_queue(tmp_path / "queue") as queue:
         await trio.sleep(1000)
         assert await nothing_ready(queue)
         assert queue.waiting == 0
-        assert await queue.release_held(queued)
-        assert not await queue.release_held(queued)
+        assert await release(queue, queued)
+        assert not await release(queue, queued)
         await settle_next(queue, Result.DELIVERED)
         await settle_next(queue, Result.DELIVERED)
-        assert not await queue.hold(queued)
+        assert not await hold(queue, queued)
 
 
 async def test_what_is_not_there_cannot_be_held(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with virtual_queue(tmp_path / "queue") as queue:
         queued = await queue.accept(envelope(), CONTENT)
-        assert not await queue.hold(queue.new_id())
-        assert not await queue.release_held(queue.new_id())
-        assert not await queue.hold(queued[:13] + "0" * 13)  # the same key; guessed, not known
+        assert not await hold(queue, queue.new_id())
+        assert not await release(queue, queue.new_id())
+        assert not await hold(queue, queued[:13] + "0" * 13)  # the same key; guessed, not known
 
 
 async def test_a_deferred_message_on_disk_can_be_held(
@@ -393,9 +403,9 @@ async def test_a_deferred_message_on_disk_can_be_held(
         queued = await queue.accept(envelope(), CONTENT)
         await settle_next(queue, Result.DEFERRED)
         assert queue.waiting == 0
-        assert not await queue.release_held(queued)
+        assert not await release(queue, queued)
         assert queue.waiting == 0  # it was read for nothing, and went back
-        assert await queue.hold(queued)
+        assert await hold(queue, queued)
         await trio.sleep(1000)
         assert await nothing_ready(queue)
 
@@ -541,9 +551,9 @@ async def test_a_scattered_message_is_held_and_released_from_disk(
     async with virtual_queue(tmp_path / "queue") as queue:
         queued = await queue.accept(envelope("a@x"), CONTENT)
         await settle_next(queue, Result.DEFERRED)
-        assert await queue.hold(queued)
+        assert await hold(queue, queued)
     async with virtual_queue(tmp_path / "queue") as queue:
-        assert await queue.release_held(queued)
+        assert await release(queue, queued)
         assert await settle_next(queue, Result.DELIVERED) == queued
 
 
@@ -555,7 +565,7 @@ async def test_a_message_that_is_loaded_twice_stands_in_memory_once(
         await settle_next(queue, Result.DEFERRED)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
-                nursery.start_soon(queue.release_held, queued)
+                nursery.start_soon(release, queue, queued)
         assert queue.waiting == 0
         assert await settle_next(queue, Result.DELIVERED) == queued
         assert await nothing_ready(queue)
@@ -619,10 +629,11 @@ async def test_a_destination_that_is_down_does_not_fill_the_memory(
                 await queue.settle(work, attempts(work, Result.DEFERRED))
             claim.failed(park=True)
         assert queue.waiting <= 50
+        (down,) = queue.destinations()
+        assert down.ready + down.on_disk == 79
         with StoreReader(tmp_path / "queue") as reader:
-            deferred = reader.list(State.DEFERRED)
-            assert len(deferred) >= 30
-            assert [each.attempts for each in deferred[1].recipients] == [0]
+            ready = reader.search(Filter(views=(View.ACTIVE,)), now=EPOCH)
+            assert len(ready) == 79  # nothing was written of them
         # It comes back, and all is delivered in the end.
         delivered: set[str] = set()
         while len(delivered) < len(ids):
@@ -672,9 +683,95 @@ async def test_after_a_reload_what_waits_goes_where_it_goes_now(
 ) -> None:
     async with virtual_queue(tmp_path / "queue") as queue:
         await queue.accept(envelope("a@x"), CONTENT)
-        queue.reroute(lambda _: "smarthost")
+        queue.retune(lane=lambda _: "smarthost")
         with await queue.claim() as claim:
             assert claim.lane == "smarthost"
+
+
+async def test_after_a_reload_lifetimes_are_counted_anew_for_what_waits_already(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with virtual_queue(tmp_path / "queue") as queue:
+        await queue.accept(envelope("a@x"), CONTENT)
+        await trio.sleep(1000)
+        with await queue.claim() as claim:
+            work = claim.take()
+            assert work is not None
+            with work:
+                recipient = work.recipients[0]
+                assert queue.deadline(work.message, recipient) == EPOCH + POLICY.lifetime
+                assert not queue.expires(work.message, recipient, now())
+                assert not queue.warns(work.message, recipient, now())
+                queue.retune(policy=lambda _: RetryPolicy(lifetime=5000.0, delay_warning=500.0))
+                assert queue.warns(work.message, recipient, now())
+                queue.retune(policy=RetryPolicy(lifetime=500.0))
+                assert queue.expires(work.message, recipient, now())
+                assert queue.deadline(work.message, recipient) == EPOCH + 500
+                await queue.settle(work, attempts(work, Result.DEFERRED, expired=True))
+
+
+async def test_a_worker_is_told_whether_its_connection_is_counted(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    rated = LaneLimits(rates=(Rate("connections", 1, 60.0),))
+    async with virtual_queue(
+        tmp_path / "queue", limits=lambda name: rated if name == "mx:x" else LaneLimits()
+    ) as queue:
+        for name in "xxyx":
+            await queue.accept(envelope(f"a@{name}"), CONTENT)
+        with await queue.claim() as one, await queue.claim() as other:
+            assert (one.lane, one.counted) == ("mx:x", True)
+            assert (other.lane, other.counted) == ("mx:y", False)
+            assert other.take() is not None
+            assert await nothing_ready(queue)
+
+
+async def test_a_destination_that_is_parked_and_answers_again_is_told_of(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with virtual_queue(tmp_path / "queue") as queue:
+        for name in "abc":
+            await queue.accept(envelope(f"{name}@x"), CONTENT)
+        with queue.events.subscribe() as subscription:
+            with await queue.claim() as claim:
+                assert claim.take() is not None
+                claim.failed(park=True, reason="connection refused")
+                claim.failed(park=True)
+            queue.probe("mx:nowhere")
+            assert await nothing_ready(queue)
+            queue.probe("mx:x")
+            with await queue.claim() as claim:
+                assert claim.take() is not None
+                claim.succeeded()
+                claim.succeeded()
+            events: list[object] = []
+            async for event in subscription:
+                if isinstance(event, Parked | Unparked):
+                    events.append(event)
+                if len(events) == 2:
+                    break
+    parked, unparked = events
+    assert isinstance(parked, Parked)
+    assert (parked.lane, parked.until, parked.reason) == ("mx:x", EPOCH + 30, "connection refused")
+    assert isinstance(unparked, Unparked)
+    assert unparked.lane == "mx:x"
+
+
+async def test_what_waits_on_disk_for_two_closed_lanes_leaves_memory_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with virtual_queue(tmp_path / "queue") as queue:
+        await queue.suspend(Suspension(scope="all", reason="", who="me", since=EPOCH))
+        ids = [await queue.accept(envelope(f"a{n}@x", f"a{n}@y"), CONTENT) for n in range(60)]
+        assert queue.waiting == 50
+        # What was held meanwhile is no longer wanted.
+        assert await hold(queue, ids[-1])
+        await queue.resume("all")
+        got: set[str] = set()
+        while not await nothing_ready(queue):
+            got.add(await settle_next(queue, Result.DELIVERED))
+        assert got == set(ids[:-1])
+        assert queue.waiting == 0
 
 
 async def test_more_mail_than_fits_in_memory_waits_on_disk_and_is_delivered(

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from elemta.queue import (
+    Filter,
     Message,
     Queue,
     Result,
@@ -22,6 +24,7 @@ from tests.queue.mail import (
     REPLIES,
     attempts,
     envelope,
+    hold,
     settle_next,
     virtual_queue,
 )
@@ -48,19 +51,9 @@ async def one_of_each(queue: Queue) -> dict[State, str]:
     found[State.DEFERRED] = await queue.accept(envelope("d@x"), CONTENT)
     await settle_next(queue, Result.DEFERRED)
     found[State.HELD] = await queue.accept(envelope("e@x"), CONTENT)
-    await queue.hold(found[State.HELD])
+    await hold(queue, found[State.HELD])
     found[State.READY] = await queue.accept(envelope("f@x", "g@x"), CONTENT)
     return found
-
-
-async def test_messages_are_found_by_state(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with virtual_queue(tmp_path / "queue") as queue:
-        found = await one_of_each(queue)
-        with StoreReader(tmp_path / "queue") as reader:
-            for state in State:
-                assert ids(reader.list(state)) == [found[state]]
-            live = [found[state] for state in (State.DEFERRED, State.HELD, State.READY)]
-            assert ids(reader.list()) == live
 
 
 async def test_the_reader_works_when_the_daemon_is_down(
@@ -79,6 +72,7 @@ async def test_the_reader_works_when_the_daemon_is_down(
         State.DELIVERED: 0,
         State.FAILED: 0,
         State.EXPIRED: 0,
+        State.DELETED: 0,
     }
     assert stats.oldest == pytest.approx(EPOCH, abs=1)
     assert stats.history == 3
@@ -94,36 +88,7 @@ async def test_an_empty_queue_has_empty_stats(tmp_path: Path, autojump_clock: Mo
         with StoreReader(tmp_path / "queue") as reader:
             stats = reader.stats()
             assert (stats.messages, stats.oldest, stats.history) == (0, None, 0)
-            assert reader.list() == []
-
-
-@pytest.mark.parametrize("state", [None, State.READY, State.DELIVERED])
-async def test_a_long_list_is_read_in_pages(
-    tmp_path: Path, autojump_clock: MockClock, state: State | None
-) -> None:
-    async with virtual_queue(tmp_path / "queue") as queue:
-        want = [await queue.accept(envelope(f"u{number}@x"), CONTENT) for number in range(10)]
-        if state is State.DELIVERED:
-            for _ in want:
-                await settle_next(queue, Result.DELIVERED)
-        with StoreReader(tmp_path / "queue") as reader:
-            got: list[str] = []
-            while page := reader.list(state, limit=3, after=got[-1] if got else None):
-                got += ids(page)
-        assert got == want
-
-
-async def test_what_is_filtered_out_does_not_end_a_list(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
-    async with virtual_queue(tmp_path / "queue") as queue:
-        for number in range(6):
-            await queue.accept(envelope(f"u{number}@x"), CONTENT)
-            await settle_next(queue, Result.FAILED)
-        expired = await queue.accept(envelope("late@x"), CONTENT)
-        await settle_next(queue, Result.DEFERRED, expired=True)
-        with StoreReader(tmp_path / "queue") as reader:
-            assert ids(reader.list(State.EXPIRED, limit=2)) == [expired]
+            assert reader.search(Filter(), now=EPOCH) == []
 
 
 async def test_a_timeline_shows_each_attempt_in_order(
@@ -192,7 +157,8 @@ async def test_a_reader_serves_several_threads_at_once(
     got: list[list[str]] = []
 
     async def read(reader: StoreReader) -> None:
-        got.append(ids(await trio.to_thread.run_sync(reader.list)))
+        search = partial(reader.search, Filter(), now=EPOCH)
+        got.append(ids(await trio.to_thread.run_sync(search)))
 
     with StoreReader(tmp_path / "queue") as reader:
         async with trio.open_nursery() as nursery:

@@ -34,8 +34,9 @@ class FileSystem:
         )
 
 
-def room(system: FileSystem, *, reusable: int = 0) -> bool:
-    return Disk(Path("/"), Reserve(), lambda: 0.0, lambda: reusable, system).room()
+def room(system: FileSystem, *, reusable: int = 0, largest: int = 0) -> bool:
+    reserve = Reserve(largest=largest)
+    return Disk(Path("/"), reserve, lambda: 0.0, lambda: reusable, system).room()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,12 @@ def room(system: FileSystem, *, reusable: int = 0) -> bool:
 )
 def test_there_is_room_while_the_reserve_is_whole(system: FileSystem, wanted: bool) -> None:
     assert room(system) is wanted
+
+
+def test_the_largest_message_fits_and_half_as_much_again() -> None:
+    small = FileSystem(size=2 * GIB, free=300 * 2**20)
+    assert room(small, largest=200 * 2**20)
+    assert not room(small, largest=201 * 2**20)
 
 
 def test_what_is_free_in_our_own_files_counts() -> None:

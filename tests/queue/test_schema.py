@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from elemta.queue import SpoolError
-from elemta.queue.schema import VERSION, open_database, version_of
+from elemta.queue.schema import MIGRATIONS, VERSION, open_database, version_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,8 @@ def test_an_empty_file_becomes_the_newest_version(tmp_path: Path) -> None:
     assert version_of(connection) == VERSION
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)  # INCREMENTAL
+    assert connection.execute("PRAGMA journal_size_limit").fetchone() == (64 * 2**20,)
     connection.close()
 
 
@@ -26,6 +28,20 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         tables = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
         assert ("message",) in tables
         connection.close()
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    first = sqlite3.connect(tmp_path / "queue.db", isolation_level=None)
+    first.executescript(MIGRATIONS[0])
+    first.execute("PRAGMA user_version = 1")
+    first.execute("INSERT INTO tally VALUES ('history', 7)")
+    first.close()
+    connection = open_database(tmp_path / "queue.db")
+    assert version_of(connection) == VERSION
+    assert connection.execute("SELECT value FROM tally").fetchone() == (7,)
+    assert connection.execute("SELECT count(*) FROM note").fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM suspension").fetchone() == (0,)
+    connection.close()
 
 
 def test_a_database_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:

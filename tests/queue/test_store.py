@@ -50,7 +50,13 @@ def count(store: Store, table: str) -> int:
 
 def load(store: Store, begin: Cursors = START, until: float = 1e12) -> tuple[list[Entry], Cursors]:
     got: list[tuple[list[Entry], Cursors]] = []
-    operation = Load(begin, until, (), lambda *what: got.append(what), lambda: None)
+
+    def loaded(wanted: list[Entry], entries: list[Entry], reached: Cursors | None) -> None:
+        assert wanted == []
+        assert reached is not None
+        got.append((entries, reached))
+
+    operation = Load((), begin, until, (), loaded, lambda: None)
     store.apply([operation])
     operation.written()
     return got[0]

@@ -81,25 +81,31 @@ def test_what_nothing_is_tried_of_is_not_wanted_again() -> None:
     assert not window.wants(1e12)
 
 
-def test_new_mail_that_was_spilled_is_wanted_at_once() -> None:
+def test_new_mail_that_is_to_be_found_is_wanted_at_once() -> None:
     window = loaded()
     new = entry(0.0, phase=Phase.WHOLE)
-    window.spill(new)
+    assert window.searched
+    assert not window.finds(new.key)
+    window.find(new.key)
+    assert not window.searched
+    assert window.finds(new.key)
     assert window.wants(0.0)
     assert window.begin_load().key == new.key - 1
+    assert not window.finds(new.key)
+    assert not window.searched
 
 
 def test_what_is_spilled_during_a_load_is_not_lost() -> None:
     window = Window(limit=4)
     window.begin_load()
     late, far = entry(0.0, phase=Phase.WHOLE), entry(50.0)
-    window.spill(late)
+    window.find(late.key)
     window.spill(far)
     window.end_load(ALL)
     assert window.begin_load() == Cursors(late.key - 1, (50.0, far.key - 1))
 
 
-def test_a_full_window_wants_nothing_until_something_leaves() -> None:
+def test_a_full_window_is_searched_on_for_lanes_in_which_little_stands() -> None:
     window = Window(limit=4)
     first, second = entry(1.0, 1.0, 1.0), entry(1.0)
     window.add(first)
@@ -107,14 +113,23 @@ def test_a_full_window_wants_nothing_until_something_leaves() -> None:
     window.add(second)
     assert window.full
     assert not window.overfull
-    assert not window.wants(0.0)
+    assert window.wants(0.0)
     window.add(entry(1.0, 1.0, 1.0, 1.0))
     assert window.overfull
+    assert window.excess == 2
+    assert not window.wants(0.0)
+    assert window.next_load() == math.inf
     window.forget(first)
     window.forget(first)  # is no longer there
     assert not window.overfull
     window.forget(second)
     assert window.full
+
+
+def test_when_lanes_are_others_everything_is_loaded_again() -> None:
+    window = loaded()
+    window.restart()
+    assert window.begin_load() == Cursors(-1, (-math.inf, -1))
 
 
 def test_a_message_rests_when_nobody_has_to_do_with_it() -> None:

@@ -1,0 +1,165 @@
+"""How the configuration writes where mail goes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
+from typing_extensions import override
+
+from elemta.config.addresses import SMTP_PORT, HostPort, host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LMTP_PORT: Final = 24
+
+#: What an argument of a `Pipe` may stand in for.
+PLACEHOLDERS: Final = ("sender", "recipient", "local_part", "domain", "id")
+#: Octets of the path of a Unix socket: what `sockaddr_un` has room for.
+MAX_SOCKET_PATH: Final = 107
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+
+
+class Maildir(Struct, frozen=True):
+    """Delivery into a Maildir under the data directory."""
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return "maildir"
+
+
+class Discard(Struct, frozen=True):
+    """Delivery to nobody: the mail is taken, and gone."""
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return "discard"
+
+
+class Smarthost(Struct, frozen=True):
+    """Delivery by SMTP to a host that is named, without asking for its MX."""
+
+    host: str
+    port: int
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return f"smtp://{HostPort(self.host, self.port)}"
+
+
+class LmtpHost(Struct, frozen=True):
+    """Delivery by LMTP (RFC 2033) over TCP to a host that is named."""
+
+    host: str
+    port: int
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return f"lmtp://{HostPort(self.host, self.port)}"
+
+
+class LmtpSocket(Struct, frozen=True):
+    """Delivery by LMTP over a Unix socket of this machine.
+
+    Attributes:
+        path: absolute.
+    """
+
+    path: str
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return f"lmtp://{self.path}"
+
+
+class Pipe(Struct, frozen=True):
+    """Delivery to a program: one run for each recipient.
+
+    Attributes:
+        command: the program, an absolute path, and its arguments, with placeholders in braces.
+    """
+
+    command: tuple[str, ...]
+
+    def arguments(self, values: Mapping[str, str]) -> list[str]:
+        """The program and its arguments, each placeholder replaced by its value.
+
+        Args:
+            values: one for each of `PLACEHOLDERS`.
+
+        Raises:
+            ValueError: an argument that begins with a placeholder would become an option.
+        """
+        words: list[str] = []
+        for word in self.command:
+            whole = _PLACEHOLDER.sub(lambda found: values[found[1]], word)
+            if whole.startswith("-") and not word.startswith("-"):
+                raise ValueError(f"{whole!r} would be taken for an option")
+            words.append(whole)
+        return words
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return f"pipe:{shlex.join(self.command)}"
+
+
+#: Where a route or a domain leads.
+Target: TypeAlias = Maildir | Smarthost | LmtpHost | LmtpSocket | Pipe | Discard
+
+
+def target(text: str) -> Target:
+    """Read where mail goes; docs/delivery.md has the forms.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if text == "maildir":
+        return Maildir()
+    if text == "discard":
+        return Discard()
+    scheme, mark, rest = text.partition("://")
+    if scheme == "lmtp" and rest.startswith("/"):
+        return LmtpSocket(_socket_path(rest))
+    if mark and scheme in ("smtp", "lmtp"):
+        found = host_port(rest.removesuffix("/"), SMTP_PORT if scheme == "smtp" else LMTP_PORT)
+        if found.host and found.port:
+            kind = Smarthost if scheme == "smtp" else LmtpHost
+            return kind(found.host, found.port)
+    if text.startswith("pipe:"):
+        return Pipe(_command(text.removeprefix("pipe:")))
+    raise ValueError(
+        "expected maildir, smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///path/to/socket, "
+        f"pipe:/path/to/program ARGUMENT… or discard, not {text!r}"
+    )
+
+
+def _socket_path(path: str) -> str:
+    if len(path.encode()) > MAX_SOCKET_PATH or "\0" in path:
+        raise ValueError(f"expected the path of a socket, at most {MAX_SOCKET_PATH} octets")
+    return path
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """Words as a shell cuts them; nothing else of a shell is understood."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: {text!r}") from None
+    if not words or not words[0].startswith("/"):
+        raise ValueError(f"expected pipe:/path/to/program ARGUMENT…, not {text!r}")
+    for place, word in enumerate(words):
+        for name in _PLACEHOLDER.findall(word):
+            if name not in PLACEHOLDERS or place == 0:
+                known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
+                raise ValueError(f"expected one of {known} in an argument, not {{{name}}}")
+    return tuple(words)

@@ -1,0 +1,1 @@
+"""How the running server is looked at and steered: one typed interface, and a socket for it."""

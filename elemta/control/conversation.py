@@ -1,0 +1,164 @@
+"""One client of the control socket: request after request, until one of us leaves.
+
+::
+
+    run
+    ├── reads lines, and notices when the client has left
+    └── answers one request at a time
+
+A client that leaves ends its request, whatever that is doing. What a request may take is bounded:
+its size, the time until the next one comes, the time in which an answer is taken, and, but for
+`Watch`, the time for all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from elemta.config import ConfigError
+from elemta.control.framing import MAX_REQUEST, Lines, decode_request, encode
+from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
+from elemta.control.messages import Done, Refusal, Refused, SpeakFor, Watch
+from elemta.control.responses import respond
+from elemta.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elemta.control.interface import Control
+    from elemta.control.messages import Answer, Request
+
+log = logger(__name__)
+
+#: Seconds in which a client must ask something.
+IDLE: Final = 300.0
+#: Requests that a client may be ahead; while there are more, we do not notice that it has left.
+AHEAD: Final = 8
+#: Seconds in which a client must take an answer.
+PATIENCE: Final = 30.0
+#: Seconds that a request may take: a check or a copy of a large queue takes minutes.
+LONGEST: Final = 3600.0
+
+_REFUSALS: Final[dict[type[ControlError], Refusal]] = {
+    RequestError: Refusal.REQUEST,
+    UnknownError: Refusal.UNKNOWN,
+    UnavailableError: Refusal.UNAVAILABLE,
+}
+
+
+class _GoneError(Exception):
+    """The client has left, or does not take what it asked for."""
+
+
+class Conversation:
+    """Serves one client.
+
+    Args:
+        stream: to it.
+        control: gives the server as somebody may steer it.
+        who: this client is, e.g. ``operator:root``.
+        trusted: it may speak for others.
+
+    Resource handling:
+        The stream is the caller's to close.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        control: Callable[[str], Control],
+        who: str,
+        *,
+        trusted: bool = False,
+    ) -> None:
+        self._stream = stream
+        self._steered_by = control
+        self._control = control(who)
+        self._who = who
+        self._trusted = trusted
+
+    async def run(self) -> None:
+        """Serve until the client leaves or has nothing more to ask."""
+        async with trio.open_nursery() as nursery:
+            lines, coming = trio.open_memory_channel[bytes | None](AHEAD)
+            nursery.start_soon(self._read, lines, nursery.cancel_scope)
+            try:
+                while True:
+                    with trio.fail_after(IDLE):
+                        line = await coming.receive()
+                    await self._answer(line)
+            except (_GoneError, trio.TooSlowError):
+                nursery.cancel_scope.cancel()
+
+    async def _read(
+        self, lines: trio.MemorySendChannel[bytes | None], conversation: trio.CancelScope
+    ) -> None:
+        cut = Lines(MAX_REQUEST)
+        try:
+            while octets := await self._stream.receive_some():
+                for line in cut.receive(bytes(octets)):
+                    await lines.send(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        conversation.cancel()
+
+    async def _answer(self, line: bytes | None) -> None:
+        """Do what is asked, and say how that ended.
+
+        A fault of ours is this request's alone.
+        """
+        try:
+            request = decode_request(line)
+            await self._do(request)
+        except ConfigError as error:
+            await self._give(
+                Refused(
+                    why=Refusal.CONFIGURATION,
+                    text="the configuration has mistakes",
+                    file=error.where,
+                    mistakes=error.mistakes,
+                )
+            )
+        except ControlError as error:
+            why = _REFUSALS.get(type(error), Refusal.FAULT)
+            await self._give(Refused(why=why, text=str(error), place=error.place))
+        except _GoneError:
+            raise
+        except Exception:
+            log.exception("control.failed", who=self._who)
+            await self._give(
+                Refused(why=Refusal.FAULT, text="a fault of the server; its log has more")
+            )
+        else:
+            await self._give(Done())
+
+    async def _do(self, request: Request) -> None:
+        if isinstance(request, SpeakFor):
+            self._speak_for(request.who)
+            return
+        within = math.inf if isinstance(request, Watch) else LONGEST
+        with trio.move_on_after(within) as time:
+            await respond(request, self._control, self._give)
+        if time.cancelled_caught:
+            raise UnavailableError(f"it took longer than {LONGEST:.0f} s, and was stopped")
+
+    def _speak_for(self, who: str) -> None:
+        if not self._trusted:
+            raise RequestError(f"{self._who} may not speak for others", "who")
+        self._who, self._control = who, self._steered_by(who)
+
+    async def _give(self, answer: Answer) -> None:
+        """Hand an answer over.
+
+        Raises:
+            _GoneError: the client does not take it.
+        """
+        line = encode(answer)
+        try:
+            with trio.fail_after(PATIENCE):
+                await self._stream.send_all(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            raise _GoneError from None

@@ -1,0 +1,328 @@
+"""`Control` of the server in this process: its queue, its store, and what the daemon lends."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+import msgspec
+import trio
+
+from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
+from elemta.log import logger
+from elemta.protocol import parse_mailbox
+from elemta.queue import (
+    Filter,
+    Redirect,
+    SpoolError,
+    StoreUnavailable,
+    Suspension,
+    View,
+    backup,
+    check,
+    parse_id,
+    parse_scope,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
+
+    from elemta.config import Change
+    from elemta.control.interface import Happening, Status
+    from elemta.queue import (
+        Action,
+        Destination,
+        Finding,
+        MakesReports,
+        Message,
+        MessageId,
+        Queue,
+        Stats,
+        StoreReader,
+        Tally,
+        Timeline,
+    )
+
+log = logger(__name__)
+
+#: Searches of the store at a time, so that threads are left for mail.
+READERS: Final = 4
+#: Events that a watcher may be behind.
+BEHIND: Final = 10_000
+#: What waits: what a suspension stops.
+_WAITING: Final = (View.ACTIVE, View.DEFERRED)
+
+T = TypeVar("T")
+
+
+class Server(Protocol):
+    """What is lent to those who steer."""
+
+    @property
+    def queue(self) -> Queue:
+        """Where the mail is."""
+        ...
+
+    @property
+    def report(self) -> MakesReports:
+        """Writes to senders."""
+        ...
+
+    def status(self) -> Status:
+        """How the server is, but for what must be read from the disk."""
+        ...
+
+    def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
+        """See `Control.reload`."""
+        ...
+
+
+class Node:
+    """The server in this process.
+
+    Args:
+        server: what it is made of.
+        reader: of its queue's files.
+        folder: where these are.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, server: Server, reader: StoreReader, folder: Path, clock: Callable[[], float]
+    ) -> None:
+        self.server = server
+        self.reader = reader
+        self.folder = folder
+        self.clock = clock
+        self._reading = trio.CapacityLimiter(READERS)
+
+    def steered_by(self, who: str) -> NodeControl:
+        """The server, as somebody steers it.
+
+        Args:
+            who: e.g. ``operator:root``; stands in timelines and in the log.
+        """
+        return NodeControl(self, who)
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Read from the store.
+
+        Raises:
+            RequestError: what is asked for makes no sense.
+            UnavailableError: the disk.
+        """
+        async with self._reading:
+            try:
+                return await self.server.queue.in_thread(call)
+            except (sqlite3.Error, SpoolError, OSError) as error:
+                raise UnavailableError(f"the queue cannot be read: {error}") from error
+            except ValueError as error:
+                raise RequestError(str(error), "filter") from None
+
+
+class NodeControl:
+    """The server in this process, as one operator steers it. See `Control` for what a call does."""
+
+    def __init__(self, node: Node, who: str) -> None:
+        self._node = node
+        self._queue = node.server.queue
+        self._who = who
+
+    async def status(self) -> Status:
+        """See `Control`. Answers even if the disk does not."""
+        status = self._node.server.status()
+        try:
+            return msgspec.structs.replace(status, queue=await self.stats())
+        except UnavailableError as error:
+            return msgspec.structs.replace(status, troubles=(*status.troubles, str(error)))
+
+    async def search(
+        self,
+        filter: Filter,  # noqa: A002
+        *,
+        limit: int = 100,
+        after: MessageId | None = None,
+    ) -> list[Message]:
+        """See `Control`. What is found is durable: a moment behind what is under way."""
+        if after is not None and (after := parse_id(after)) is None:
+            raise RequestError("expected the id of a message", "after")
+        search = partial(
+            self._node.reader.search,
+            filter,
+            limit=limit,
+            after=after,
+            now=self._node.clock(),
+            lane=self._queue.lane_of,
+        )
+        return await self._node.read(search)
+
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+        """See `Control`."""
+        found = await self._node.read(partial(self._node.reader.timeline, id))
+        if found is None:
+            raise UnknownError(f"no message {id!r}, or it is no longer remembered")
+        return found
+
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+        """See `Control`. Who read what is logged."""
+        timeline = await self.timeline(id)
+        if timeline.finished_at is not None:
+            raise UnknownError(f"{id} is finished, and its content gone")
+        log.info("control.raw", who=self._who, id=timeline.message.id)
+        try:
+            body = await self._node.reader.open_body(timeline.message, self._queue.in_thread)
+            async with aclosing(body.chunks()) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except StoreUnavailable as error:
+            raise UnavailableError(str(error)) from error
+
+    async def stats(self) -> Stats:
+        """See `Control`."""
+        return await self._node.read(self._node.reader.stats)
+
+    async def destinations(self) -> list[Destination]:
+        """See `Control`."""
+        await trio.lowlevel.checkpoint()
+        return list(self._queue.destinations())
+
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+        """See `Control`."""
+        return await _steering(self._queue.count(filter))
+
+    async def act(
+        self,
+        action: Action,
+        filter: Filter,  # noqa: A002
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Tally:
+        """See `Control`. Who did what is logged, and stands in the timeline of each message."""
+        if isinstance(action, Redirect):
+            _check_address(action)
+        if dry_run:
+            return await _steering(self._queue.count(filter, action))
+        tally = await _steering(
+            self._queue.act(
+                action,
+                filter,
+                who=self._who,
+                reason=reason,
+                report=self._node.server.report,
+            )
+        )
+        log.info(
+            "control.acted",
+            who=self._who,
+            action=str(action.__struct_config__.tag),
+            filter=msgspec.json.encode(filter).decode(),
+            reason=reason,
+            messages=tally.messages,
+            recipients=tally.recipients,
+            busy=tally.busy,
+        )
+        return tally
+
+    async def suspend(
+        self, scope: str, *, reason: str = "", until: float | None = None, dry_run: bool = False
+    ) -> Tally | None:
+        """See `Control`."""
+        scope, now = _scope(scope), self._node.clock()
+        if until is not None and until <= now:
+            raise RequestError("expected a time that is to come", "until")
+        if dry_run:
+            return await self.count(_within(scope))
+        suspension = Suspension(scope=scope, reason=reason, who=self._who, since=now, until=until)
+        await _steering(self._queue.suspend(suspension))
+        log.info("control.suspended", who=self._who, scope=scope, reason=reason, until=until)
+        return None
+
+    async def resume(self, scope: str, *, dry_run: bool = False) -> Tally | None:
+        """See `Control`."""
+        scope = _scope(scope)
+        if all(each.scope != scope for each in self._queue.suspensions):
+            raise UnknownError(f"{scope} is not suspended")
+        if dry_run:
+            return await self.count(_within(scope))
+        await _steering(self._queue.resume(scope))
+        log.info("control.resumed", who=self._who, scope=scope)
+        return None
+
+    async def suspensions(self) -> list[Suspension]:
+        """See `Control`."""
+        await trio.lowlevel.checkpoint()
+        return list(self._queue.suspensions)
+
+    async def events(self, since: int | None = None) -> AsyncGenerator[Happening]:
+        """See `Control`."""
+        with self._queue.events.subscribe(BEHIND, since=since) as subscription:
+            async for event in subscription:
+                yield event
+
+    async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
+        """See `Control`."""
+        await trio.lowlevel.checkpoint()
+        told = self._node.server.reload(dry_run=dry_run)
+        if not dry_run:
+            log.info("control.reloaded", who=self._who, changes=len(told))
+        return told
+
+    async def check(self) -> list[Finding]:
+        """See `Control`."""
+        return await self._node.read(partial(check, self._node.folder))
+
+    async def backup(self, target: Path) -> Saved:
+        """See `Control`."""
+        if not target.is_absolute():
+            raise RequestError("expected an absolute path", "target")
+        try:
+            await self._node.server.queue.in_thread(partial(backup, self._node.folder, target))
+        except FileExistsError:
+            raise RequestError(f"{target} is there already", "target") from None
+        except (sqlite3.Error, SpoolError, StoreUnavailable, OSError) as error:
+            raise UnavailableError(f"no copy was made: {error}") from error
+        log.info("control.saved", who=self._who, target=str(target))
+        return Saved(target=str(target))
+
+
+async def _steering(call: Awaitable[T]) -> T:
+    """What the queue says of what it is asked, in words of `Control`."""
+    try:
+        return await call
+    except StoreUnavailable as error:
+        raise UnavailableError(f"the queue cannot be changed just now: {error}") from error
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+
+
+def _check_address(action: Redirect) -> None:
+    """A `Mailbox` that came from outside is not known to be one: nothing has parsed it."""
+    try:
+        right = parse_mailbox(str(action.to)) == action.to
+    except ValueError as error:
+        raise RequestError(str(error), "action.to") from None
+    if not right:
+        raise RequestError("expected an address, its domain in small letters", "action.to")
+
+
+def _scope(text: str) -> str:
+    try:
+        return parse_scope(text)
+    except ValueError as error:
+        raise RequestError(str(error), "scope") from None
+
+
+def _within(scope: str) -> Filter:
+    """What waits in a scope."""
+    kind, _, name = scope.partition(":")
+    match kind:
+        case "destination":
+            return Filter(views=_WAITING, destination=name)
+        case "domain":
+            return Filter(views=_WAITING, domain=name)
+        case _:
+            return Filter(views=_WAITING)

@@ -1,0 +1,118 @@
+"""What is delivered on this machine, and finally: into Maildirs, to programs, or to nobody."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from elemta.delivery.carrier import Tried, Welcome
+from elemta.delivery.loops import LOOPS, delivered_before, is_in
+from elemta.delivery.mailbox import MaildirStore, reply_to
+from elemta.delivery.pipe import CannotRunError, deliver
+from elemta.log import logger
+from elemta.message import Action
+from elemta.protocol import reply
+from elemta.queue import Result, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elemta.config import Config, Pipe
+    from elemta.delivery.mailbox import Letter
+    from elemta.delivery.transaction import StoredBody
+    from elemta.protocol import Reply
+    from elemta.queue import Message, Recipient
+
+log = logger(__name__)
+
+#: A message, one of its recipients, and its content.
+Piece = tuple["Message", "Recipient", "StoredBody"]
+
+
+def _final(said: Reply) -> Tried:
+    if said.code < 300:
+        return Tried(Result.DELIVERED, said, action=Action.DELIVERED)
+    return Tried(Result.DEFERRED if said.code < 500 else Result.FAILED, said)
+
+
+_IN_MAILBOX: Final = _final(reply(250, 0, 0, "delivered to the mailbox"))
+_DISCARDED: Final = _final(reply(250, 0, 0, "discarded, as the configuration says"))
+_LOOPS: Final = _final(LOOPS)
+
+
+class Local:
+    """Delivers on this machine.
+
+    Args:
+        config: says where.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._mailboxes = MaildirStore(config.data_dir / "mail", config.hostname)
+        self._time_limit = config.delivery.pipe_timeout
+
+    async def to_maildirs(self, pieces: Sequence[Piece]) -> list[Tried]:
+        """Write to Maildirs: durable once this returns. Many share the work that each costs.
+
+        Returns:
+            What became of each.
+        """
+        found: list[Tried] = []
+        letters: list[Letter] = []
+        for message, recipient, body in pieces:
+            loops = is_in(recipient.address, await _delivered_before(body))
+            found.append(_LOOPS if loops else _IN_MAILBOX)
+            if not loops:
+                letters.append(self._mailboxes.letter(message, recipient, body))
+        errors = iter(await self._mailboxes.deliver(letters))
+        for place, tried in enumerate(found):
+            if tried is _IN_MAILBOX and (error := next(errors)) is not None:
+                found[place] = _final(reply_to(error))
+        return found
+
+    async def to_program(
+        self,
+        pipe: Pipe,
+        message: Message,
+        recipients: Sequence[Recipient],
+        body: StoredBody,
+        tried: dict[int, Tried],
+    ) -> Welcome:
+        """Hand a message to a program, once for each recipient.
+
+        Args:
+            pipe: the program.
+            message: whose recipients these are.
+            recipients: at least one.
+            body: CRLF line ends.
+            tried: what becomes of each is noted here by its number, as soon as it is known.
+
+        Returns:
+            How the program fared; of several runs the last counts.
+        """
+        before = await _delivered_before(body)
+        welcome = Welcome.HEARD
+        for recipient in recipients:
+            if is_in(recipient.address, before):
+                tried[recipient.number] = _LOOPS
+                continue
+            try:
+                said = await deliver(pipe, message, recipient, body, self._time_limit)
+                welcome = Welcome.HEARD
+            except CannotRunError as error:
+                said = error.reply
+                welcome = Welcome.TURNED_AWAY if error.started else Welcome.SILENT
+            tried[recipient.number] = _final(said)
+        return welcome
+
+    def to_nobody(self, message: Message, recipients: Sequence[Recipient]) -> dict[int, Tried]:
+        """Throw a message away, and say so."""
+        log.info("delivery.discarded", id=message.id, recipients=len(recipients))
+        return {recipient.number: _DISCARDED for recipient in recipients}
+
+
+async def _delivered_before(body: StoredBody) -> frozenset[str]:
+    """See `delivered_before`. What cannot be read now cannot be delivered now either."""
+    with suppress(StoreUnavailable):
+        return await delivered_before(body)
+    return frozenset()

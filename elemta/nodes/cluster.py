@@ -1,0 +1,434 @@
+"""All nodes of a server as one: `Control`, asked of each node and put together.
+
+The rules of this file:
+
+- What is looked at is what those nodes have that run; what is changed is changed on all or, if one
+  of them cannot be reached, on none. A node that goes away in between is told of.
+- A message is in one node: of a question about one, the first answer is the answer.
+- Events have numbers of their own here, since each node counts for itself. Nobody listens to the
+  nodes until somebody has listened here, as each event then costs a node time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from contextlib import AsyncExitStack, aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+import msgspec
+import trio
+
+from elemta.control.interface import (
+    ControlError,
+    ListenerStatus,
+    RequestError,
+    Saved,
+    Status,
+    UnavailableError,
+    UnknownError,
+)
+from elemta.log import logger
+from elemta.queue import Destination, EventBus, Missed, State, Stats, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from elemta.config import Change
+    from elemta.control.interface import Control, Happening
+    from elemta.queue import (
+        Action,
+        Filter,
+        Finding,
+        Message,
+        MessageId,
+        Suspension,
+        Timeline,
+    )
+
+log = logger(__name__)
+
+#: Reaches one node, to steer it in somebody's name. Raises ControlError if it cannot be reached.
+Reach: TypeAlias = "Callable[[str], AbstractAsyncContextManager[Control]]"
+
+T = TypeVar("T")
+
+#: Events that a watcher may be behind.
+_BEHIND: Final = 10_000
+#: Seconds until a node whose events have ended is asked for more.
+PAUSE: Final = 1.0
+#: In whose name the first process asks what nobody else has asked for.
+OURSELVES: Final = "elemta"
+
+
+class Cluster:
+    """The nodes of a server.
+
+    Args:
+        reach: for each node, in their order.
+        status: how the first process is; what its nodes add up to is filled in.
+
+    Attributes:
+        bus: the events of all nodes, numbered anew.
+        wanted: somebody wants to know them.
+    """
+
+    def __init__(self, reach: Sequence[Reach], status: Callable[[], Status]) -> None:
+        self.reach = tuple(reach)
+        self.status = status
+        self.bus = EventBus()
+        self.wanted = trio.Event()
+
+    async def run(self) -> None:
+        """Gather the events of all nodes once somebody wants them, until cancelled."""
+        await self.wanted.wait()
+        async with trio.open_nursery() as nursery:
+            for reach in self.reach:
+                nursery.start_soon(self._gather, reach)
+
+    async def _gather(self, reach: Reach) -> None:
+        while True:
+            try:
+                async with reach(OURSELVES) as node, aclosing(node.events()) as events:
+                    async for event in events:
+                        if not isinstance(event, Missed):
+                            number = self.bus.next()
+                            self.bus.publish(msgspec.structs.replace(event, number=number))
+            except ControlError as error:  # it is being started again, perhaps
+                log.warning("node.unheard", error=str(error))
+            await trio.sleep(PAUSE)
+
+    def steered_by(self, who: str) -> ClusterControl:
+        """The server, as somebody steers it; `who` as in `elemta.control.node`."""
+        return ClusterControl(self, who)
+
+
+class ClusterControl:
+    """All nodes, as one operator steers them. See `Control` for what a call does."""
+
+    def __init__(self, cluster: Cluster, who: str) -> None:
+        self._cluster = cluster
+        self._who = who
+
+    async def status(self) -> Status:
+        """See `Control`. A node that cannot be reached is a trouble."""
+        own, troubles = self._cluster.status(), list[str]()
+        found: list[Status] = []
+        for number, answer in enumerate(await self._each(_status), 1):
+            if isinstance(answer, ControlError):
+                troubles.append(f"node {number}: {answer}")
+            else:
+                found.append(answer)
+                troubles += [f"node {number}: {trouble}" for trouble in answer.troubles]
+        counts = Counter[str]()
+        for each in found:
+            counts.update(each.counts)
+        queues = [each.queue for each in found if each.queue is not None]
+        return msgspec.structs.replace(
+            own,
+            troubles=(*own.troubles, *troubles),
+            listeners=_listeners(found),
+            sessions=sum(each.sessions for each in found),
+            places=sum(each.places for each in found),
+            deliveries=sum(each.deliveries for each in found),
+            in_memory=sum(each.in_memory for each in found),
+            queue=sum_stats(queues) if queues else None,
+            counts=dict(counts),
+            parts=(
+                *own.parts,
+                *(
+                    msgspec.structs.replace(part, name=f"node {number}: {part.name}")
+                    for number, each in enumerate(found, 1)
+                    for part in each.parts
+                ),
+            ),
+        )
+
+    async def search(
+        self,
+        filter: Filter,  # noqa: A002
+        *,
+        limit: int = 100,
+        after: MessageId | None = None,
+    ) -> list[Message]:
+        """See `Control`."""
+        found = await self._those(lambda node: node.search(filter, limit=limit, after=after))
+        return list(heapq.merge(*found, key=_id))[:limit]
+
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+        """See `Control`."""
+        unknown: UnknownError | None = None
+        trouble: ControlError | None = None
+        for answer in await self._each(lambda node: node.timeline(id)):
+            if isinstance(answer, UnknownError):
+                unknown = answer
+            elif isinstance(answer, ControlError):
+                trouble = answer
+            else:
+                return answer
+        raise trouble or unknown or UnavailableError("there is no node")
+
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+        """See `Control`."""
+        number = await self._where(id)
+        async with (
+            self._cluster.reach[number](self._who) as node,
+            aclosing(node.raw(id)) as pieces,
+        ):
+            async for piece in pieces:
+                yield piece
+
+    async def stats(self) -> Stats:
+        """See `Control`."""
+        return sum_stats(await self._those(_stats_of))
+
+    async def destinations(self) -> list[Destination]:
+        """See `Control`."""
+        together: dict[str, list[Destination]] = {}
+        for found in await self._those(_destinations_of):
+            for each in found:
+                together.setdefault(each.name, []).append(each)
+        return [_destination(each) for each in together.values()]
+
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+        """See `Control`."""
+        return _sum(await self._all(lambda node: node.count(filter)))
+
+    async def act(
+        self,
+        action: Action,
+        filter: Filter,  # noqa: A002
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Tally:
+        """See `Control`."""
+        return _sum(
+            await self._all(lambda node: node.act(action, filter, reason=reason, dry_run=dry_run))
+        )
+
+    async def suspend(
+        self, scope: str, *, reason: str = "", until: float | None = None, dry_run: bool = False
+    ) -> Tally | None:
+        """See `Control`."""
+        found = await self._all(
+            lambda node: node.suspend(scope, reason=reason, until=until, dry_run=dry_run)
+        )
+        return _sum(each for each in found if each is not None) if dry_run else None
+
+    async def resume(self, scope: str, *, dry_run: bool = False) -> Tally | None:
+        """See `Control`."""
+        tallies: list[Tally] = []
+        unknown: UnknownError | None = None
+        known = False
+        async with AsyncExitStack() as held:
+            for node in await self._reach_all(held):
+                try:
+                    tally = await node.resume(scope, dry_run=dry_run)
+                except UnknownError as error:
+                    unknown = error
+                else:
+                    known = True
+                    tallies += [tally] if tally is not None else []
+        if not known and unknown is not None:
+            raise unknown
+        return _sum(tallies) if dry_run else None
+
+    async def suspensions(self) -> list[Suspension]:
+        """See `Control`."""
+        found = await self._those(_suspensions_of)
+        return list({each.scope: each for several in found for each in several}.values())
+
+    async def events(self, since: int | None = None) -> AsyncGenerator[Happening]:
+        """See `Control`. Nothing is known of what was before somebody first asked."""
+        self._cluster.wanted.set()
+        with self._cluster.bus.subscribe(_BEHIND, since=since) as subscription:
+            async for event in subscription:
+                yield event
+
+    async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
+        """See `Control`. A mistake is found before any node has changed."""
+        changes = await self._all(lambda node: node.reload(dry_run=True))
+        if not dry_run:
+            changes = await self._all(lambda node: node.reload())
+        return changes[0]
+
+    async def check(self) -> list[Finding]:
+        """See `Control`."""
+        return [finding for found in await self._all(_check) for finding in found]
+
+    async def backup(self, target: Path) -> Saved:
+        """See `Control`. The copy has the folders that the server's `data_dir` has."""
+        if not target.is_absolute():
+            raise RequestError("expected an absolute path", "target")
+        try:
+            await trio.to_thread.run_sync(partial(target.mkdir, mode=0o700))
+        except FileExistsError:
+            raise RequestError(f"{target} is there already", "target") from None
+        except OSError as error:
+            raise UnavailableError(f"{target}: {error.strerror or error}") from None
+        async with AsyncExitStack() as held:
+            for number, node in enumerate(await self._reach_all(held), 1):
+                folder = target / "queue"
+                if number > 1:
+                    folder = target / "nodes" / str(number) / "queue"
+                    make = partial(folder.parent.mkdir, mode=0o700, parents=True)
+                    await trio.to_thread.run_sync(make)
+                await node.backup(folder)
+        return Saved(target=str(target))
+
+    # Asking.
+
+    async def _each(self, ask: Callable[[Control], Awaitable[T]]) -> list[T | ControlError]:
+        """What each node answers, or why it does not; all are asked at once."""
+        answers: dict[int, T | ControlError] = {}
+
+        async def one(number: int, reach: Reach) -> None:
+            try:
+                async with reach(self._who) as node:
+                    answers[number] = await ask(node)
+            except ControlError as error:
+                answers[number] = error
+
+        async with trio.open_nursery() as nursery:
+            for number, reach in enumerate(self._cluster.reach):
+                nursery.start_soon(one, number, reach)
+        return [answers[number] for number in range(len(self._cluster.reach))]
+
+    async def _those(self, ask: Callable[[Control], Awaitable[T]]) -> list[T]:
+        """What those nodes answer that can be reached.
+
+        Raises:
+            ControlError: none can; or what one of them says is wrong with the question.
+        """
+        found: list[T] = []
+        trouble: ControlError | None = None
+        for answer in await self._each(ask):
+            if isinstance(answer, RequestError):
+                raise answer
+            if isinstance(answer, ControlError):
+                trouble = answer
+            else:
+                found.append(answer)
+        if trouble is not None and not found:
+            raise trouble
+        return found
+
+    async def _all(self, ask: Callable[[Control], Awaitable[T]]) -> list[T]:
+        """What all nodes answer, one after the other: none is asked unless all are there.
+
+        Raises:
+            ControlError: as one of them says.
+        """
+        async with AsyncExitStack() as held:
+            return [await ask(node) for node in await self._reach_all(held)]
+
+    async def _reach_all(self, held: AsyncExitStack) -> list[Control]:
+        nodes: list[Control] = []
+        for number, reach in enumerate(self._cluster.reach, 1):
+            try:
+                nodes.append(await held.enter_async_context(reach(self._who)))
+            except ControlError as error:
+                text = f"node {number} cannot be reached, so nothing was done: {error}"
+                raise UnavailableError(text) from error
+        return nodes
+
+    async def _where(self, id: MessageId) -> int:  # noqa: A002
+        """Which node has a message, from 0."""
+        unknown: ControlError = UnavailableError("there is no node")
+        for number, answer in enumerate(await self._each(lambda node: node.timeline(id))):
+            if not isinstance(answer, ControlError):
+                return number
+            unknown = answer
+        raise unknown
+
+
+# Functions rather than lambdas, where a type checker cannot see what a lambda's argument is.
+
+
+async def _status(node: Control) -> Status:
+    return await node.status()
+
+
+async def _stats_of(node: Control) -> Stats:
+    return await node.stats()
+
+
+async def _destinations_of(node: Control) -> list[Destination]:
+    return await node.destinations()
+
+
+async def _suspensions_of(node: Control) -> list[Suspension]:
+    return await node.suspensions()
+
+
+async def _check(node: Control) -> list[Finding]:
+    return await node.check()
+
+
+def _id(message: Message) -> MessageId:
+    return message.id
+
+
+def _sum(tallies: Iterable[Tally]) -> Tally:
+    tallies = list(tallies)
+    return Tally(
+        messages=sum(each.messages for each in tallies),
+        recipients=sum(each.recipients for each in tallies),
+        octets=sum(each.octets for each in tallies),
+        busy=sum(each.busy for each in tallies),
+    )
+
+
+def sum_stats(found: Sequence[Stats]) -> Stats:
+    """How full several queues are together."""
+    recipients = Counter[State]()
+    for each in found:
+        recipients.update(each.recipients)
+    return Stats(
+        messages=sum(each.messages for each in found),
+        recipients=dict(recipients),
+        oldest=min((each.oldest for each in found if each.oldest is not None), default=None),
+        history=sum(each.history for each in found),
+    )
+
+
+def _listeners(found: Sequence[Status]) -> tuple[ListenerStatus, ...]:
+    """Listeners are the same sockets in each node; their clients are not."""
+    listeners: dict[str, ListenerStatus] = {}
+    for each in found:
+        for listener in each.listeners:
+            before = listeners.get(listener.name)
+            connections = listener.connections + (before.connections if before else 0)
+            listeners[listener.name] = msgspec.structs.replace(listener, connections=connections)
+    return tuple(listeners.values())
+
+
+def _destination(found: Sequence[Destination]) -> Destination:
+    """One destination, of which each node has its own view."""
+    return Destination(
+        name=found[0].name,
+        ready=sum(each.ready for each in found),
+        on_disk=sum(each.on_disk for each in found),
+        workers=sum(each.workers for each in found),
+        window=sum(each.window for each in found),
+        # What is open for one node is open.
+        parked_until=_earliest(each.parked_until for each in found),
+        parks=min(each.parks for each in found),
+        suspended=next((each.suspended for each in found if each.suspended), None),
+        throttled_until=_earliest(each.throttled_until for each in found),
+        error=next((each.error for each in found if each.error), ""),
+    )
+
+
+def _earliest(times: Iterable[float | None]) -> float | None:
+    """The first of them; None if one of them is."""
+    known: list[float] = []
+    for each in times:
+        if each is None:
+            return None
+        known.append(each)
+    return min(known)

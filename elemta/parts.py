@@ -1,0 +1,264 @@
+"""The parts of a running server, introduced to each other: how they are, and how they change."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import asdict
+
+from elemta import __version__, systemd
+from elemta import log as logs
+from elemta.config import ConfigError, applicable, changes
+from elemta.control.interface import ListenerStatus, RequestError, Status
+from elemta.delivery.routing import Router
+from elemta.delivery.worker import Delivery
+from elemta.listener.accept import Listeners
+from elemta.listener.reception import House
+from elemta.log import logger
+from elemta.net.dns import DnsResolver
+from elemta.net.reaper import Reaper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elemta.config import Change, Config
+    from elemta.listener.sockets import BoundListener
+    from elemta.privileges import Files
+    from elemta.queue import MakesReports, Queue, StoreReader
+    from elemta.supervision import Supervision
+
+log = logger(__name__)
+
+#: What reports are counted as, beside events.
+_REPORTS: Final = {
+    "failure": "FailureReported",
+    "delay": "DelayReported",
+    "success": "SuccessReported",
+    "relayed": "RelayReported",
+    "double_bounced": "DoubleBounced",
+    "dropped": "ReportDropped",
+}
+
+
+class Parts:
+    """What a running server is made of.
+
+    Args:
+        config: what to run.
+        bound: its listening sockets.
+        queue: its mail.
+        reader: of the queue's files.
+        router: made of the same configuration; the queue's lanes are its lanes.
+        supervision: of all parts.
+        files: how many may be open, and what for.
+        reread: gives the configuration anew; None: it has no file.
+        clock: seconds since the epoch.
+
+    Attributes:
+        config: what runs.
+        stopping: no more mail is taken.
+
+    Raises:
+        ConfigError: a plugin cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        bound: Sequence[BoundListener],
+        queue: Queue,
+        reader: StoreReader,
+        router: Router,
+        supervision: Supervision,
+        files: Files,
+        *,
+        reread: Callable[[], Config] | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.stopping = False
+        self.queue = queue
+        self.reaper = Reaper()
+        self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock)
+        self.listeners = Listeners(bound, self._house, keep=supervision.keep)
+        self.delivery = Delivery(config, router, queue, _resolver(config), clock=clock)
+        self._bound = tuple(bound)
+        self._reader = reader
+        self._supervision = supervision
+        self._files = files
+        self._reread = reread
+        self._clock = clock
+        self._started_at = clock()
+        self._found = self._count()
+
+    @property
+    def report(self) -> MakesReports:
+        """Writes to senders whose mail an operator gives up."""
+        return self.delivery.reporter.failure
+
+    def drain(self) -> None:
+        """Take no more mail and begin nothing more; what was begun may be finished."""
+        self.stopping = True
+        self._supervision.stop()
+        self.listeners.stop()
+        self.listeners.drain()
+        self.delivery.drain()
+
+    # How they are.
+
+    def summary(self) -> str:
+        """How the server is, in a line."""
+        if troubles := self.troubles():
+            return "; ".join(troubles)
+        counts = self.queue.events.counts
+        queued = self._found + counts["Queued"] - counts["Finished"]
+        active = sum(each.workers for each in self.queue.destinations())
+        stopping = "stopping; " if self.stopping else ""
+        return f"{stopping}{queued} queued, {active} active, {len(self._house.roster)} clients"
+
+    def troubles(self) -> list[str]:
+        """What is wrong, a line each."""
+        found: list[str] = []
+        if self.queue.why is not None:
+            found.append(f"no mail is taken, as the queue cannot be written: {self.queue.why}")
+        elif not self.queue.room():
+            found.append(f"no mail is taken, as the disk of {self.config.data_dir} is nearly full")
+        found += [
+            f"{part.name} failed: {part.failure}"
+            for part in self._supervision.parts
+            if part.failure is not None
+        ]
+        return found
+
+    def status(self) -> Status:
+        """How the server is, but for what must be read from the disk."""
+        roster = self._house.roster
+        return Status(
+            version=__version__,
+            hostname=self.config.hostname,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            asked_at=self._clock(),
+            stopping=self.stopping,
+            troubles=tuple(self.troubles()),
+            listeners=tuple(self._listener_statuses()),
+            sessions=len(roster),
+            places=roster.places,
+            deliveries=self._files.deliveries,
+            files=self._files.limit,
+            in_memory=self.queue.waiting,
+            queue=None,
+            counts={
+                **self.queue.events.counts,
+                **{
+                    _REPORTS[kind]: count
+                    for kind, count in asdict(self.delivery.reporter.counts).items()
+                    if count
+                },
+            },
+            parts=self._supervision.parts,
+        )
+
+    def _listener_statuses(self) -> list[ListenerStatus]:
+        addresses: dict[str, list[str]] = {}
+        kinds: dict[str, str] = {}
+        for each in zip(self._bound, self.listeners.addresses, strict=True):
+            bound, address = each
+            addresses.setdefault(bound.table.name, []).append(str(address))
+            kinds[bound.table.name] = bound.table.kind
+        return [
+            ListenerStatus(
+                name=name,
+                kind=kinds[name],
+                addresses=tuple(found),
+                connections=self.listeners.connections(name),
+            )
+            for name, found in addresses.items()
+        ]
+
+    def _count(self) -> int:
+        """Messages that are not finished, before anything happens."""
+        try:
+            return self._reader.stats().messages
+        except sqlite3.Error:  # it is for people: whoever writes will say what is wrong
+            return 0
+
+    # How they change.
+
+    def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
+        """Take over what the configuration says now; nothing of it, if there is a mistake.
+
+        Returns:
+            What differs from what runs.
+
+        Raises:
+            RequestError: there is no file.
+            ConfigError: there is a mistake in it.
+        """
+        if self._reread is None:
+            log.warning("config.no_file")
+            raise RequestError("the sandbox has no configuration file")
+        if dry_run:
+            return tuple(changes(self.config, self._reread()))
+        systemd.reloading()
+        try:
+            told = self._take_over(self._reread())
+        except ConfigError as error:
+            _log_refusal(error)
+            raise
+        finally:
+            systemd.notify("READY=1")
+        _log_changes(told)
+        return told
+
+    def _take_over(self, wanted: Config) -> tuple[Change, ...]:
+        config = applicable(self.config, wanted)
+        house = self._house.reconfigured(config)
+        told = tuple(changes(self.config, wanted))
+        if config.log != self.config.log:
+            logs.configure(config.log.format, config.log.level)
+        router = Router(config)
+        self.config, self._house = config, house
+        self.listeners.reconfigure(house)
+        self.delivery.configure(config, router)
+        self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)
+        return told
+
+
+def _log_refusal(error: ConfigError) -> None:
+    for mistake in error.mistakes:
+        log.error(
+            "config.refused",
+            file=error.where,
+            line=mistake.line,
+            place=mistake.place,
+            problem=mistake.problem,
+        )
+
+
+def _log_changes(told: Sequence[Change]) -> None:
+    for change in told:
+        log.info(
+            "config.changed",
+            place=change.place,
+            before=change.before,
+            after=change.after,
+            holds="after a restart" if change.needs_restart else "now",
+        )
+    log.info("config.reloaded", changes=len(told))
+
+
+def _resolver(config: Config) -> DnsResolver:
+    """Who is asked for MX and addresses.
+
+    A machine without name servers can still take mail in, and deliver what needs no DNS; the rest
+    is deferred.
+    """
+    timeout = config.dns.timeout
+    try:
+        return DnsResolver(config.dns.nameservers, timeout=timeout)
+    except ValueError as error:
+        log.warning("dns.no_nameservers", problem=str(error))
+        return DnsResolver(["127.0.0.1"], timeout=timeout)

@@ -1,0 +1,218 @@
+"""A server to steer that is none, and answers what a test wants."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+import trio.testing
+from msgspec import Struct
+
+from elemta.control.client import Client
+from elemta.control.conversation import Conversation
+from elemta.control.interface import Saved, Status, UnknownError
+from elemta.protocol import parse_mailbox
+from elemta.queue import (
+    Action,
+    Filter,
+    Message,
+    Missed,
+    Recipient,
+    Stats,
+    Tally,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+    from elemta.config import Change
+    from elemta.control.interface import Happening
+    from elemta.queue import (
+        Destination,
+        Finding,
+        MessageId,
+        Suspension,
+        Timeline,
+    )
+
+
+class Acted(Struct, frozen=True):
+    """What was asked for."""
+
+    action: Action
+    filter: Filter
+    reason: str
+    dry_run: bool
+
+
+class FakeControl:
+    """Answers at once; fails with `failure` if there is one; `slow` waits for ever, if told so.
+
+    Attributes:
+        acted: what was asked.
+        cancelled: calls that were given up.
+        messages: what a search finds.
+        happenings: what `events` tells, before it waits for ever.
+        pieces: what `raw` tells.
+        known: the one message that has a timeline.
+        who: steers it.
+    """
+
+    def __init__(self) -> None:
+        self.acted: list[Acted] = []
+        self.cancelled = 0
+        self.closed = 0
+        self.failure: Exception | None = None
+        self.slow = False
+        self.messages: list[Message] = []
+        self.happenings: list[Happening] = []
+        self.pieces: list[bytes] = []
+        self.changes: tuple[Change, ...] = ()
+        self.suspended: list[Suspension] = []
+        self.places: list[Destination] = []
+        self.who = ""
+        self.known: Timeline | None = None
+
+    def steered_by(self, who: str) -> FakeControl:
+        """As the servers of the socket want it."""
+        self.who = who
+        return self
+
+    async def _answer(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+        if self.slow:
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.cancelled += 1
+
+    async def status(self) -> Status:
+        await self._answer()
+        return Status(
+            version="1", hostname="mx.example", pid=1, started_at=0.0, asked_at=1.0,
+            stopping=False, troubles=(), listeners=(), sessions=0, places=1, deliveries=1, files=1,
+            in_memory=0, queue=await self.stats(), counts={}, parts=(),
+        )  # fmt: skip
+
+    async def search(
+        self,
+        filter: Filter,  # noqa: A002
+        *,
+        limit: int = 100,
+        after: MessageId | None = None,
+    ) -> list[Message]:
+        await self._answer()
+        later = [each for each in self.messages if after is None or each.id > after]
+        return later[:limit]
+
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+        await self._answer()
+        if self.known is not None and self.known.message.id == id:
+            return self.known
+        raise UnknownError(f"no message {id!r}")
+
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+        await self._answer()
+        try:
+            for piece in self.pieces:
+                yield piece
+        finally:
+            self.closed += 1
+
+    async def stats(self) -> Stats:
+        await self._answer()
+        return Stats(messages=7, recipients={}, oldest=None, history=0)
+
+    async def destinations(self) -> list[Destination]:
+        await self._answer()
+        return self.places
+
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+        await self._answer()
+        return Tally()
+
+    async def act(
+        self,
+        action: Action,
+        filter: Filter,  # noqa: A002
+        *,
+        reason: str = "",
+        dry_run: bool = False,
+    ) -> Tally:
+        await self._answer()
+        self.acted.append(Acted(action, filter, reason, dry_run))
+        return Tally(messages=1, recipients=2, octets=3)
+
+    async def suspend(
+        self, scope: str, *, reason: str = "", until: float | None = None, dry_run: bool = False
+    ) -> Tally | None:
+        await self._answer()
+        return Tally() if dry_run else None
+
+    async def resume(self, scope: str, *, dry_run: bool = False) -> Tally | None:
+        await self._answer()
+        return Tally() if dry_run else None
+
+    async def suspensions(self) -> list[Suspension]:
+        await self._answer()
+        return self.suspended
+
+    async def events(self, since: int | None = None) -> AsyncGenerator[Happening]:
+        try:
+            yield Missed(since or 0)
+            for happening in self.happenings:
+                yield happening
+            await trio.sleep_forever()
+        finally:
+            self.closed += 1
+
+    async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
+        await self._answer()
+        return self.changes
+
+    async def check(self) -> list[Finding]:
+        await self._answer()
+        return []
+
+    async def backup(self, target: Path) -> Saved:
+        await self._answer()
+        return Saved(target=str(target))
+
+
+def message(number: int = 1, recipients: int = 1) -> Message:
+    """A message that is only looked at."""
+    return Message(
+        id=f"01M82Q28V6DAVJCKE0E9H{number:05}",
+        sender=None,
+        recipients=[
+            Recipient(number=each, address=parse_mailbox(f"r{each}@example.net"))
+            for each in range(recipients)
+        ],
+        received_at=0.0,
+        expires_at=1.0,
+        size=100,
+    )
+
+
+@asynccontextmanager
+async def served(
+    control: FakeControl, *, trusted: bool = False
+) -> AsyncGenerator[trio.StapledStream]:
+    """Our end of a stream at whose other end the control is served."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        talk = Conversation(theirs, control.steered_by, "operator:test", trusted=trusted)
+        nursery.start_soon(talk.run)
+        yield ours
+        await ours.aclose()
+
+
+@asynccontextmanager
+async def client_of(control: FakeControl, *, trusted: bool = False) -> AsyncGenerator[Client]:
+    """A client of it."""
+    async with served(control, trusted=trusted) as stream:
+        yield Client(stream)

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from elemta.control.interface import (
+    ListenerStatus,
+    RequestError,
+    Status,
+    UnavailableError,
+    UnknownError,
+)
+from elemta.nodes import Cluster
+from elemta.queue import Destination, Filter, Finished, Hold, Suspension, Timeline
+from tests.control.fake import FakeControl, message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from elemta.control.interface import Control, Happening
+    from elemta.nodes.cluster import Reach
+
+
+class Node(FakeControl):
+    """A node that may be down."""
+
+    down = False
+
+    @asynccontextmanager
+    async def reach(self, who: str) -> AsyncGenerator[Control]:
+        if self.down:
+            raise UnavailableError("nobody listens")
+        yield self.steered_by(who)
+
+
+def own_status() -> Status:
+    return Status(
+        version="1", hostname="mx.example", pid=9, started_at=0.0, asked_at=1.0,
+        stopping=False, troubles=(), listeners=(), sessions=0, places=0, deliveries=0, files=5,
+        in_memory=0, queue=None, counts={}, parts=(),
+    )  # fmt: skip
+
+
+def control_of(*nodes: Node) -> Control:
+    reach: list[Reach] = [node.reach for node in nodes]
+    return Cluster(reach, own_status).steered_by("operator:me")
+
+
+def destination(name: str, *, ready: int = 0, parked_until: float | None = None) -> Destination:
+    return Destination(
+        name=name, ready=ready, on_disk=1, workers=2, window=3, parked_until=parked_until,
+        parks=0, suspended=None, throttled_until=None, error="",
+    )  # fmt: skip
+
+
+async def test_messages_of_all_nodes_are_one_list_the_oldest_first() -> None:
+    one, two = Node(), Node()
+    one.messages = [message(1), message(4)]
+    two.messages = [message(2), message(3), message(5)]
+    control = control_of(one, two)
+    found = await control.search(Filter(), limit=4)
+    assert [each.id for each in found] == [message(number).id for number in (1, 2, 3, 4)]
+    later = await control.search(Filter(), limit=4, after=found[-1].id)
+    assert [each.id for each in later] == [message(5).id]
+
+
+async def test_counts_are_added_up() -> None:
+    control = control_of(Node(), Node(), Node())
+    assert (await control.stats()).messages == 21
+    assert (await control.status()).queue == await control.stats()
+
+
+async def test_what_an_operator_does_is_done_on_every_node_in_that_name() -> None:
+    nodes = [Node(), Node()]
+    tally = await control_of(*nodes).act(Hold(), Filter(), reason="because")
+    assert tally.recipients == 4
+    assert [node.acted[0].reason for node in nodes] == ["because", "because"]
+    assert {node.who for node in nodes} == {"operator:me"}
+
+
+async def test_nothing_is_done_if_a_node_cannot_be_reached() -> None:
+    one, two = Node(), Node()
+    two.down = True
+    with pytest.raises(UnavailableError, match="node 2 cannot be reached, so nothing was done"):
+        await control_of(one, two).act(Hold(), Filter())
+    assert one.acted == []
+
+
+async def test_the_others_are_looked_at_even_so() -> None:
+    one, two = Node(), Node()
+    two.down = True
+    control = control_of(one, two)
+    assert (await control.stats()).messages == 7
+    assert (await control.status()).troubles == ("node 2: nobody listens",)
+
+
+async def test_if_none_can_be_reached_that_is_said() -> None:
+    one = Node()
+    one.down = True
+    with pytest.raises(UnavailableError, match="nobody listens"):
+        await control_of(one).stats()
+
+
+async def test_a_wrong_question_is_one_whichever_node_says_so() -> None:
+    one, two = Node(), Node()
+    two.failure = RequestError("no such thing", "filter")
+    with pytest.raises(RequestError, match="no such thing"):
+        await control_of(one, two).search(Filter())
+
+
+async def test_a_message_is_found_wherever_it_is() -> None:
+    one, two = Node(), Node()
+    two.known = Timeline(message=message(3), finished_at=None, attempts=())
+    two.pieces = [b"To: you\r\n", b"\r\n"]
+    control = control_of(one, two)
+    assert (await control.timeline(message(3).id)) == two.known
+    async with aclosing(control.raw(message(3).id)) as pieces:
+        assert [piece async for piece in pieces] == two.pieces
+
+
+async def test_a_message_that_no_node_knows_is_unknown() -> None:
+    with pytest.raises(UnknownError):
+        await control_of(Node(), Node()).timeline(message(3).id)
+    with pytest.raises(UnknownError):
+        await anext(control_of(Node(), Node()).raw(message(3).id))
+
+
+async def test_a_message_may_be_in_the_node_that_is_down() -> None:
+    one, two = Node(), Node()
+    two.down = True
+    with pytest.raises(UnavailableError):
+        await control_of(one, two).timeline(message(3).id)
+
+
+async def test_a_destination_is_one_though_each_node_goes_there() -> None:
+    one, two = Node(), Node()
+    one.places = [destination("mx:a", ready=1), destination("mx:b", parked_until=5.0)]
+    two.places = [
+        destination("mx:a", ready=2, parked_until=9.0),
+        destination("mx:b", parked_until=3.0),
+    ]
+    a, b = await control_of(one, two).destinations()
+    assert (a.ready, a.workers, a.window) == (3, 4, 6)
+    assert a.parked_until is None, "one node may go there"
+    assert b.parked_until == 3.0
+
+
+async def test_a_suspension_of_all_nodes_is_told_once() -> None:
+    one, two = Node(), Node()
+    one.suspended = two.suspended = [
+        Suspension(scope="all", reason="x", who="operator:me", since=1.0)
+    ]
+    control = control_of(one, two)
+    assert await control.suspensions() == one.suspended
+    assert await control.suspend("all") is None
+    assert await control.suspend("all", dry_run=True) is not None
+    assert await control.resume("all") is None
+    assert await control.resume("all", dry_run=True) is not None
+
+
+async def test_what_only_one_node_had_suspended_can_be_resumed() -> None:
+    one, two = Node(), Node()
+    one.failure = UnknownError("all is not suspended")
+    assert await control_of(one, two).resume("all") is None
+    two.failure = one.failure
+    with pytest.raises(UnknownError):
+        await control_of(one, two).resume("all")
+
+
+async def test_listeners_are_the_same_and_their_clients_are_not() -> None:
+    listener = ListenerStatus(name="mx", kind="smtp", addresses=("a:25",), connections=3)
+
+    class Busy(Node):
+        async def status(self) -> Status:
+            status = await super().status()
+            return msgspec.structs.replace(
+                status, listeners=(listener,), sessions=3, counts={"Queued": 2}, troubles=("slow",)
+            )
+
+    status = await control_of(Busy(), Busy()).status()
+    assert [each.connections for each in status.listeners] == [6]
+    assert (status.sessions, status.counts, status.pid) == (6, {"Queued": 4}, 9)
+    assert status.troubles == ("node 1: slow", "node 2: slow")
+
+
+async def test_events_of_all_nodes_are_numbered_anew(nursery: trio.Nursery) -> None:
+    one, two = Node(), Node()
+    one.happenings = [Finished(70, 1.0, "x"), Finished(71, 1.0, "x")]
+    two.happenings = [Finished(5, 1.0, "y")]
+    cluster = Cluster([one.reach, two.reach], own_status)
+    nursery.start_soon(cluster.run)
+    numbers: list[int] = []
+    async with aclosing(cluster.steered_by("operator:me").events()) as events:
+        async for event in events:
+            assert isinstance(event, Finished)
+            numbers.append(event.number)
+            if len(numbers) == 3:
+                break
+    assert numbers == [1, 2, 3]
+    again: list[Happening] = []
+    async with aclosing(cluster.steered_by("operator:me").events(since=1)) as events:
+        async for event in events:
+            again.append(event)
+            if len(again) == 2:
+                break
+    assert [each.number for each in again if isinstance(each, Finished)] == [2, 3]
+
+
+async def test_nobody_asks_the_nodes_for_events_before_somebody_wants_them(
+    nursery: trio.Nursery,
+) -> None:
+    one = Node()
+    nursery.start_soon(Cluster([one.reach], own_status).run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert one.who == ""
+
+
+async def test_a_node_that_comes_back_is_heard_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = Node()
+    one.down = True
+    one.happenings = [Finished(5, 1.0, "y")]
+    cluster = Cluster([one.reach], own_status)
+    nursery.start_soon(cluster.run)
+    async with aclosing(cluster.steered_by("operator:me").events()) as events:
+        nursery.start_soon(come_back, one)
+        event = await anext(events)
+    assert event == Finished(1, 1.0, "y")
+    assert trio.current_time() >= 5
+
+
+async def come_back(node: Node) -> None:
+    await trio.sleep(5)
+    node.down = False
+
+
+async def test_a_reload_is_for_all_and_the_rest_is_too(tmp_path: Path) -> None:
+    control = control_of(Node(), Node())
+    assert await control.reload() == ()
+    assert await control.check() == []
+    saved = await control.backup(tmp_path / "copy")
+    assert saved.target == str(tmp_path / "copy")
+    assert (tmp_path / "copy" / "nodes" / "2").is_dir()
+    with pytest.raises(RequestError, match="is there already"):
+        await control.backup(tmp_path / "copy")
+    with pytest.raises(RequestError, match="absolute"):
+        await control.backup(Path("copy"))
+    with pytest.raises(UnavailableError, match="No such file"):
+        await control.backup(tmp_path / "no" / "copy")

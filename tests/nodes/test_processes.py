@@ -1,0 +1,122 @@
+"""With real processes: small ones, that do what a node does as its first process sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from elemta import config
+from elemta.listener.sockets import bind
+from elemta.nodes import Place, places, run
+from elemta.nodes.processes import Node
+from elemta.privileges import StartError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Says that it is ready, writes down which node it is, and ends when it is asked to.
+WILLING = """
+import os, signal, socket, sys
+def end(*_):
+    open(sys.argv[1] + "/ended", "a").write(os.environ["ELEMTA_NODE"] + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+signal.signal(signal.SIGHUP, lambda *_: open(sys.argv[1] + "/reloaded", "a").write("x"))
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+    open(sys.argv[1] + "/started", "a").write(os.environ["ELEMTA_NODE"] + "\\n")
+    out.sendto(b"READY=1\\nSTATUS=well", os.environ["NOTIFY_SOCKET"])
+while True:
+    signal.pause()
+"""
+#: The second node does so too, but not for long the first time.
+FRAIL = WILLING.replace(
+    "while True:",
+    """
+first = open(sys.argv[1] + "/started").read().count("2/2") == 1
+while os.environ["ELEMTA_NODE"] == "2/2" and first:
+    if os.path.exists(sys.argv[1] + "/fall"):
+        os._exit(3)
+while True:""",
+)
+UNWILLING = "import sys; sys.exit(78)"
+
+
+def settings(folder: Path, nodes: int = 2) -> config.Config:
+    text = f"""
+hostname: mx.example.org
+data_dir: {folder}
+nodes: {nodes}
+shutdown_grace: 5 s
+listeners: [{{name: mx, address: "127.0.0.1:0"}}]
+"""
+    return config.load(text)
+
+
+async def until(path: Path, wanted: list[str]) -> None:
+    """Processes have no virtual time: look until they have done it."""
+    with trio.fail_after(20):
+        while await trio.to_thread.run_sync(words, path) != wanted:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+def words(path: Path) -> list[str]:
+    return sorted(path.read_text().split()) if path.exists() else []
+
+
+async def serve(folder: Path, program: str, nodes: int = 2) -> None:
+    told = settings(folder, nodes)
+    command = [sys.executable, "-c", program, str(folder)]
+    await run(told, bind(told), places(told), command=command)
+
+
+async def test_all_nodes_run_and_end_with_the_server(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, tmp_path, WILLING, 3)
+        await until(tmp_path / "started", ["1/3", "2/3", "3/3"])
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert sorted((tmp_path / "ended").read_text().split()) == ["1/3", "2/3", "3/3"]
+
+
+async def test_a_node_that_ends_is_started_again(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, tmp_path, FRAIL)
+        await until(tmp_path / "started", ["1/2", "2/2"])
+        (tmp_path / "fall").touch()
+        await until(tmp_path / "started", ["1/2", "2/2", "2/2"])
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert sorted((tmp_path / "ended").read_text().split()) == ["1/2", "2/2"]
+
+
+async def test_a_server_whose_nodes_cannot_start_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="has ended with code 78"):
+        await serve(tmp_path, UNWILLING)
+
+
+async def test_a_reload_is_for_each_node(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, tmp_path, WILLING)
+        await until(tmp_path / "started", ["1/2", "2/2"])
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(tmp_path / "reloaded", ["xx"])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_node_says_how_it_is(tmp_path: Path) -> None:
+    node = Node(Place(2, 2), tmp_path)
+    try:
+        node.take(b"STATUS=3 queued\nREADY=1\nMAINPID=7")
+        assert node.ready
+        assert node.status == "3 queued"
+    finally:
+        node.close()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nodes").write_text("in the way")
+    with pytest.raises(StartError, match="nodes/1/notify cannot be made"):
+        Node(Place(1, 1), tmp_path)

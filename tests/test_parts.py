@@ -1,0 +1,153 @@
+"""How the parts of a server are, and how that is told."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from elemta.config import ConfigError, load
+from elemta.control.interface import RequestError
+from elemta.delivery.routing import Router
+from elemta.listener.sockets import bind
+from elemta.parts import Parts
+from elemta.privileges import Files
+from elemta.queue import Result, StoreReader, StoreUnavailable
+from elemta.supervision import Supervision
+from tests.queue.mail import CONTENT, Disks, envelope, now, settle_next, virtual_queue
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from elemta.config import Config
+
+CONFIG = """
+hostname: mx.example.org
+data_dir: {data}
+listeners: [{{name: mx, address: ["127.0.0.1:0", "127.0.0.2:0"]}}]
+"""
+
+
+@asynccontextmanager
+async def parts_of(
+    folder: Path,
+    supervision: Supervision | None = None,
+    disks: Disks | None = None,
+    reread: Callable[[], Config] | None = None,
+) -> AsyncGenerator[Parts]:
+    """A server none of whose tasks run."""
+    config = load(CONFIG.format(data=folder))
+    bound = bind(config)
+    try:
+        async with virtual_queue(folder / "queue", disk=disks or (lambda store: store)) as queue:
+            with StoreReader(folder / "queue") as reader:
+                yield Parts(
+                    config,
+                    bound,
+                    queue,
+                    reader,
+                    Router(config),
+                    supervision or Supervision(),
+                    Files(limit=5000, connections=2000, deliveries=500),
+                    reread=reread,
+                    clock=now,
+                )
+    finally:
+        for each in bound:
+            each.socket.close()
+
+
+async def test_what_waits_is_counted_from_the_last_start_on(tmp_path: Path) -> None:
+    async with parts_of(tmp_path) as parts:
+        assert parts.summary() == "0 queued, 0 active, 0 clients"
+        for _ in range(3):
+            await parts.queue.accept(envelope(), CONTENT)
+        assert parts.summary() == "3 queued, 0 active, 0 clients"
+        await settle_next(parts.queue, Result.DELIVERED)
+        with await parts.queue.claim():
+            assert parts.summary() == "2 queued, 1 active, 0 clients"
+    async with parts_of(tmp_path) as parts:
+        assert parts.summary() == "2 queued, 0 active, 0 clients"
+        parts.drain()
+        assert parts.summary() == "stopping; 2 queued, 0 active, 0 clients"
+
+
+async def test_a_store_that_cannot_write_is_told_until_it_can(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    disks = Disks()
+    async with parts_of(tmp_path, disks=disks) as parts:
+        disks.disk.full = True
+        with pytest.raises(StoreUnavailable):
+            await parts.queue.accept(envelope(), CONTENT)
+        told = "no mail is taken, as the queue cannot be written: database or disk is full"
+        assert parts.summary() == told
+        assert parts.status().troubles == (told,)
+        disks.disk.full = False
+        await trio.sleep(5)
+        assert parts.troubles() == []
+
+
+async def test_a_part_that_failed_is_told_until_it_has_been_sound_for_a_minute(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    supervision, failures = Supervision(), [OSError("no such address")]
+
+    async def run() -> None:
+        if failures:
+            raise failures.pop()
+        await trio.sleep_forever()
+
+    async with parts_of(tmp_path, supervision) as parts:
+        nursery.start_soon(supervision.keep, "control", run)
+        await trio.sleep(0.5)
+        assert parts.summary() == "control failed: OSError: no such address"
+        (part,) = parts.status().parts
+        assert (part.running, part.restarts) == (False, 0)
+        await trio.sleep(30)
+        assert len(parts.troubles()) == 1
+        await trio.sleep(60)
+        assert parts.troubles() == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_status_has_each_listener_with_all_its_addresses(tmp_path: Path) -> None:
+    async with parts_of(tmp_path) as parts:
+        status = parts.status()
+    (listener,) = status.listeners
+    assert (listener.name, listener.kind, listener.connections) == ("mx", "smtp", 0)
+    assert [address.split(":")[0] for address in listener.addresses] == ["127.0.0.1", "127.0.0.2"]
+    assert (status.deliveries, status.files, status.stopping) == (500, 5000, False)
+
+
+async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -> None:
+    text = CONFIG.format(data=tmp_path)
+    wanted = [text]
+
+    def reread() -> Config:
+        return load(wanted[-1], "elemta.yaml")
+
+    async with parts_of(tmp_path, reread=reread) as parts:
+        assert parts.reload() == ()
+        wanted.append(text + "limits: {connections: 7}\nuser: mail\n")
+        dry = parts.reload(dry_run=True)
+        assert [change.place for change in dry] == ["limits.connections", "user"]
+        assert parts.status().places == 2000
+        assert parts.reload() == dry
+        assert (parts.status().places, parts.config.user) == (7, None)
+        wanted.append(text + "limits: {connections: none}\n")
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match=r"limits\.connections"):
+                parts.reload(dry_run=dry_run)
+        assert parts.status().places == 7
+
+
+async def test_a_sandbox_has_nothing_to_reload(tmp_path: Path) -> None:
+    async with parts_of(tmp_path) as parts:
+        for dry_run in (True, False):
+            with pytest.raises(RequestError, match="no configuration file"):
+                parts.reload(dry_run=dry_run)
