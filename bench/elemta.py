@@ -1,4 +1,4 @@
-"""Elemta as it runs in production: one process, durable, its log at info level in a file."""
+"""Elemta as it runs in production: a node a core, durable, its log at info level in a file."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _CONFIGURATION = """
 hostname: elemta.example
 data_dir: {spool}/data
+nodes: {nodes}
 listeners:
   - name: bench
     address: ["127.0.0.1:{accept}"]
@@ -28,6 +29,7 @@ relay:
 routes:
   # Where somebody listens and says nothing: what is accepted for it stays in the queue.
   - {{match: far.example, via: ["smtp://127.0.0.1:{mute}"]}}
+{many}
   - {{match: "*", via: ["smtp://127.0.0.1:{sink}"]}}
 queue:
   disk_reserve: 1 MiB
@@ -46,8 +48,19 @@ class Elemta:
 
     def prepare(self, spool: Path, sink_port: int) -> None:
         self._accept, self._mute = load.free_port(), load.free_port()
+        many = "\n".join(
+            f'  - {{match: {domain}, via: ["smtp://127.0.0.1:{sink_port}", "smtp://127.0.0.1:{port}"]}}'
+            for port, domain in enumerate(peers.MANY, peers.SPARE_PORT)
+        )
         (spool / "elemta.yaml").write_text(
-            _CONFIGURATION.format(spool=spool, accept=self._accept, sink=sink_port, mute=self._mute)
+            _CONFIGURATION.format(
+                spool=spool,
+                nodes=len(os.sched_getaffinity(0)),
+                accept=self._accept,
+                sink=sink_port,
+                mute=self._mute,
+                many=many,
+            )
         )
         checked = subprocess.run(
             [sys.executable, "-m", "elemta", "check", "--config", str(spool / "elemta.yaml")],

@@ -10,12 +10,13 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 SESSIONS = 20
 
@@ -53,6 +54,21 @@ class Load(Struct, frozen=True, kw_only=True):
         return seconds
 
 
+def shares(count: int, parts: int) -> list[int]:
+    """`count` in so many parts, as equal as can be."""
+    return [count * (part + 1) // parts - count * part // parts for part in range(parts)]
+
+
+def send_all(bursts: Sequence[Load], port: int) -> None:
+    """Send several bursts, `SESSIONS` at a time, each by a program of its own.
+
+    `smtp-source` knows one recipient domain each time it runs.
+    """
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        for _ in pool.map(lambda burst: burst.send(port), bursts):
+            pass
+
+
 class Sink:
     """A running `smtp-sink`, which counts."""
 
@@ -62,7 +78,8 @@ class Sink:
         self._counted = threading.Condition()
         self._messages = 0
         self._last = 0.0
-        threading.Thread(target=self._count, daemon=True).start()
+        self._thread = threading.Thread(target=self._count, daemon=True)
+        self._thread.start()
 
     @property
     def messages(self) -> int:
@@ -78,6 +95,10 @@ class Sink:
             if not self._counted.wait_for(lambda: self._messages >= messages, timeout):
                 raise TimeoutError(f"the sink took {self._messages} of {messages} messages")
             return self._last
+
+    def ended(self) -> None:
+        """Wait until all is counted that the program said before it ended."""
+        self._thread.join(10.0)
 
     def _count(self) -> None:
         # Counters come as "sess=1 quit=0 mesg=17\r", one after each event.
@@ -105,7 +126,12 @@ def sink() -> Iterator[Sink]:
     )  # fmt: skip
     try:
         wait_for_greeting(port)
-        yield Sink(process, port)
+        counter = Sink(process, port)
+        try:
+            yield counter
+        finally:
+            process.kill()
+            counter.ended()
     finally:
         process.kill()
         process.wait()

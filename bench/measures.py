@@ -79,20 +79,14 @@ def relay(peer: peers.Peer, place: Place) -> Numbers:
     """4 KB from first send until the sink has counted all of them."""
     if not peer.relays:
         return {}
-    folder = _fresh(peer, place)
-    count = place.scale.relay
-    with peer.run(folder) as server:
-        _relay(server, place, _WARM_UP)
-        cpu, flushes, begun = server.cpu_seconds(), place.spool.flushes(), time.perf_counter()
-        arrived = _relay(server, place, count)
-        time.sleep(0.5)  # what it does behind the last arrival is part of the work
-        numbers = {
-            "relay": count / (arrived - begun),
-            "relay_cpu": (server.cpu_seconds() - cpu) * 1000 / count,
-        }
-        if flushes is not None:
-            numbers["relay_flushes"] = ((place.spool.flushes() or 0) - flushes) * 1000 / count
-    return numbers
+    return _timed_relay(peer, place, "relay", _to_one)
+
+
+def relay_200(peer: peers.Peer, place: Place) -> Numbers:
+    """The same to 200 domains, each a destination of its own for the server; one sink takes all."""
+    if not peer.relays:
+        return {}
+    return _timed_relay(peer, place, "relay_200", _to_many)
 
 
 def syncs(peer: peers.Peer, place: Place) -> Numbers:
@@ -112,7 +106,7 @@ def syncs(peer: peers.Peer, place: Place) -> Numbers:
             numbers[name] = (_calls(trace) - before) * 1000 / count
         if peer.relays:
             before = _calls(trace)
-            _relay(server, place, count)
+            _relay(server, place, count, _to_one)
             time.sleep(0.5)  # as above: what it syncs behind the last arrival counts
             numbers["relay_syncs"] = (_calls(trace) - before) * 1000 / count
     return numbers
@@ -144,7 +138,9 @@ def start_up(peer: peers.Peer, place: Place) -> Numbers:
     return {"start_empty": empty, "start_queued": full, "memory_queued": base}
 
 
-EVERY_ROUND: tuple[Measure, ...] = (accept_4k, accept_kept, accept_100k, accept_1m, relay, memory)
+EVERY_ROUND: tuple[Measure, ...] = (
+    accept_4k, accept_kept, accept_100k, accept_1m, relay, relay_200, memory,
+)  # fmt: skip
 ONCE: tuple[Measure, ...] = (syncs, start_up)
 
 
@@ -168,10 +164,48 @@ def _accept(peer: peers.Peer, place: Place, name: str, burst: Load) -> Numbers:
     return numbers
 
 
-def _relay(server: peers.Running, place: Place, count: int) -> float:
+def _timed_relay(
+    peer: peers.Peer, place: Place, name: str, send: Callable[[peers.Running, int], None]
+) -> Numbers:
+    folder = _fresh(peer, place)
+    count = place.scale.relay
+    with peer.run(folder) as server:
+        _relay(server, place, _WARM_UP, send)
+        cpu, flushes, begun = server.cpu_seconds(), place.spool.flushes(), time.perf_counter()
+        arrived = _relay(server, place, count, send)
+        time.sleep(0.5)  # what it does behind the last arrival is part of the work
+        numbers = {
+            name: count / (arrived - begun),
+            f"{name}_cpu": (server.cpu_seconds() - cpu) * 1000 / count,
+        }
+        if flushes is not None:
+            numbers[f"{name}_flushes"] = ((place.spool.flushes() or 0) - flushes) * 1000 / count
+    return numbers
+
+
+def _relay(
+    server: peers.Running,
+    place: Place,
+    count: int,
+    send: Callable[[peers.Running, int], None],
+) -> float:
+    """Send so many; returns when (`perf_counter`) the sink had them all."""
     wanted = place.sink.messages + count
-    Load(count=count, recipient=_LEAVES).send(server.relay)
+    send(server, count)
     return place.sink.wait_for(wanted, 120.0)
+
+
+def _to_one(server: peers.Running, count: int) -> None:
+    Load(count=count, recipient=_LEAVES).send(server.relay)
+
+
+def _to_many(server: peers.Running, count: int) -> None:
+    bursts = [
+        Load(count=share, sessions=1, recipient=f"somebody@{domain}")
+        for domain, share in zip(peers.MANY, load.shares(count, len(peers.MANY)), strict=True)
+        if share
+    ]
+    load.send_all(bursts, server.relay)
 
 
 def _fresh(peer: peers.Peer, place: Place) -> Path:

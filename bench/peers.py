@@ -9,12 +9,19 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from bench import load, processes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+
+#: Domains each of which is a destination of its own, with its own queue and limits: their mail goes
+#: to the sink too, but each names a second host of its own behind it, which is never needed.
+MANY: Final = tuple(f"many-{number}.example" for number in range(200))
+#: The first of those second hosts' ports; nobody listens there.
+SPARE_PORT: Final = 700
 
 
 class Running:

@@ -28,6 +28,7 @@ data_directory = {spool}/data
 maillog_file_prefixes = {spool}
 maillog_file = {spool}/mail.log
 relayhost = [127.0.0.1]:{sink}
+transport_maps = texthash:{spool}/etc/transport
 smtp_tls_security_level = none
 smtpd_tls_security_level = none
 smtpd_recipient_restrictions = permit_mynetworks, reject
@@ -93,6 +94,12 @@ class Postfix:
         (spool / "data").mkdir()
         subprocess.run(["chown", "postfix", str(spool / "data")], check=True)
         (spool / "etc" / "main.cf").write_text(_MAIN.format(spool=spool, sink=sink_port))
+        (spool / "etc" / "transport").write_text(
+            "".join(
+                f"{domain} smtp:[127.0.0.1]:{sink_port}, [127.0.0.1]:{port}\n"
+                for port, domain in enumerate(peers.MANY, peers.SPARE_PORT)
+            )
+        )
         # Each idle connection needs a process of its own: room for the test with a thousand.
         (spool / "etc" / "master.cf").write_text(
             _MASTER.format(accept=accept, relay=relay, sessions=1100)
