@@ -38,8 +38,8 @@ class Tuning(Struct, frozen=True, kw_only=True):
         window: recipients in memory.
         workers: deliveries at once, in all.
         memory: octets of bodies that are kept for their first attempt.
-        gather: seconds that a commit waits for company, and again as long as more comes; longer
-            where it had company before.
+        gather: seconds that a commit waits for company, and again as long as more comes or is to
+            be expected.
         linger: the same while nobody waits for it. What was delivered in the time of a crash and
             not written yet is delivered again.
     """

@@ -99,6 +99,22 @@ async def test_a_commit_that_gathers_takes_what_comes_meanwhile() -> None:
     assert paper.groups == [["1", "2"]]
 
 
+async def test_a_commit_waits_for_as_many_as_met_last_time() -> None:
+    paper = Paper()
+    writer = ThreadWriter(paper, gather=0.1)
+    together = [Note("1"), Note("2")]
+    for note in together:
+        writer.submit(note)
+    await together[-1].wait()
+    first, late = Note("3"), Note("4")
+    writer.submit(first)
+    await trio.sleep(0.15)  # a pause in which nobody comes
+    writer.submit(late)
+    await late.wait()
+    await writer.close()
+    assert paper.groups == [["1", "2"], ["3", "4"]]
+
+
 async def test_a_commit_does_not_gather_for_ever() -> None:
     paper = Paper()
     writer = ThreadWriter(paper, gather=0.02)
