@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 #: Messages that are looked at for one page: some ten milliseconds.
 LOOK: Final = 250
+#: Messages of which SQLite alone looks whether they can be meant, where it can tell: as long.
+SCAN: Final = 10_000
 
 #: Where the keys of what may be in a view are found: for each, an index is walked in its order.
 _WALK: Final = "SELECT key FROM %s AND key > :after AND key < :end"
+_NEEDLE: Final = """
+    SELECT key FROM message WHERE key BETWEEN ? AND ? AND instr(record, ?) ORDER BY key LIMIT ?
+"""
 _SOURCES: Final = {
     View.ACTIVE: (
         "message WHERE phase = 0",
@@ -66,7 +71,7 @@ def read_page(connection: sqlite3.Connection, condition: Condition, after: int) 
     """
     connection.execute("BEGIN")  # all that is read now is of one moment
     try:
-        keys = _keys(connection, condition, after)
+        keys, after_them = _keys(connection, condition, after)
         found = read_messages(connection, keys)
     finally:
         connection.execute("COMMIT")
@@ -75,17 +80,38 @@ def read_page(connection: sqlite3.Connection, condition: Condition, after: int) 
         for each in found
         if (recipients := condition.selects(each.message, each.key))
     ]
-    return Page(hits, keys[-1] if len(keys) == LOOK else None)
+    return Page(hits, after_them)
 
 
-def _keys(connection: sqlite3.Connection, condition: Condition, after: int) -> list[int]:
+def _keys(
+    connection: sqlite3.Connection, condition: Condition, after: int
+) -> tuple[list[int], int | None]:
+    """Keys of what may be meant, and after which to go on; None: nothing is left."""
     after = max(after, condition.first - 1)
     if condition.keys is not None:
-        return [key for key in condition.keys if key > after][:LOOK]
+        return _cut([key for key in condition.keys if key > after][:LOOK], LOOK)
+    if condition.needle is None:
+        return _cut(_walk(connection, condition, after, LOOK), LOOK)
+    keys, then = _cut(_walk(connection, condition, after, SCAN), SCAN)
+    if not keys:
+        return [], None
+    values = (keys[0], keys[-1], condition.needle, LOOK)
+    rows: list[tuple[int]] = connection.execute(_NEEDLE, values).fetchall()
+    hits = [key for (key,) in rows]
+    return (hits, hits[-1]) if len(hits) == LOOK else (hits, then)
+
+
+def _cut(keys: list[int], limit: int) -> tuple[list[int], int | None]:
+    return keys, keys[-1] if len(keys) == limit else None
+
+
+def _walk(
+    connection: sqlite3.Connection, condition: Condition, after: int, limit: int
+) -> list[int]:
     sources = {source for view in condition.views for source in _SOURCES[view]}
     walks = [_WALK % each for each in sorted(sources)]
     rows: list[tuple[int]] = connection.execute(
         " UNION ".join(walks) + " ORDER BY key LIMIT :limit",
-        {"after": after, "end": condition.end, "now": condition.now, "limit": LOOK},
+        {"after": after, "end": condition.end, "now": condition.now, "limit": limit},
     ).fetchall()
     return [key for (key,) in rows]

@@ -23,7 +23,7 @@ from elemta.queue import (
 )
 from elemta.queue.filter import Condition
 from elemta.queue.ids import IdSource, key_of
-from elemta.queue.search import LOOK
+from elemta.queue.search import LOOK, SCAN
 from tests.queue.mail import (
     CONTENT,
     EPOCH,
@@ -32,6 +32,7 @@ from tests.queue.mail import (
     attempts,
     by_domain,
     envelope,
+    fill,
     found,
     hold,
     now,
@@ -248,3 +249,30 @@ async def test_ages_are_found_by_key(tmp_path: Path, autojump_clock: MockClock) 
     assert found(folder, Filter(younger_than=150), at) == ids[1:]
     assert found(folder, Filter(older_than=60, younger_than=150), at) == [ids[1]]
     assert found(folder, Filter(older_than=1000), at) == []
+
+
+async def test_a_domain_is_found_among_many_others(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Most records are not even read, and those that are need not be what is meant."""
+    others = [(f"x@d{number % 7}.example",) for number in range(SCAN)]
+    few = [("ann@far.example", "bob@near.example"), ("far.example@elsewhere.example",)]
+    ids = fill(tmp_path / "queue", *others, *few, *others[:10], ("cy@far.example",))
+    with StoreReader(tmp_path / "queue") as reader:
+
+        def search(**what: str) -> list[str]:
+            return [each.id for each in reader.search(Filter(**what), limit=SCAN, now=EPOCH)]
+
+        assert search(domain="far.example") == [ids[SCAN], ids[-1]]
+        assert search(domain="Far.Example") == [ids[SCAN], ids[-1]]
+        assert search(domain="*.example", recipient="bob@near.example") == [ids[SCAN]]
+        assert search(domain="nobody.example") == []
+        assert search(sender="@home.example", recipient="cy@far.example") == [ids[-1]]
+        assert search(domain="d3.example") == [*ids[3:SCAN:7], ids[SCAN + 2 + 3]]
+        assert len(search(sender="sender@home.example")) == SCAN
+
+
+async def test_no_domain_is_found_where_nothing_is(tmp_path: Path) -> None:
+    fill(tmp_path / "queue")
+    with StoreReader(tmp_path / "queue") as reader:
+        assert reader.search(Filter(domain="far.example"), now=EPOCH) == []
