@@ -116,7 +116,7 @@ class Node:
         """
         async with self._reading:
             try:
-                return await self.server.queue.in_thread(call)
+                return await self.server.queue.in_thread(call, abandonable=True)
             except (sqlite3.Error, SpoolError, OSError) as error:
                 raise UnavailableError(f"the queue cannot be read: {error}") from error
             except ValueError as error:
@@ -149,15 +149,17 @@ class NodeControl:
         """See `Control`. What is found is durable: a moment behind what is under way."""
         if after is not None and (after := parse_id(after)) is None:
             raise RequestError("expected the id of a message", "after")
-        search = partial(
-            self._node.reader.search,
-            filter,
-            limit=limit,
-            after=after,
-            now=self._node.clock(),
-            lane=self._queue.lane_of,
+        pages = self._node.reader.pages(
+            filter, after=after, now=self._node.clock(), lane=self._queue.lane_of
         )
-        return await self._node.read(search)
+        found: list[Message] = []
+        # A page at a time: who asked may have left, and the server may want to stop.
+        while len(found) < limit:
+            page = await self._node.read(partial(next, pages, None))
+            if page is None:
+                break
+            found += page
+        return found[:limit]
 
     async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
         """See `Control`."""

@@ -180,12 +180,17 @@ class Queue:
         await self._insert(self._message(envelope, id, size, eight_bit=eight_bit), None)
         return id
 
-    async def in_thread(self, call: Callable[[], T]) -> T:
-        """Run what blocks; on virtual time at once, as its clock sees no threads."""
+    async def in_thread(self, call: Callable[[], T], *, abandonable: bool = False) -> T:
+        """Run what blocks; on virtual time at once, as its clock sees no threads.
+
+        Args:
+            call: what to run.
+            abandonable: a cancellation ends the waiting: it only reads, and may take long.
+        """
         if self._inline:
             await trio.lowlevel.checkpoint()
             return call()
-        return await trio.to_thread.run_sync(call)
+        return await trio.to_thread.run_sync(call, abandon_on_cancel=abandonable)
 
     def _message(
         self,

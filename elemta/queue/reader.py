@@ -24,7 +24,7 @@ from elemta.queue.search import read_page
 from elemta.queue.store import database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from elemta.protocol import Mailbox
@@ -88,14 +88,30 @@ class StoreReader:
             sqlite3.Error: the disk.
             ValueError: the filter asks for a destination, and there is no `lane`.
         """
-        condition = Condition(filter, now, lane)
         found: list[Message] = []
-        begin: int | None = key_of(after) if after is not None else -1
-        while begin is not None and len(found) < limit:
-            page = self.page(condition, begin)
-            found += [hit.message for hit in page.hits]
-            begin = page.after
+        pages = self.pages(filter, now=now, after=after, lane=lane)
+        while len(found) < limit and (page := next(pages, None)) is not None:
+            found += page
         return found[:limit]
+
+    def pages(
+        self,
+        filter: Filter,  # noqa: A002 # the word of people
+        *,
+        now: float,
+        after: MessageId | None = None,
+        lane: Callable[[Mailbox], str] | None = None,
+    ) -> Iterator[list[Message]]:
+        """The same without a limit, some at a time; a part may be empty though more follow.
+
+        Each takes milliseconds: who waits for a thread that does it can give up in between.
+        """
+        condition = Condition(filter, now, lane)
+        begin: int | None = key_of(after) if after is not None else -1
+        while begin is not None:
+            page = self.page(condition, begin)
+            begin = page.after
+            yield [hit.message for hit in page.hits]
 
     def page(self, condition: Condition, after: int) -> Page:
         """A part of a search that takes milliseconds.

@@ -19,7 +19,11 @@ LOOK: Final = 250
 SCAN: Final = 10_000
 
 #: Where the keys of what may be in a view are found: for each, an index is walked in its order.
-_WALK: Final = "SELECT key FROM %s AND key > :after AND key < :end"
+#: The limit stands in each, as SQLite would walk all of them to the end for one around them.
+_WALK: Final = """
+    SELECT key FROM (SELECT DISTINCT key FROM %s AND key > :after AND key < :end
+                     ORDER BY key LIMIT :limit)
+"""
 _NEEDLE: Final = """
     SELECT key FROM message WHERE key BETWEEN ? AND ? AND instr(record, ?) ORDER BY key LIMIT ?
 """
@@ -27,7 +31,7 @@ _SOURCES: Final = {
     View.ACTIVE: (
         "message WHERE phase = 0",
         "recipient WHERE state = 'ready'",
-        "recipient WHERE state = 'deferred' AND due <= :now",
+        "recipient WHERE state = 'deferred'",  # it may be due
     ),
     View.DEFERRED: ("recipient WHERE state = 'deferred'",),
     View.HOLD: ("recipient WHERE state = 'held'",),
@@ -112,6 +116,6 @@ def _walk(
     walks = [_WALK % each for each in sorted(sources)]
     rows: list[tuple[int]] = connection.execute(
         " UNION ".join(walks) + " ORDER BY key LIMIT :limit",
-        {"after": after, "end": condition.end, "now": condition.now, "limit": limit},
+        {"after": after, "end": condition.end, "limit": limit},
     ).fetchall()
     return [key for (key,) in rows]

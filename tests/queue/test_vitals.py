@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 import trio.testing
 
-from elemta.queue import StoreUnavailable, open_queue
+from elemta.queue import RetryPolicy, StoreUnavailable, open_queue
 from tests.queue import mail
 from tests.queue.mail import CONTENT, Disks, envelope, virtual_queue
 
@@ -52,3 +55,21 @@ async def test_whoever_supervises_runs_the_queues_own_tasks(tmp_path: Path) -> N
     ):
         await trio.testing.wait_all_tasks_blocked()
     assert sorted(kept) == ["maintenance", "schedule"]
+
+
+async def test_a_long_look_at_the_store_keeps_nobody_from_stopping(tmp_path: Path) -> None:
+    looked, enough = threading.Event(), threading.Event()
+
+    def look() -> None:
+        looked.set()
+        enough.wait(20)
+
+    async with open_queue(tmp_path, RetryPolicy(), lane=str) as queue:
+        try:
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(partial(queue.in_thread, look, abandonable=True))
+                    await trio.to_thread.run_sync(looked.wait)
+                    nursery.cancel_scope.cancel()
+        finally:
+            enough.set()
