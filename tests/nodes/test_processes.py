@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,14 @@ while os.environ["ELEMTA_NODE"] == "2/2" and first:
         os._exit(3)
 while True:""",
 )
+#: Says all the time that it lives.
+LIVELY = WILLING.replace(
+    "    signal.pause()",
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.sendto(b"WATCHDOG=1", os.environ["NOTIFY_SOCKET"])
+    time.sleep(0.1)""",
+).replace("import os, ", "import os, time, ")
 UNWILLING = "import sys; sys.exit(78)"
 
 
@@ -104,6 +113,39 @@ async def test_a_reload_is_for_each_node(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         await until(tmp_path / "reloaded", ["xx"])
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_node_that_hangs_is_killed_and_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ready once, and never says again that it lives."""
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, tmp_path, WILLING, 1)
+        await until(tmp_path / "started", ["1/1"])
+        await until(tmp_path / "started", ["1/1", "1/1"])
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (tmp_path / "ended").read_text() == "1/1\n", "the first one was not asked"
+
+
+async def test_systemd_hears_that_we_live_while_all_nodes_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "systemd"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as plain:
+        plain.bind(str(path))
+        plain.settimeout(20)
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        heard: set[bytes] = set()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, tmp_path, LIVELY)
+            while not {b"READY=1", b"WATCHDOG=1", b"STATUS=node 1, 2: well"} <= heard:
+                heard.add(await trio.to_thread.run_sync(plain.recv, 4096))
+            os.kill(os.getpid(), signal.SIGTERM)
+            while b"STOPPING=1" not in heard:
+                heard.add(await trio.to_thread.run_sync(plain.recv, 4096))
 
 
 async def test_a_node_says_how_it_is(tmp_path: Path) -> None:
