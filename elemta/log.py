@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import enum
+import select
 import sys
 import threading
 import time
@@ -21,7 +22,7 @@ import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: What a field of an event may be.
 Field: TypeAlias = str | int | float | bool | None
@@ -73,13 +74,12 @@ class _Output:
         with self._lock:
             if not self._lines:
                 return
-            text = "".join(self._lines)
-            self._lines.clear()
-            self._size = 0
+            lines, self._lines, self._size = self._lines, [], 0
             stream = self._stream or sys.stderr
             try:
-                stream.write(text)
-                stream.flush()
+                for text in _pieces(lines) if self.always else ("".join(lines),):
+                    stream.write(text)
+                    stream.flush()
             except (OSError, ValueError):
                 pass
 
@@ -165,6 +165,19 @@ async def run() -> None:
     finally:
         _output.gathering = False
         _output.flush()
+
+
+def _pieces(lines: list[str]) -> Iterator[str]:
+    """Lines in pieces that a pipe takes as a whole: other processes write into it too."""
+    piece, size = "", 0
+    for line in lines:
+        octets = len(line.encode("utf-8", "replace"))
+        if piece and size + octets > select.PIPE_BUF:
+            yield piece
+            piece, size = "", 0
+        piece += line
+        size += octets
+    yield piece
 
 
 _LEVELS: Final = {10: "debug", 20: "info", 30: "warning", 40: "error"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from elemta import log as logs
 from elemta.log import logger
@@ -184,3 +185,37 @@ def test_a_reader_that_is_gone_stops_nothing() -> None:
     logger("x").info("e")
     logs.flush()
     logs.configure("console", "warning")
+
+
+class Writes(io.StringIO):
+    """Remembers each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    @override
+    def write(self, text: str, /) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+async def test_of_several_processes_each_writes_whole_lines_that_say_which_it_is(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    stream = Writes()
+    logs.configure("json", "info", stream)
+    logs.identify(node=2)
+    try:
+        nursery.start_soon(logs.run)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(100):
+            logger("elemta.test").info("x", number=number, text="ü" * 50)
+        await trio.sleep(1)
+    finally:
+        logs.identify()
+        logs.configure("console", "warning")
+    assert len(stream.writes) > 1
+    assert all(each.endswith("\n") and len(each.encode()) <= 4096 for each in stream.writes)
+    lines = [json.loads(line) for line in "".join(stream.writes).splitlines()]
+    assert [(line["node"], line["number"]) for line in lines] == [(2, n) for n in range(100)]
