@@ -229,6 +229,7 @@ def test_a_timeline_is_shown_in_the_order_of_time() -> None:
     found = timeline()
     shown = [line.split("  ", 1)[-1] for line in inspection.history(found, NOW)][-3:]
     assert [line.split()[0] for line in shown] == ["received", "bob@example.net:", "retry"]
+    assert shown[0] == "received for sales@example.org, bob@example.net"
 
 
 def test_a_message_is_one_line() -> None:

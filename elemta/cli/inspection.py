@@ -43,7 +43,8 @@ def history(timeline: Timeline, now: float) -> Iterator[str]:
     message = timeline.message
     yield from _head(timeline, now)
     yield ""
-    moments = [(message.received_at, 0, f"received for {_names(message.recipients)}")]
+    named = dict.fromkeys(str(each.original or each.address) for each in message.recipients)
+    moments = [(message.received_at, 0, f"received for {', '.join(named)}")]
     moments += [
         (each.ended, 1, f"{message.recipients[each.number].address}: {_attempt(each)}")
         for each in timeline.attempts
