@@ -117,10 +117,10 @@ def start_and_ask(folder: Path) -> None:
             say("memory just then", f"{server.memory() / 2**20:.0f} MiB")
             count = ["delete", "--domain", "d7.far.example", "--dry-run"]
             ask("beside the daemon", command, file, count)
-            time.sleep(SETTLE)
+            time.sleep(SETTLE)  # no event ends it: what it does in this time is measured
             say(f"memory {SETTLE:.0f} s later", f"{server.memory() / 2**20:.0f} MiB")
             begun = processes.cpu_seconds(server.pid)
-            time.sleep(SETTLE)
+            time.sleep(SETTLE)  # no event ends it: what it does in this time is measured
             cpu = processes.cpu_seconds(server.pid) - begun
             say("CPU while nothing can be delivered", f"{cpu / SETTLE * 100:.0f} % of a core")
         ask("with the daemon down", command, file)

@@ -50,10 +50,8 @@ maximal_backoff_time = 40000s
 queue_run_delay = 4000s
 """
 
-_MASTER = """
-127.0.0.1:{accept} inet n - n - {sessions} smtpd
-  -o {{ smtpd_client_restrictions = check_client_access static:hold, permit }}
-127.0.0.1:{relay} inet n - n - - smtpd
+#: The services behind the ports, as every Postfix has them: lines of master.cf.
+SERVICES = """\
 pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
@@ -73,6 +71,11 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """
+_MASTER = """
+127.0.0.1:{accept} inet n - n - {sessions} smtpd
+  -o {{ smtpd_client_restrictions = check_client_access static:hold, permit }}
+127.0.0.1:{relay} inet n - n - - smtpd
+{services}"""
 
 
 class Postfix:
@@ -102,7 +105,7 @@ class Postfix:
         )
         # Each idle connection needs a process of its own: room for the test with a thousand.
         (spool / "etc" / "master.cf").write_text(
-            _MASTER.format(accept=accept, relay=relay, sessions=1100)
+            _MASTER.format(accept=accept, relay=relay, sessions=1100, services=SERVICES)
         )
         # postsuper writes there with its own rights.
         (spool / "mail.log").touch()

@@ -140,7 +140,7 @@ def configure(
         stream: where to; None: standard error.
     """
     if format == "auto":
-        format = "console" if (stream or sys.stderr).isatty() else "json"  # noqa: A001
+        format = "console" if (stream or sys.stderr).isatty() else "json"  # noqa: A001 # the word of people
     line = _json_line if format == "json" else _console_line
     _output.configure(line=line, level=Level[level.upper()], stream=stream)
 

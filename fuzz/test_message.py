@@ -215,7 +215,7 @@ def one_hop(
     rdns: str | None = None,
     by: str = "mx.example",
     protocol: str = "ESMTP",
-    id: str = "1",  # noqa: A002
+    id: str = "1",  # noqa: A002 # the word of people
     recipient: Mailbox | None = None,
     tls: str | None = None,
     time: float = 0,
@@ -251,7 +251,7 @@ def test_a_received_field_is_one_field_whatever_anybody_says(
     rdns: str | None,
     by: str,
     protocol: str,
-    id: str,  # noqa: A002
+    id: str,  # noqa: A002 # the word of people
     recipient: Mailbox | None,
     tls: str | None,
     time: float,

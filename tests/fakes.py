@@ -27,7 +27,7 @@ class Kept(Struct, frozen=True):
 class FakeIncoming:
     """A large message on its way into a `FakeQueue`."""
 
-    def __init__(self, queue: FakeQueue, envelope: Envelope, id: str) -> None:  # noqa: A002
+    def __init__(self, queue: FakeQueue, envelope: Envelope, id: str) -> None:  # noqa: A002 # the word of people
         self._queue = queue
         self._envelope = envelope
         self._id = id
@@ -85,7 +85,7 @@ class FakeQueue:
         self,
         envelope: Envelope,
         content: bytes,
-        id: MessageId,  # noqa: A002
+        id: MessageId,  # noqa: A002 # the word of people
         /,
     ) -> MessageId:
         await trio.lowlevel.checkpoint()
@@ -100,7 +100,7 @@ class FakeQueue:
         self,
         envelope: Envelope,
         *,
-        id: MessageId | None = None,  # noqa: A002
+        id: MessageId | None = None,  # noqa: A002 # the word of people
     ) -> AsyncGenerator[FakeIncoming]:
         self.open += 1
         self.streamed += 1

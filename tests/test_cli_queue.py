@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import sys
 from pathlib import Path
 
 import click
 import msgspec
 import pytest
+import trio
 from click.testing import CliRunner
 
 from elemta.cli import codes, inspection, main, plain, screens, terminal
@@ -38,11 +42,13 @@ from elemta.queue import (
     Reprioritise,
     Result,
     Retry,
+    RetryPolicy,
     State,
     Stats,
     Suspension,
     Timeline,
     View,
+    open_queue,
 )
 from elemta.supervision import Part
 
@@ -340,3 +346,23 @@ def test_a_suspension_says_who_why_and_until_when() -> None:
     ends = Suspension(scope="all", reason="", who="x", since=NOW, until=NOW + 60)
     assert inspection.suspended(ends, NOW) == "all  for another 1min, by x 0s ago"
     assert plain.suspension(found)["until"] is None
+
+
+async def test_who_reads_may_have_enough(tmp_path: Path) -> None:
+    """As `head` does, which ends the pipe before all is written."""
+    async with open_queue(tmp_path / "elemta-data" / "queue", RetryPolicy(), lane=str):
+        pass
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = await trio.run_process(
+            [sys.executable, "-m", "elemta", "queue", "list", "--sandbox"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=write,
+            capture_stderr=True,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
+import os
+import signal
 import sqlite3
+import sys
 import time
 from contextlib import ExitStack, aclosing, asynccontextmanager
 from functools import partial
@@ -18,7 +20,7 @@ from elemta.config import ConfigError
 from elemta.control.client import ForbiddenError, NotRunningError, connect
 from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
 from elemta.delivery.routing import Router
-from elemta.nodes import folders, sum_stats
+from elemta.nodes import folders, in_order, sum_stats
 from elemta.queue import SpoolError, StoreReader, StoreUnavailable, check
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Looks(Protocol):
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
@@ -53,11 +55,11 @@ class Looks(Protocol):
         """See `Control`."""
         ...
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
         ...
 
-    def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`."""
         ...
 
@@ -120,7 +122,7 @@ class Stores:
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
@@ -131,14 +133,14 @@ class Stores:
             reader.search(filter, limit=limit, after=after, now=time.time(), lane=self._router.lane)
             for reader in self._readers.values()
         ]
-        return list(heapq.merge(*found, key=_id))[:limit]
+        return in_order(found, limit)
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
         await trio.lowlevel.checkpoint()
         return self._find(id)[0]
 
-    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`."""
         await trio.lowlevel.checkpoint()
         timeline, reader = self._find(id)
@@ -161,15 +163,11 @@ class Stores:
             found += await trio.to_thread.run_sync(partial(check, folder))
         return found
 
-    def _find(self, id: MessageId) -> tuple[Timeline, StoreReader]:  # noqa: A002
+    def _find(self, id: MessageId) -> tuple[Timeline, StoreReader]:  # noqa: A002 # the word of people
         for reader in self._readers.values():
             if (timeline := reader.timeline(id)) is not None:
                 return timeline, reader
         raise UnknownError(f"no message {id!r}, or it is no longer remembered")
-
-
-def _id(message: Message) -> MessageId:
-    return message.id
 
 
 async def _in_thread(call: Callable[[], T]) -> T:
@@ -187,6 +185,11 @@ def _run(ask: Callable[[], Awaitable[int]]) -> int:
         place = f"{error.place}: " if error.place else ""
         say(f"elemta: {place}{error}", err=True)
         return _CODES.get(type(error), codes.FAULT)
+    except BrokenPipeError:  # who reads has enough, as `head` does: no trouble of anybody's
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # for what is flushed at exit
+        return 128 + signal.SIGPIPE
     except (SpoolError, StoreUnavailable, sqlite3.Error, OSError) as error:
         say(f"elemta: {error}", err=True)
         return codes.UNREADABLE

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from contextlib import aclosing
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -155,7 +156,7 @@ def _state(destination: Destination, now: float) -> str:
 def _draw(lines: Iterator[str]) -> None:
     """Put lines where the last ones were, cut to what the terminal shows."""
     size = shutil.get_terminal_size()
-    cut = [printable(line)[: size.columns] for line, _ in zip(lines, range(size.lines - 1))]  # noqa: B905
+    cut = [printable(line)[: size.columns] for line in islice(lines, size.lines - 1)]
     click.echo(_TOP + "".join(line + _END_OF_LINE for line in cut) + _NOTHING_BELOW, nl=False)
     sys.stdout.flush()
 

@@ -106,7 +106,7 @@ class Client:
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
@@ -123,11 +123,11 @@ class Client:
             after = page[-1].id
         return found
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
         return (await self._one(wire.AskTimeline(id=id), wire.Story)).timeline
 
-    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`."""
         async with aclosing(self._answers(wire.AskRaw(id=id), wire.Piece)) as pieces:
             async for piece in pieces:
@@ -141,14 +141,14 @@ class Client:
         """See `Control`."""
         return (await self._one(wire.AskDestinations(), wire.Destinations)).destinations
 
-    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         """See `Control`."""
         return _there((await self._one(wire.Count(filter=filter), wire.Counted)).tally)
 
     async def act(
         self,
         action: Action,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         reason: str = "",
         dry_run: bool = False,

@@ -149,7 +149,7 @@ class Control(Protocol):
         """
         ...
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """What happened to a message.
 
         Raises:
@@ -157,7 +157,7 @@ class Control(Protocol):
         """
         ...
 
-    def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """The content of a message that is not finished, in pieces.
 
         Raises:
@@ -173,14 +173,14 @@ class Control(Protocol):
         """Where mail stands ready to go, or cannot go just now."""
         ...
 
-    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         """How much is meant."""
         ...
 
     async def act(
         self,
         action: Action,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         reason: str = "",
         dry_run: bool = False,

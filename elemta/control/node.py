@@ -141,7 +141,7 @@ class NodeControl:
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
@@ -161,14 +161,14 @@ class NodeControl:
             found += page
         return found[:limit]
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
         found = await self._node.read(partial(self._node.reader.timeline, id))
         if found is None:
             raise UnknownError(f"no message {id!r}, or it is no longer remembered")
         return found
 
-    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`. Who read what is logged."""
         timeline = await self.timeline(id)
         if timeline.finished_at is not None:
@@ -191,14 +191,14 @@ class NodeControl:
         await trio.lowlevel.checkpoint()
         return list(self._queue.destinations())
 
-    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         """See `Control`."""
         return await _steering(self._queue.count(filter))
 
     async def act(
         self,
         action: Action,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         reason: str = "",
         dry_run: bool = False,

@@ -60,7 +60,7 @@ class Queue(Protocol):
         """What the next message is called."""
         ...
 
-    async def accept(self, envelope: Envelope, content: bytes, id: MessageId, /) -> MessageId:  # noqa: A002
+    async def accept(self, envelope: Envelope, content: bytes, id: MessageId, /) -> MessageId:  # noqa: A002 # the word of people
         """Make a small message durable; after this it is ours (RFC 5321 §6.1).
 
         Raises:
@@ -72,7 +72,7 @@ class Queue(Protocol):
         self,
         envelope: Envelope,
         *,
-        id: MessageId | None = None,  # noqa: A002
+        id: MessageId | None = None,  # noqa: A002 # the word of people
     ) -> AbstractAsyncContextManager[Incoming]:
         """Take in a large message; leaving without `Incoming.commit` removes every trace of it."""
         ...

@@ -1,6 +1,7 @@
 """Several processes that are one server: each is a node, with a queue of its own."""
 
 from elemta.nodes.cluster import Cluster as Cluster
+from elemta.nodes.cluster import in_order as in_order
 from elemta.nodes.cluster import sum_stats as sum_stats
 from elemta.nodes.place import LIFELINE as LIFELINE
 from elemta.nodes.place import Place as Place

@@ -15,6 +15,7 @@ import heapq
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -149,16 +150,16 @@ class ClusterControl:
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
     ) -> list[Message]:
         """See `Control`."""
         found = await self._those(lambda node: node.search(filter, limit=limit, after=after))
-        return list(heapq.merge(*found, key=_id))[:limit]
+        return in_order(found, limit)
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
         unknown: UnknownError | None = None
         trouble: ControlError | None = None
@@ -171,7 +172,7 @@ class ClusterControl:
                 return answer
         raise trouble or unknown or UnavailableError("there is no node")
 
-    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`."""
         number = await self._where(id)
         async with (
@@ -193,14 +194,14 @@ class ClusterControl:
                 together.setdefault(each.name, []).append(each)
         return [_destination(each) for each in together.values()]
 
-    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         """See `Control`."""
         return _sum(await self._all(lambda node: node.count(filter)))
 
     async def act(
         self,
         action: Action,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         reason: str = "",
         dry_run: bool = False,
@@ -336,7 +337,7 @@ class ClusterControl:
                 raise UnavailableError(text) from error
         return nodes
 
-    async def _where(self, id: MessageId) -> int:  # noqa: A002
+    async def _where(self, id: MessageId) -> int:  # noqa: A002 # the word of people
         """Which node has a message, from 0."""
         unknown: ControlError = UnavailableError("there is no node")
         for number, answer in enumerate(await self._each(lambda node: node.timeline(id))):
@@ -371,6 +372,11 @@ async def _check(node: Control) -> list[Finding]:
 
 def _id(message: Message) -> MessageId:
     return message.id
+
+
+def in_order(found: Iterable[list[Message]], limit: int) -> list[Message]:
+    """What several queues have found, the oldest first; each list is in that order already."""
+    return list(islice(heapq.merge(*found, key=_id), limit))
 
 
 def _sum(tallies: Iterable[Tally]) -> Tally:

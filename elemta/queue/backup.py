@@ -79,7 +79,7 @@ def _copy(folder: Path, target: Path, second_names: Path) -> None:
     finally:
         source.close()
     _sync(copy)
-    for id in wanted:  # noqa: A001
+    for id in wanted:  # noqa: A001 # the word of people
         shutil.copyfile(second_names / id, target / "bodies" / id)
         (target / "bodies" / id).chmod(0o600)
         _sync(target / "bodies" / id)
@@ -98,14 +98,14 @@ def choose_moment(
     """
     missing: set[MessageId] = set()
     for _ in range(MOMENTS):
-        for id in files.ids():  # noqa: A001
+        for id in files.ids():  # noqa: A001 # the word of people
             _link(files.path(id), second_names / id)
         source.execute("BEGIN")
         rows: list[tuple[bytes]] = source.execute(_FILED).fetchall()
         wanted = [decode_message(record).id for (record,) in rows]
-        gone = {id for id in wanted if not _link(files.path(id), second_names / id)}  # noqa: A001
+        gone = {id for id in wanted if not _link(files.path(id), second_names / id)}  # noqa: A001 # the word of people
         if gone <= missing:
-            return [id for id in wanted if id not in gone]  # noqa: A001
+            return [id for id in wanted if id not in gone]  # noqa: A001 # the word of people
         missing |= gone
         source.execute("ROLLBACK")
     raise StoreUnavailable("large messages come and go faster than they can be copied")

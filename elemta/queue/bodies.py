@@ -42,7 +42,7 @@ class BodyFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def create(self, id: MessageId) -> BodyFile:  # noqa: A002
+    def create(self, id: MessageId) -> BodyFile:  # noqa: A002 # the word of people
         """Begin a file.
 
         Raises:
@@ -50,11 +50,11 @@ class BodyFiles:
         """
         return BodyFile(self._folder / id)
 
-    def path(self, id: MessageId) -> Path:  # noqa: A002
+    def path(self, id: MessageId) -> Path:  # noqa: A002 # the word of people
         """Where the body of this message is, if it is large."""
         return self._folder / id
 
-    def remove(self, id: MessageId) -> None:  # noqa: A002
+    def remove(self, id: MessageId) -> None:  # noqa: A002 # the word of people
         """Remove a file if it is there. If the disk does not let us, the next start will try."""
         with contextlib.suppress(OSError):
             (self._folder / id).unlink(missing_ok=True)

@@ -202,7 +202,7 @@ def amiss(
 
 def strays(connection: sqlite3.Connection, files: BodyFiles, before: float) -> Iterator[Finding]:
     """Files that belong to no message, and are too old to be on their way in."""
-    for id in files.ids():  # noqa: A001
+    for id in files.ids():  # noqa: A001 # the word of people
         try:
             old = files.path(id).stat().st_mtime < before
         except FileNotFoundError:
@@ -212,7 +212,7 @@ def strays(connection: sqlite3.Connection, files: BodyFiles, before: float) -> I
             yield Finding(where=f"bodies/{id}", what=what)
 
 
-def _is_unfinished(connection: sqlite3.Connection, id: MessageId) -> bool:  # noqa: A002
+def _is_unfinished(connection: sqlite3.Connection, id: MessageId) -> bool:  # noqa: A002 # the word of people
     row = connection.execute(
         "SELECT 1 FROM message WHERE key = ? AND phase < 2", (key_of(id),)
     ).fetchone()

@@ -22,175 +22,137 @@ if TYPE_CHECKING:
 KEPT: Final = 10_000
 
 
-class Queued(Struct, frozen=True, tag=True):
-    """A message is ours. It is durable."""
+class Event(Struct, frozen=True):
+    """Base of all that happens.
+
+    Attributes:
+        at: seconds since the epoch.
+    """
 
     number: int
     at: float
+
+
+class _OfMessage(Event, frozen=True):
     id: MessageId
+
+
+class _OfRecipient(_OfMessage, frozen=True):
+    recipient: Mailbox
+
+
+class _Answered(_OfRecipient, frozen=True):
+    """An attempt at one recipient has ended.
+
+    Attributes:
+        lane, host: where it was tried, and who was spoken to; empty where an operator gave it up.
+    """
+
+    lane: str
+    host: str
+    reply: Reply
+
+
+class _Steered(_OfRecipient, frozen=True):
+    """An operator did something with one recipient."""
+
+    who: str
+    reason: str
+
+
+class Queued(_OfMessage, frozen=True, tag=True):
+    """A message is ours. It is durable."""
+
     sender: ReversePath
     recipients: tuple[Mailbox, ...]
     size: int
 
 
-class AttemptStarted(Struct, frozen=True, tag=True):
+class AttemptStarted(_OfMessage, frozen=True, tag=True):
     """Some recipients of a message are being tried, in this lane."""
 
-    number: int
-    at: float
-    id: MessageId
     lane: str
     recipients: tuple[Mailbox, ...]
 
 
-class Delivered(Struct, frozen=True, tag=True):
+class Delivered(_Answered, frozen=True, tag=True):
     """The next host, or a mailbox, has answered for one recipient."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    lane: str
-    host: str
-    reply: Reply
 
-
-class Deferred(Struct, frozen=True, tag=True):
+class Deferred(_Answered, frozen=True, tag=True):
     """An attempt at one recipient failed; the next is due at `due`."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    lane: str
-    host: str
-    reply: Reply
     due: float
 
 
-class Failed(Struct, frozen=True, tag=True):
+class Failed(_Answered, frozen=True, tag=True):
     """One recipient will never be tried again."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    lane: str
-    host: str
-    reply: Reply
 
-
-class Expired(Struct, frozen=True, tag=True):
+class Expired(_Answered, frozen=True, tag=True):
     """One recipient will not be tried again, since the message's lifetime is over."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    lane: str
-    host: str
-    reply: Reply
 
-
-class Held(Struct, frozen=True, tag=True):
+class Held(_Steered, frozen=True, tag=True):
     """Somebody stopped this recipient: it is not tried until released."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    who: str
-    reason: str
 
-
-class Released(Struct, frozen=True, tag=True):
+class Released(_Steered, frozen=True, tag=True):
     """A held recipient is tried again."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    who: str
-    reason: str
 
-
-class Deleted(Struct, frozen=True, tag=True):
+class Deleted(_Steered, frozen=True, tag=True):
     """An operator gave this recipient up, and nobody is told."""
 
-    number: int
-    at: float
-    id: MessageId
-    recipient: Mailbox
-    who: str
-    reason: str
 
-
-class Redirected(Struct, frozen=True, tag=True):
+class Redirected(_OfMessage, frozen=True, tag=True):
     """A recipient has another address from now on."""
 
-    number: int
-    at: float
-    id: MessageId
     former: Mailbox
     recipient: Mailbox
     who: str
     reason: str
 
 
-class Reprioritised(Struct, frozen=True, tag=True):
+class Reprioritised(_OfMessage, frozen=True, tag=True):
     """A message goes sooner, or later, than it would have gone."""
 
-    number: int
-    at: float
-    id: MessageId
     priority: Priority
     who: str
     reason: str
 
 
-class Parked(Struct, frozen=True, tag=True):
+class Parked(Event, frozen=True, tag=True):
     """A destination did not answer: it is left alone until `until`, then one worker tries."""
 
-    number: int
-    at: float
     lane: str
     until: float
     reason: str
 
 
-class Unparked(Struct, frozen=True, tag=True):
+class Unparked(Event, frozen=True, tag=True):
     """A destination that was parked answers again."""
 
-    number: int
-    at: float
     lane: str
 
 
-class Suspended(Struct, frozen=True, tag=True):
+class Suspended(Event, frozen=True, tag=True):
     """An operator stopped a destination, a domain or everything; None: until it is resumed."""
 
-    number: int
-    at: float
     scope: str
     reason: str
     who: str
     until: float | None
 
 
-class Resumed(Struct, frozen=True, tag=True):
+class Resumed(Event, frozen=True, tag=True):
     """A suspension is over."""
 
-    number: int
-    at: float
     scope: str
 
 
-class Finished(Struct, frozen=True, tag=True):
+class Finished(_OfMessage, frozen=True, tag=True):
     """Nothing more is left to try of a message; it is history now."""
-
-    number: int
-    at: float
-    id: MessageId
 
 
 class Missed(Struct, frozen=True, tag=True):

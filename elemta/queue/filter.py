@@ -113,7 +113,7 @@ class Condition:
         self._filter = filter
         self.now = now
         self._lane = lane if filter.destination is not None else None
-        self._ids = {found for id in filter.ids if (found := parse_id(id)) is not None}  # noqa: A001
+        self._ids = {found for id in filter.ids if (found := parse_id(id)) is not None}  # noqa: A001 # the word of people
         self._domain = _folded(filter.domain)
         self._sender = _folded(filter.sender)
         self._recipient = _folded(filter.recipient)
@@ -134,7 +134,7 @@ class Condition:
         return [each for each in message.recipients if self._among(each)]
 
     def _meant(self, message: Message, key: int) -> bool:
-        filter = self._filter  # noqa: A001
+        filter = self._filter  # noqa: A001 # the word of people
         age = self.now - time_of(key)
         return (
             (not filter.ids or message.id in self._ids)

@@ -155,7 +155,7 @@ class Grip:
     def _tell(
         self, errand: Errand, former: list[Mailbox], events: happened.EventBus, now: float
     ) -> None:
-        id, by = self.entry.message.id, (errand.who, errand.reason)  # noqa: A001
+        id, by = self.entry.message.id, (errand.who, errand.reason)  # noqa: A001 # the word of people
         if isinstance(errand.action, Reprioritise):
             priority = errand.action.priority
             events.publish(happened.Reprioritised(events.next(), now, id, priority, *by))

@@ -29,7 +29,7 @@ class Takes(Protocol):
         self,
         envelope: Envelope,
         content: bytes,
-        id: MessageId | None = None,  # noqa: A002
+        id: MessageId | None = None,  # noqa: A002 # the word of people
     ) -> MessageId:
         """Take a small message."""
         ...
@@ -37,7 +37,7 @@ class Takes(Protocol):
     async def accept_file(
         self,
         envelope: Envelope,
-        id: MessageId,  # noqa: A002
+        id: MessageId,  # noqa: A002 # the word of people
         size: int,
         *,
         eight_bit: bool,
@@ -60,7 +60,7 @@ class Incoming:
         size: octets so far.
     """
 
-    def __init__(self, queue: Takes, envelope: Envelope, id: MessageId) -> None:  # noqa: A002
+    def __init__(self, queue: Takes, envelope: Envelope, id: MessageId) -> None:  # noqa: A002 # the word of people
         self._queue = queue
         self._envelope = envelope
         self.id = id

@@ -108,7 +108,7 @@ class Maintenance:
     def _sweep(self, connection: sqlite3.Connection) -> int:
         """Remove files whose messages are finished, or never were."""
         some, rest = self._files[:STEP], self._files[STEP:]
-        for id in some:  # noqa: A001
+        for id in some:  # noqa: A001 # the word of people
             row: tuple[bytes] | None = connection.execute(
                 "SELECT record FROM message WHERE key = ? AND phase < 2", (key_of(id),)
             ).fetchone()

@@ -137,7 +137,7 @@ class Queue:
         with contextlib.suppress(StoreUnavailable):
             await call.wait(abandonable=True)
 
-    def receive(self, envelope: Envelope, *, id: MessageId | None = None) -> Incoming:  # noqa: A002
+    def receive(self, envelope: Envelope, *, id: MessageId | None = None) -> Incoming:  # noqa: A002 # the word of people
         """Take a message piece by piece.
 
         Args:
@@ -150,7 +150,7 @@ class Queue:
         self,
         envelope: Envelope,
         content: bytes,
-        id: MessageId | None = None,  # noqa: A002
+        id: MessageId | None = None,  # noqa: A002 # the word of people
     ) -> MessageId:
         """Take a whole message: it is ours, and durable, when this returns.
 
@@ -171,7 +171,7 @@ class Queue:
     async def accept_file(
         self,
         envelope: Envelope,
-        id: MessageId,  # noqa: A002
+        id: MessageId,  # noqa: A002 # the word of people
         size: int,
         *,
         eight_bit: bool,
@@ -195,7 +195,7 @@ class Queue:
     def _message(
         self,
         envelope: Envelope,
-        id: MessageId | None,  # noqa: A002
+        id: MessageId | None,  # noqa: A002 # the word of people
         size: int,
         *,
         eight_bit: bool,
@@ -391,7 +391,7 @@ class Queue:
 
     def _publish(
         self,
-        id: MessageId,  # noqa: A002
+        id: MessageId,  # noqa: A002 # the word of people
         recipient: Recipient,
         attempt: Attempt,
         now: float,

@@ -126,7 +126,7 @@ class StoreReader:
         with self._connection() as connection:
             return read_page(connection, condition, after)
 
-    def get(self, id: MessageId) -> Message | None:  # noqa: A002
+    def get(self, id: MessageId) -> Message | None:  # noqa: A002 # the word of people
         """One message, finished or not; None if it is not known, or no longer.
 
         Raises:
@@ -135,7 +135,7 @@ class StoreReader:
         timeline = self.timeline(id)
         return timeline.message if timeline is not None else None
 
-    def timeline(self, id: MessageId) -> Timeline | None:  # noqa: A002
+    def timeline(self, id: MessageId) -> Timeline | None:  # noqa: A002 # the word of people
         """What happened to one message, finished or not; None if it is not known, or no longer.
 
         Raises:
@@ -193,7 +193,7 @@ class StoreReader:
             history=history[0] if history is not None else 0,
         )
 
-    def body(self, id: MessageId) -> bytes | None:  # noqa: A002
+    def body(self, id: MessageId) -> bytes | None:  # noqa: A002 # the word of people
         """The content of a message, all of it; None if it is finished or not known.
 
         For large ones see `body_file`.

@@ -15,7 +15,7 @@ import trio
 from msgspec import Struct
 
 from elemta.log import logger
-from elemta.queue.action import Bounce, Reprioritise, Retry, Tally, concerned, words_for
+from elemta.queue.action import Bounce, Reprioritise, Retry, Tally, concerned
 from elemta.queue.entry import Entry
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.filter import Condition
@@ -152,17 +152,7 @@ class Steering:
             after = page.after
         for lane in count.lanes:
             self._queue.probe(lane)
-        tally = count.tally()
-        log.info(
-            "queue.steered",
-            action=words_for(errand.action),
-            who=errand.who,
-            reason=errand.reason,
-            messages=tally.messages,
-            recipients=tally.recipients,
-            busy=tally.busy,
-        )
-        return tally
+        return count.tally()
 
     # Finding.
 

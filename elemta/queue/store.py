@@ -82,7 +82,7 @@ class Store:
                 connection.execute("ROLLBACK")
             raise
         self.history += len(rows.finished) // 3
-        for id in rows.dead_files:  # noqa: A001
+        for id in rows.dead_files:  # noqa: A001 # the word of people
             self.bodies.remove(id)
 
     def _write(self, rows: Rows) -> None:

@@ -100,7 +100,7 @@ class FakeControl:
 
     async def search(
         self,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         limit: int = 100,
         after: MessageId | None = None,
@@ -109,13 +109,13 @@ class FakeControl:
         later = [each for each in self.messages if after is None or each.id > after]
         return later[:limit]
 
-    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         await self._answer()
         if self.known is not None and self.known.message.id == id:
             return self.known
         raise UnknownError(f"no message {id!r}")
 
-    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002
+    async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         await self._answer()
         try:
             for piece in self.pieces:
@@ -131,14 +131,14 @@ class FakeControl:
         await self._answer()
         return self.places
 
-    async def count(self, filter: Filter) -> Tally:  # noqa: A002
+    async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         await self._answer()
         return Tally()
 
     async def act(
         self,
         action: Action,
-        filter: Filter,  # noqa: A002
+        filter: Filter,  # noqa: A002 # the word of people
         *,
         reason: str = "",
         dry_run: bool = False,

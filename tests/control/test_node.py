@@ -99,7 +99,7 @@ class House:
     async def accept(self, *recipients: str, priority: Priority = Priority.NORMAL) -> str:
         return await self.queue.accept(envelope(*recipients, priority=priority), CONTENT)
 
-    async def states(self, id: str) -> list[State]:  # noqa: A002
+    async def states(self, id: str) -> list[State]:  # noqa: A002 # the word of people
         return [each.state for each in (await self.control.timeline(id)).message.recipients]
 
 

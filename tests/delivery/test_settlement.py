@@ -97,7 +97,7 @@ class Place:
                     body = await work.body()
                     await self.settlement.settle(work, work.recipients, found, body, now())
 
-    def timeline(self, id: str) -> Timeline:  # noqa: A002
+    def timeline(self, id: str) -> Timeline:  # noqa: A002 # the word of people
         with StoreReader(self.folder) as reader:
             found = reader.timeline(id)
         assert found is not None

@@ -311,18 +311,18 @@ class World:
         )
         return await self.queue.accept(envelope, body)
 
-    def timeline(self, id: MessageId) -> Timeline:  # noqa: A002
+    def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """What happened to a message so far."""
         with StoreReader(self.path / "queue") as reader:
             found = reader.timeline(id)
         assert found is not None
         return found
 
-    def states(self, id: MessageId) -> list[State]:  # noqa: A002
+    def states(self, id: MessageId) -> list[State]:  # noqa: A002 # the word of people
         """How it stands with the recipients of a message, in their order."""
         return [recipient.state for recipient in self.timeline(id).message.recipients]
 
-    def replies(self, id: MessageId) -> list[str]:  # noqa: A002
+    def replies(self, id: MessageId) -> list[str]:  # noqa: A002 # the word of people
         """How the attempts ended, in their order."""
         return [str(attempt.reply) for attempt in self.timeline(id).attempts]
 

@@ -16,7 +16,7 @@ def field(
     rdns: str | None = "relay.example.com",
     by: str = "mx.example.net",
     protocol: str = "ESMTP",
-    id: str = "01ARZ3NDEKTSV4RRFFQ69G5FAV",  # noqa: A002
+    id: str = "01ARZ3NDEKTSV4RRFFQ69G5FAV",  # noqa: A002 # the word of people
     recipient: Mailbox | None = BOB,
     tls: str | None = None,
 ) -> str:

@@ -93,12 +93,12 @@ def attempts(
     ]
 
 
-async def hold(queue: Queue, id: str) -> bool:  # noqa: A002
+async def hold(queue: Queue, id: str) -> bool:  # noqa: A002 # the word of people
     """Hold a message; whether that stopped anybody."""
     return (await queue.act(Hold(), Filter(ids=(id,)), who="operator:test")).recipients > 0
 
 
-async def release(queue: Queue, id: str) -> bool:  # noqa: A002
+async def release(queue: Queue, id: str) -> bool:  # noqa: A002 # the word of people
     """Release a message; whether anybody was held."""
     return (await queue.act(Release(), Filter(ids=(id,)), who="operator:test")).recipients > 0
 

@@ -36,14 +36,14 @@ ROOT: Final = "operator:root"
 EVERYTHING: Final = Filter()
 
 
-def timeline(folder: Path, id: str) -> Timeline:  # noqa: A002
+def timeline(folder: Path, id: str) -> Timeline:  # noqa: A002 # the word of people
     with StoreReader(folder) as reader:
         known = reader.timeline(id)
     assert known is not None
     return known
 
 
-def states(folder: Path, id: str) -> list[State]:  # noqa: A002
+def states(folder: Path, id: str) -> list[State]:  # noqa: A002 # the word of people
     return [each.state for each in timeline(folder, id).message.recipients]
 
 

@@ -113,7 +113,7 @@ async def test_a_database_that_was_large_once_shrinks(
             await queue.accept(envelope(), b"z" * size)
         await queue.act(Delete(), Filter(), who="operator:root")
         await trio.sleep(ROUND + 1)
-        room = queue.room.__self__  # type: ignore[attr-defined]
+        room = queue.room.__self__  # type: ignore[attr-defined] # it is a `Disk`'s method
         assert room._reusable() == SLACK * PAGE
     assert (tmp_path / "queue" / "queue.db").stat().st_size < count * size / 2
 
@@ -160,6 +160,6 @@ async def test_what_is_free_inside_the_database_counts_as_room(
         for _ in range(50):
             await settle_next(queue, Result.DELIVERED)
         await trio.sleep(ROUND + 1)
-        room = queue.room.__self__  # type: ignore[attr-defined]
+        room = queue.room.__self__  # type: ignore[attr-defined] # it is a `Disk`'s method
         assert room._reusable() > 4_000_000
         assert now() > 0

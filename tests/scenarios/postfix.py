@@ -10,6 +10,7 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
+from bench.postfix import SERVICES
 from tests.scenarios import ports
 
 if TYPE_CHECKING:
@@ -47,26 +48,8 @@ virtual_gid_maps = static:{gid}
 """
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
-pickup unix n - n 60 1 pickup
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-verify unix - - n - 1 verify
-flush unix n - n 1000? 0 flush
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-relay unix - - n - - smtp
-error unix - - n - - error
-retry unix - - n - - error
-discard unix - - n - - discard
 virtual unix - n n - - virtual
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
-"""
+{services}"""
 
 
 class Postfix:
@@ -103,7 +86,7 @@ def postfix(folder: Path, next_hop: int) -> Iterator[Postfix]:
     (folder / "etc" / "main.cf").write_text(
         _MAIN.format(folder=folder, next_hop=next_hop, uid=owner.pw_uid, gid=owner.pw_gid)
     )
-    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=instance.port))
+    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=instance.port, services=SERVICES))
     program = shutil.which("postfix", path="/usr/sbin")
     assert program
     with (folder / "output").open("wb") as output:

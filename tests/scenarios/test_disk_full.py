@@ -61,7 +61,7 @@ def test_mail_is_refused_for_now_when_the_disk_gets_full(elemta: Daemon, disk: P
         with pytest.raises(smtplib.SMTPResponseException) as refused:
             elemta.send(messages.numbered("refused"), ["carol@far.example"])
         assert refused.value.smtp_code == 452
-        assert refused.value.smtp_error.startswith(b"4.3.1")  # type: ignore[union-attr,arg-type]
+        assert refused.value.smtp_error.startswith(b"4.3.1")  # type: ignore[union-attr,arg-type] # it is bytes when it came from a server
 
     ports.eventually(lambda: _answer(elemta) == 250, what="250 again")
     after = elemta.send(messages.numbered("after"), ["carol@far.example"])
