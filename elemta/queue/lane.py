@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from elemta.queue.entry import Entry
     from elemta.queue.model import Recipient
 
-#: Connections to one destination at first (safe-defaults §5.7).
+#: Connections to one destination at first: a small host shall not meet all of us at once.
 FIRST: Final = 2
 #: What is of lower priority and ready is passed over so many times in a row, and then goes.
 PATIENCE: Final = 15

@@ -11,7 +11,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Connections to one destination at most (safe-defaults §5.7).
+#: Connections to one destination at most: what mail servers usually allow one client.
 MOST: Final = 20
 #: Parts of a period that are counted each on its own: what went in one of them is forgotten
 #: together, by so much of the period late.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Reserve(Struct, frozen=True, kw_only=True):
-    """What must stay free for mail to be taken in (safe-defaults §5.7). All conditions hold.
+    """What must stay free for mail to be taken in. All conditions hold.
 
     Attributes:
         octets: at least so many; or, on a small disk, `share` of it.

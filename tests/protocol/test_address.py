@@ -6,7 +6,7 @@ from elemta.protocol import Mailbox, domain_to_ascii, parse_domain, parse_mailbo
 from elemta.protocol.address import POSTMASTER
 
 
-# Refused by the original program (original-faults.md 11), or by others.
+# Refused by the original program (fault 11), or by others.
 @pytest.mark.parametrize(
     ("text", "local_part", "domain"),
     [
