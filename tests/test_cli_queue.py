@@ -15,10 +15,11 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from elemta.cli import codes, inspection, main, plain, screens, terminal
+from elemta.cli import codes, inspection, main, screens, terminal
 from elemta.cli.choice import Chosen, choosing
 from elemta.cli.queue import queue
 from elemta.cli.steering import action_of
+from elemta.control import plain
 from elemta.control.interface import ListenerStatus, Status
 from elemta.protocol import Reply, parse_mailbox, reply
 from elemta.queue import (

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from elemta.cli import codes, plain
+from elemta.cli import codes
 from elemta.cli.inspection import fullness, history, line, story
 from elemta.cli.reaching import look
 from elemta.cli.terminal import counted, printable, say, say_json
+from elemta.control import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final
 import click
 import trio
 
-from elemta.cli import plain
 from elemta.cli.reaching import steer
 from elemta.cli.terminal import clock, counted, printable, say, say_json, span
+from elemta.control import plain
 from elemta.queue import Missed, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elemta.cli.terminal import Value
     from elemta.config import Config
     from elemta.control.interface import Control, Happening, Status
+    from elemta.control.plain import Value
     from elemta.queue import Destination
 
 #: What a terminal takes for "begin at the top" and "nothing below this" (ECMA-48).

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import Struct
 
-from elemta.cli import codes, plain
+from elemta.cli import codes
 from elemta.cli.inspection import suspended
 from elemta.cli.reaching import steer
 from elemta.cli.terminal import counted, say, say_json, size
+from elemta.control import plain
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
     Bounce,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-#: What JSON is made of.
-Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
+if TYPE_CHECKING:
+    from elemta.control.plain import Value
 
 
 def printable(text: str) -> str:

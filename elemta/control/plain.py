@@ -1,8 +1,8 @@
-"""What the queue's things are as JSON, for ``--json``: the words that docs/operations.md tells."""
+"""What the queue's things are as JSON: the words of ``--json`` and of the API (docs/operations.md)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -10,10 +10,12 @@ from elemta.protocol import Mailbox, Reply
 from elemta.queue import AttemptStarted, Queued, State
 
 if TYPE_CHECKING:
-    from elemta.cli.terminal import Value
     from elemta.control.interface import Happening, Status
     from elemta.protocol import ReversePath
     from elemta.queue import Destination, Message, Recipient, Stats, Suspension, Tally, Timeline
+
+#: What JSON is made of.
+Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
 
 
 def message(message: Message) -> dict[str, Value]:
