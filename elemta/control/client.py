@@ -13,12 +13,29 @@ from elemta.control import messages as wire
 from elemta.control.framing import MAX_ANSWER, Lines, decode_answer, encode
 from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
 from elemta.control.place import reachable
+from elemta.queue import Missed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        Hypothesis,
+        LogEntry,
+        Metric,
+        PluginStatus,
+        Scale,
+        SessionStatus,
+        Spoken,
+        Statistics,
+        Submission,
+        Submitted,
+        TraceFilter,
+        Transcript,
+    )
     from elemta.control.interface import Happening, Saved, Status
     from elemta.queue import (
         Action,
@@ -27,6 +44,7 @@ if TYPE_CHECKING:
         Finding,
         Message,
         MessageId,
+        QueueEvent,
         Stats,
         Suspension,
         Tally,
@@ -189,6 +207,74 @@ class Client:
     async def backup(self, target: Path) -> Saved:
         """See `Control`."""
         return (await self._one(wire.Backup(target=str(target)), wire.Copied)).saved
+
+    async def sessions(self) -> list[SessionStatus]:
+        """See `Control`."""
+        return (await self._one(wire.AskSessions(), wire.Sessions)).sessions
+
+    async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        answers = await self._all(wire.AskTranscripts(id=id), wire.Recorded)
+        return [answer.transcript for answer in answers]
+
+    async def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        async with aclosing(self._answers(wire.Trace(filter=filter), wire.Overheard)) as lines:
+            async for answer in lines:
+                yield answer.line
+
+    async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
+        """See `Control`."""
+        answers = await self._all(wire.AskFailures(limit=limit), wire.Happened)
+        return [answer.event for answer in answers if not isinstance(answer.event, Missed)]
+
+    async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
+        """See `Control`."""
+        answers = await self._all(wire.AskLog(level=level, limit=limit), wire.Logged)
+        return [answer.entry for answer in answers if not isinstance(answer.entry, Missed)]
+
+    async def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        """See `Control`."""
+        async with aclosing(self._answers(wire.Follow(level=level), wire.Logged)) as entries:
+            async for answer in entries:
+                yield answer.entry
+
+    async def log_level(self, level: str | None = None) -> str:
+        """See `Control`."""
+        return (await self._one(wire.AskLogLevel(level=level), wire.LogLevel)).level
+
+    async def statistics(self, scale: Scale) -> Statistics:
+        """See `Control`."""
+        return (await self._one(wire.AskStatistics(scale=scale), wire.Summed)).statistics
+
+    async def configuration(self) -> Configuration:
+        """See `Control`."""
+        return (await self._one(wire.AskConfiguration(), wire.Configured)).configuration
+
+    async def plugins(self) -> list[PluginStatus]:
+        """See `Control`."""
+        return (await self._one(wire.AskPlugins(), wire.Plugins)).plugins
+
+    async def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """See `Control`."""
+        await self._all(wire.SwitchPlugin(name=name, enabled=enabled), wire.Done)
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """See `Control`."""
+        ask = wire.Explain(hypothesis=hypothesis)
+        return (await self._one(ask, wire.Explained)).explanation
+
+    async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
+        """See `Control`."""
+        return (await self._one(wire.AskWhy(id=id), wire.Explained)).explanation
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See `Control`."""
+        return (await self._one(wire.Submit(submission=submission), wire.Taken)).submitted
+
+    async def metrics(self) -> list[Metric]:
+        """See `Control`."""
+        return (await self._one(wire.AskMetrics(), wire.Measured)).metrics
 
     async def _one(self, request: wire.Request, kind: type[T]) -> T:
         answers = await self._all(request, kind)

@@ -8,7 +8,7 @@
 
 A client that leaves ends its request, whatever that is doing. What a request may take is bounded:
 its size, the time until the next one comes, the time in which an answer is taken, and, but for
-`Watch`, the time for all of it.
+what has no end, the time for all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import trio
 from elemta.config import ConfigError
 from elemta.control.framing import MAX_REQUEST, Lines, decode_request, encode
 from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
-from elemta.control.messages import Done, Refusal, Refused, SpeakFor, Watch
+from elemta.control.messages import Done, Endless, Refusal, Refused, SpeakFor
 from elemta.control.responses import respond
 from elemta.log import logger
 
@@ -139,7 +139,7 @@ class Conversation:
         if isinstance(request, SpeakFor):
             self._speak_for(request.who)
             return
-        within = math.inf if isinstance(request, Watch) else LONGEST
+        within = math.inf if isinstance(request, Endless) else LONGEST
         with trio.move_on_after(within) as time:
             await respond(request, self._control, self._give)
         if time.cancelled_caught:

@@ -22,6 +22,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        Hypothesis,
+        LogEntry,
+        Metric,
+        PluginStatus,
+        Scale,
+        SessionStatus,
+        Spoken,
+        Statistics,
+        Submission,
+        Submitted,
+        TraceFilter,
+        Transcript,
+    )
     from elemta.queue import (
         Action,
         Destination,
@@ -251,4 +267,82 @@ class Control(Protocol):
         Args:
             target: absolute, as the server sees it; must not exist.
         """
+        ...
+
+    async def sessions(self) -> list[SessionStatus]:
+        """Who is connected now, in and out, the oldest first."""
+        ...
+
+    async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
+        """What was said about a message, the oldest first; of as many conversations as are kept."""
+        ...
+
+    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        """What is said from now on; never ends by itself."""
+        ...
+
+    async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
+        """The last attempts that failed, for now or for good, the newest first."""
+        ...
+
+    async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
+        """The last events of the log, the newest last.
+
+        Args:
+            level: of at least this level.
+            limit: so many at most.
+        """
+        ...
+
+    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        """The log from now on; never ends by itself."""
+        ...
+
+    async def log_level(self, level: str | None = None) -> str:
+        """The least that is logged; a `level` sets it, until the next reload or start."""
+        ...
+
+    async def statistics(self, scale: Scale) -> Statistics:
+        """How much happened, step by step."""
+        ...
+
+    async def configuration(self) -> Configuration:
+        """What runs, secrets masked."""
+        ...
+
+    async def plugins(self) -> list[PluginStatus]:
+        """All plugins of the configuration, in the order in which they are asked."""
+        ...
+
+    async def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """Ask a plugin, or do not, from the next session on until the next reload or start.
+
+        Raises:
+            UnknownError: there is none of this name.
+        """
+        ...
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """What would become of a message; nothing is changed, and nobody is told."""
+        ...
+
+    async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
+        """Why a message is where it is, and when it goes on.
+
+        Raises:
+            UnknownError: there is none of this id, or it is no longer remembered.
+        """
+        ...
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """Take a message in, as if who asks had logged in and sent it by SMTP.
+
+        Raises:
+            RequestError: it is refused; the place is e.g. ``recipients[1]``.
+            UnavailableError: not now.
+        """
+        ...
+
+    async def metrics(self) -> list[Metric]:
+        """All that Prometheus is told."""
         ...

@@ -12,6 +12,22 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import Meta, Struct
 
 from elemta.config import Change, Mistake
+from elemta.control.facts import (
+    Configuration,
+    Explanation,
+    Hypothesis,
+    LogEntry,
+    Metric,
+    PluginStatus,
+    Scale,
+    SessionStatus,
+    Spoken,
+    Statistics,
+    Submission,
+    Submitted,
+    TraceFilter,
+    Transcript,
+)
 from elemta.control.interface import Happening, Saved, Status
 from elemta.queue import (
     Action,
@@ -20,6 +36,7 @@ from elemta.queue import (
     Finding,
     Message,
     MessageId,
+    Missed,
     Stats,
     Suspension,
     Tally,
@@ -138,6 +155,90 @@ class Backup(Ask, frozen=True, kw_only=True, tag="backup"):
     target: Annotated[str, Meta(max_length=4096)]
 
 
+class AskSessions(Ask, frozen=True, kw_only=True, tag="sessions"):
+    """Answered by `Sessions`."""
+
+
+class AskTranscripts(Ask, frozen=True, kw_only=True, tag="transcripts"):
+    """Answered by a `Recorded` for each."""
+
+    id: MessageId
+
+
+class Trace(Ask, frozen=True, kw_only=True, tag="trace"):
+    """Answered by an `Overheard` for each line, until the client leaves."""
+
+    filter: TraceFilter = TraceFilter()
+
+
+class AskFailures(Ask, frozen=True, kw_only=True, tag="failures"):
+    """Answered by a `Happened` for each."""
+
+    limit: Annotated[int, Meta(ge=1, le=PAGE)] = 100
+
+
+class AskLog(Ask, frozen=True, kw_only=True, tag="log"):
+    """Answered by a `Logged` for each."""
+
+    level: Text = "debug"
+    limit: Annotated[int, Meta(ge=1, le=PAGE)] = 100
+
+
+class Follow(Ask, frozen=True, kw_only=True, tag="follow"):
+    """Answered by a `Logged` for each event, until the client leaves."""
+
+    level: Text = "debug"
+
+
+class AskLogLevel(Ask, frozen=True, kw_only=True, tag="log-level"):
+    """Answered by `LogLevel`."""
+
+    level: Text | None = None
+
+
+class AskStatistics(Ask, frozen=True, kw_only=True, tag="statistics"):
+    """Answered by `Summed`."""
+
+    scale: Scale
+
+
+class AskConfiguration(Ask, frozen=True, kw_only=True, tag="configuration"):
+    """Answered by `Configured`."""
+
+
+class AskPlugins(Ask, frozen=True, kw_only=True, tag="plugins"):
+    """Answered by `Plugins`."""
+
+
+class SwitchPlugin(Ask, frozen=True, kw_only=True, tag="plugin"):
+    """Answered by nothing but `Done`."""
+
+    name: Text
+    enabled: bool
+
+
+class Explain(Ask, frozen=True, kw_only=True, tag="explain"):
+    """Answered by `Explained`."""
+
+    hypothesis: Hypothesis
+
+
+class AskWhy(Ask, frozen=True, kw_only=True, tag="why"):
+    """Answered by `Explained`."""
+
+    id: MessageId
+
+
+class Submit(Ask, frozen=True, kw_only=True, tag="submit"):
+    """Answered by `Taken`."""
+
+    submission: Submission
+
+
+class AskMetrics(Ask, frozen=True, kw_only=True, tag="metrics"):
+    """Answered by `Measured`."""
+
+
 #: What `Control` answers.
 Question: TypeAlias = (
     AskStatus
@@ -155,7 +256,24 @@ Question: TypeAlias = (
     | Reload
     | Check
     | Backup
+    | AskSessions
+    | AskTranscripts
+    | Trace
+    | AskFailures
+    | AskLog
+    | Follow
+    | AskLogLevel
+    | AskStatistics
+    | AskConfiguration
+    | AskPlugins
+    | SwitchPlugin
+    | Explain
+    | AskWhy
+    | Submit
+    | AskMetrics
 )
+#: What is answered until the client leaves.
+Endless: TypeAlias = Watch | Trace | Follow
 #: What a client may ask.
 Request: TypeAlias = SpeakFor | Question
 
@@ -236,6 +354,72 @@ class Copied(Given, frozen=True, kw_only=True, tag="saved"):
     saved: Saved
 
 
+class Sessions(Given, frozen=True, kw_only=True, tag="sessions"):
+    """Who is connected."""
+
+    sessions: list[SessionStatus]
+
+
+class Recorded(Given, frozen=True, kw_only=True, tag="transcript"):
+    """What was said."""
+
+    transcript: Transcript
+
+
+class Overheard(Given, frozen=True, kw_only=True, tag="spoken"):
+    """A line, or how many were missed."""
+
+    line: Spoken | Missed
+
+
+class Logged(Given, frozen=True, kw_only=True, tag="logged"):
+    """An event of the log, or how many were missed."""
+
+    entry: LogEntry | Missed
+
+
+class LogLevel(Given, frozen=True, kw_only=True, tag="log-level"):
+    """The least that is logged."""
+
+    level: str
+
+
+class Summed(Given, frozen=True, kw_only=True, tag="statistics"):
+    """How much happened."""
+
+    statistics: Statistics
+
+
+class Configured(Given, frozen=True, kw_only=True, tag="configuration"):
+    """What runs."""
+
+    configuration: Configuration
+
+
+class Plugins(Given, frozen=True, kw_only=True, tag="plugins"):
+    """All plugins."""
+
+    plugins: list[PluginStatus]
+
+
+class Explained(Given, frozen=True, kw_only=True, tag="explanation"):
+    """Why something is as it is."""
+
+    explanation: Explanation
+
+
+class Taken(Given, frozen=True, kw_only=True, tag="submitted"):
+    """A message is ours."""
+
+    submitted: Submitted
+
+
+class Measured(Given, frozen=True, kw_only=True, tag="metrics"):
+    """All metrics."""
+
+    metrics: list[Metric]
+
+
 class Done(Given, frozen=True, kw_only=True, tag="done"):
     """The last answer: all went well."""
 
@@ -285,6 +469,17 @@ Answer: TypeAlias = (
     | Changed
     | Findings
     | Copied
+    | Sessions
+    | Recorded
+    | Overheard
+    | Logged
+    | LogLevel
+    | Summed
+    | Configured
+    | Plugins
+    | Explained
+    | Taken
+    | Measured
     | Done
     | Refused
 )

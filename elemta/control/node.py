@@ -31,6 +31,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        Hypothesis,
+        LogEntry,
+        Metric,
+        PluginStatus,
+        Scale,
+        SessionStatus,
+        Spoken,
+        Statistics,
+        Submission,
+        Submitted,
+        TraceFilter,
+        Transcript,
+    )
     from elemta.control.interface import Happening, Status
     from elemta.queue import (
         Action,
@@ -39,7 +55,9 @@ if TYPE_CHECKING:
         MakesReports,
         Message,
         MessageId,
+        Missed,
         Queue,
+        QueueEvent,
         Stats,
         StoreReader,
         Tally,
@@ -289,6 +307,66 @@ class NodeControl:
             raise UnavailableError(f"no copy was made: {error}") from error
         log.info("control.saved", who=self._who, target=str(target))
         return Saved(target=str(target))
+
+    async def sessions(self) -> list[SessionStatus]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def log_level(self, level: str | None = None) -> str:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def statistics(self, scale: Scale) -> Statistics:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def configuration(self) -> Configuration:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def plugins(self) -> list[PluginStatus]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def metrics(self) -> list[Metric]:
+        """See `Control`."""
+        raise NotImplementedError
 
 
 async def _steering(call: Awaitable[T]) -> T:

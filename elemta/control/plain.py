@@ -1,4 +1,4 @@
-"""What the queue's things are as JSON: the words of ``--json`` and of the API (docs/operations.md)."""
+"""What the queue's things are as JSON: the words of ``--json`` and of the API."""
 
 from __future__ import annotations
 

@@ -14,6 +14,25 @@ if TYPE_CHECKING:
     from elemta.control.interface import Control
     from elemta.control.messages import Answer, Question
 
+#: What is asked of the server, rather than of its queue.
+Insight: TypeAlias = (
+    wire.AskSessions
+    | wire.AskTranscripts
+    | wire.Trace
+    | wire.AskFailures
+    | wire.AskLog
+    | wire.Follow
+    | wire.AskLogLevel
+    | wire.AskStatistics
+    | wire.AskConfiguration
+    | wire.AskPlugins
+    | wire.SwitchPlugin
+    | wire.Explain
+    | wire.AskWhy
+    | wire.Submit
+    | wire.AskMetrics
+)
+
 #: Hands an answer to the client; returns when there is room for more.
 Give: TypeAlias = "Callable[[Answer], Awaitable[None]]"
 
@@ -54,6 +73,50 @@ async def respond(request: Question, control: Control, give: Give) -> None:
             await give(wire.Copied(saved=await control.backup(Path(target))))
         case wire.Act() | wire.Suspend() | wire.Resume() | wire.Reload():
             await give(await _done(request, control))
+        case _:
+            await _tell(request, control, give)
+
+
+async def _tell(request: Insight, control: Control, give: Give) -> None:
+    """Answer what is asked of the server, rather than of its queue."""
+    match request:
+        case wire.AskSessions():
+            await give(wire.Sessions(sessions=await control.sessions()))
+        case wire.AskTranscripts(id=id_):
+            for each in await control.transcripts(id_):
+                await give(wire.Recorded(transcript=each))
+        case wire.Trace(filter=filter_):
+            async with aclosing(control.trace(filter_)) as lines:
+                async for line in lines:
+                    await give(wire.Overheard(line=line))
+        case wire.AskFailures(limit=limit):
+            for failure in await control.failures(limit=limit):
+                await give(wire.Happened(event=failure))
+        case wire.AskLog(level=level, limit=limit):
+            for entry in await control.log(level=level, limit=limit):
+                await give(wire.Logged(entry=entry))
+        case wire.Follow(level=level):
+            async with aclosing(control.follow(level=level)) as entries:
+                async for told in entries:
+                    await give(wire.Logged(entry=told))
+        case wire.AskLogLevel(level=wanted):
+            await give(wire.LogLevel(level=await control.log_level(wanted)))
+        case wire.AskStatistics(scale=scale):
+            await give(wire.Summed(statistics=await control.statistics(scale)))
+        case wire.AskConfiguration():
+            await give(wire.Configured(configuration=await control.configuration()))
+        case wire.AskPlugins():
+            await give(wire.Plugins(plugins=await control.plugins()))
+        case wire.SwitchPlugin(name=name, enabled=enabled):
+            await control.switch_plugin(name, enabled=enabled)
+        case wire.Explain(hypothesis=hypothesis):
+            await give(wire.Explained(explanation=await control.explain(hypothesis)))
+        case wire.AskWhy(id=id_):
+            await give(wire.Explained(explanation=await control.why(id_)))
+        case wire.Submit(submission=submission):
+            await give(wire.Taken(submitted=await control.submit(submission)))
+        case wire.AskMetrics():
+            await give(wire.Measured(metrics=await control.metrics()))
         case _:
             assert_never(request)
 

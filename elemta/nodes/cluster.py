@@ -39,6 +39,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        Hypothesis,
+        LogEntry,
+        Metric,
+        PluginStatus,
+        Scale,
+        SessionStatus,
+        Spoken,
+        Statistics,
+        Submission,
+        Submitted,
+        TraceFilter,
+        Transcript,
+    )
     from elemta.control.interface import Control, Happening
     from elemta.queue import (
         Action,
@@ -46,6 +62,7 @@ if TYPE_CHECKING:
         Finding,
         Message,
         MessageId,
+        QueueEvent,
         Suspension,
         Timeline,
     )
@@ -280,6 +297,66 @@ class ClusterControl:
                     await trio.to_thread.run_sync(make)
                 await node.backup(folder)
         return Saved(target=str(target))
+
+    async def sessions(self) -> list[SessionStatus]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def log_level(self, level: str | None = None) -> str:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def statistics(self, scale: Scale) -> Statistics:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def configuration(self) -> Configuration:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def plugins(self) -> list[PluginStatus]:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def submit(self, submission: Submission) -> Submitted:
+        """See `Control`."""
+        raise NotImplementedError
+
+    async def metrics(self) -> list[Metric]:
+        """See `Control`."""
+        raise NotImplementedError
 
     # Asking.
 

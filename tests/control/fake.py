@@ -28,11 +28,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        Hypothesis,
+        LogEntry,
+        Metric,
+        PluginStatus,
+        Scale,
+        SessionStatus,
+        Spoken,
+        Statistics,
+        Submission,
+        Submitted,
+        TraceFilter,
+        Transcript,
+    )
     from elemta.control.interface import Happening
     from elemta.queue import (
         Destination,
         Finding,
         MessageId,
+        QueueEvent,
         Suspension,
         Timeline,
     )
@@ -181,6 +198,51 @@ class FakeControl:
     async def backup(self, target: Path) -> Saved:
         await self._answer()
         return Saved(target=str(target))
+
+    async def sessions(self) -> list[SessionStatus]:
+        raise AssertionError("no test asked for this yet")
+
+    async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
+        raise AssertionError("no test asked for this yet")
+
+    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        raise AssertionError("no test asked for this yet")
+
+    async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
+        raise AssertionError("no test asked for this yet")
+
+    async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
+        raise AssertionError("no test asked for this yet")
+
+    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        raise AssertionError("no test asked for this yet")
+
+    async def log_level(self, level: str | None = None) -> str:
+        raise AssertionError("no test asked for this yet")
+
+    async def statistics(self, scale: Scale) -> Statistics:
+        raise AssertionError("no test asked for this yet")
+
+    async def configuration(self) -> Configuration:
+        raise AssertionError("no test asked for this yet")
+
+    async def plugins(self) -> list[PluginStatus]:
+        raise AssertionError("no test asked for this yet")
+
+    async def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        raise AssertionError("no test asked for this yet")
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        raise AssertionError("no test asked for this yet")
+
+    async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
+        raise AssertionError("no test asked for this yet")
+
+    async def submit(self, submission: Submission) -> Submitted:
+        raise AssertionError("no test asked for this yet")
+
+    async def metrics(self) -> list[Metric]:
+        raise AssertionError("no test asked for this yet")
 
 
 def message(number: int = 1, recipients: int = 1) -> Message:

@@ -1,0 +1,1 @@
+"""The server over HTTP: REST, live events, the dashboard."""
