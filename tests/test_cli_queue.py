@@ -94,8 +94,8 @@ def test_options_become_a_filter() -> None:
     assert meant("--priority", "high", "--owner", "plugin:x") == Filter(
         priority=Priority.HIGH, owner="plugin:x"
     )
-    assert meant("--sender", "<>", "--error", "busy", "--tag", "t") == Filter(
-        sender="<>", error="busy", tag="t"
+    assert meant("--sender", "<>", "--error", "busy", "--tag", "t", "--text", "x") == Filter(
+        sender="<>", error="busy", tag="t", text="x"
     )
 
 

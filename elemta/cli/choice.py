@@ -126,6 +126,7 @@ _OPTIONS: Final = (
         help="Of this priority.",
     ),
     click.option("--owner", metavar="WHO", help="Held by, e.g. operator:root."),
+    click.option("--text", metavar="TEXT", help="In id, addresses, tags or the last reply."),
 )
 
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from elemta.config import Config
 
 
-def show_list(config: Config, chosen: Chosen, *, limit: int, as_json: bool) -> int:
+def show_list(config: Config, chosen: Chosen, *, limit: int, newest: bool, as_json: bool) -> int:
     """Print a line for each message that is meant; returns the exit code."""
     meant = chosen.filter()
 
     async def run(server: Looks) -> int:
-        found = await server.search(meant, limit=limit)
+        found = await server.search(meant, limit=limit, newest=newest)
         if as_json:
             say_json([plain.message(each) for each in found])
             return 0

@@ -59,14 +59,18 @@ def queue() -> None:
 @_ids
 @choosing
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
+@click.option("--newest", is_flag=True, help="The newest first.")
 @configured
 @as_json
-def list_(config: Config, ids: tuple[str, ...], limit: int, **options: object) -> None:
+def list_(
+    config: Config, ids: tuple[str, ...], limit: int, *, newest: bool, **options: object
+) -> None:
     """One line a message that waits, or that is finished and in --view failed or delivered."""
     from elemta.cli.looking import show_list
 
     as_json = bool(options.pop("as_json"))
-    raise SystemExit(show_list(config, Chosen(ids, options), limit=limit, as_json=as_json))
+    chosen = Chosen(ids, options)
+    raise SystemExit(show_list(config, chosen, limit=limit, newest=newest, as_json=as_json))
 
 
 @queue.command()

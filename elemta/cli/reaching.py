@@ -51,6 +51,7 @@ class Looks(Protocol):
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         """See `Control`."""
         ...
@@ -126,14 +127,22 @@ class Stores:
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         """See `Control`."""
         await trio.lowlevel.checkpoint()
         found = [
-            reader.search(filter, limit=limit, after=after, now=time.time(), lane=self._router.lane)
+            reader.search(
+                filter,
+                limit=limit,
+                after=after,
+                newest=newest,
+                now=time.time(),
+                lane=self._router.lane,
+            )
             for reader in self._readers.values()
         ]
-        return in_order(found, limit)
+        return in_order(found, limit, newest=newest)
 
     async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""

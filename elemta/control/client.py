@@ -128,11 +128,14 @@ class Client:
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         """See `Control`; of whatever limit."""
         found: list[Message] = []
         while limit > 0:
-            ask = wire.Search(filter=filter, limit=min(limit, wire.PAGE), after=after)
+            ask = wire.Search(
+                filter=filter, limit=min(limit, wire.PAGE), after=after, newest=newest
+            )
             page = [answer.message for answer in await self._all(ask, wire.Found)]
             found += page
             limit -= ask.limit

@@ -155,13 +155,15 @@ class Control(Protocol):
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
-        """Messages with a recipient that is meant, the oldest first.
+        """Messages with a recipient that is meant.
 
         Args:
             filter: who is meant.
             limit: so many at most.
-            after: those that came later than this one: where the last page ended.
+            after: those behind this one: where the last page ended. It may be gone.
+            newest: these first; else the oldest.
         """
         ...
 

@@ -72,6 +72,7 @@ class Search(Ask, frozen=True, kw_only=True, tag="search"):
     filter: Filter = Filter()
     limit: Annotated[int, Meta(ge=1, le=PAGE)] = 100
     after: MessageId | None = None
+    newest: bool = False
 
 
 class AskTimeline(Ask, frozen=True, kw_only=True, tag="timeline"):

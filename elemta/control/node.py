@@ -163,12 +163,17 @@ class NodeControl:
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         """See `Control`. What is found is durable: a moment behind what is under way."""
         if after is not None and (after := parse_id(after)) is None:
             raise RequestError("expected the id of a message", "after")
         pages = self._node.reader.pages(
-            filter, after=after, now=self._node.clock(), lane=self._queue.lane_of
+            filter,
+            after=after,
+            newest=newest,
+            now=self._node.clock(),
+            lane=self._queue.lane_of,
         )
         found: list[Message] = []
         # A page at a time: who asked may have left, and the server may want to stop.

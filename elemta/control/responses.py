@@ -46,8 +46,9 @@ async def respond(request: Question, control: Control, give: Give) -> None:
     match request:
         case wire.AskStatus():
             await give(wire.Told(status=await control.status()))
-        case wire.Search(filter=filter_, limit=limit, after=after):
-            for message in await control.search(filter_, limit=limit, after=after):
+        case wire.Search(filter=filter_, limit=limit, after=after, newest=newest):
+            found = await control.search(filter_, limit=limit, after=after, newest=newest)
+            for message in found:
                 await give(wire.Found(message=message))
         case wire.AskTimeline(id=id_):
             await give(wire.Story(timeline=await control.timeline(id_)))

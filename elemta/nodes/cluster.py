@@ -171,10 +171,13 @@ class ClusterControl:
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         """See `Control`."""
-        found = await self._those(lambda node: node.search(filter, limit=limit, after=after))
-        return in_order(found, limit)
+        found = await self._those(
+            lambda node: node.search(filter, limit=limit, after=after, newest=newest)
+        )
+        return in_order(found, limit, newest=newest)
 
     async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
@@ -451,9 +454,9 @@ def _id(message: Message) -> MessageId:
     return message.id
 
 
-def in_order(found: Iterable[list[Message]], limit: int) -> list[Message]:
-    """What several queues have found, the oldest first; each list is in that order already."""
-    return list(islice(heapq.merge(*found, key=_id), limit))
+def in_order(found: Iterable[list[Message]], limit: int, *, newest: bool = False) -> list[Message]:
+    """What several queues have found, the oldest or the newest first, as each list is already."""
+    return list(islice(heapq.merge(*found, key=_id, reverse=newest), limit))
 
 
 def _sum(tallies: Iterable[Tally]) -> Tally:

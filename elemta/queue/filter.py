@@ -63,6 +63,8 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
         destination: the lane in which the recipient is tried.
         priority: the message's.
         owner: of a hold.
+        text: found in the message's id, sender or tags; or in the recipient's address, the one it
+            had first, or its last reply.
     """
 
     ids: tuple[MessageId, ...] = ()
@@ -79,6 +81,7 @@ class Filter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     destination: str | None = None
     priority: Priority | None = None
     owner: str | None = None
+    text: str | None = None
 
 
 def view_of(recipient: Recipient, now: float) -> View:
@@ -118,6 +121,7 @@ class Condition:
         self._sender = _folded(filter.sender)
         self._recipient = _folded(filter.recipient)
         self._error = _folded(filter.error)
+        self._text = _folded(filter.text)
         self.views = frozenset(filter.views or UNFINISHED)
         self.keys = sorted(map(key_of, self._ids)) if filter.ids else None
         self.first, self.end = -1, NO_KEY
@@ -131,7 +135,10 @@ class Condition:
         """The recipients of a message that are meant; `key` is its own."""
         if not self._meant(message, key):
             return []
-        return [each for each in message.recipients if self._among(each)]
+        found = [each for each in message.recipients if self._among(each)]
+        if self._text is None or not found or _is_told_by(message, self._text):
+            return found
+        return [each for each in found if _is_told_of(each, self._text)]
 
     def _meant(self, message: Message, key: int) -> bool:
         filter = self._filter  # noqa: A001 # the word of people
@@ -186,6 +193,22 @@ def _is_from(sender: Mailbox | None, wanted: str) -> bool:
     if wanted.startswith("@"):
         return _is_in(sender.domain, wanted[1:])
     return str(sender).casefold() == wanted
+
+
+def _is_told_by(message: Message, text: str) -> bool:
+    """Whether a text stands in what all recipients of a message share."""
+    sender = "<>" if message.sender is None else str(message.sender)
+    return any(text in each.casefold() for each in (message.id, sender, *message.tags))
+
+
+def _is_told_of(recipient: Recipient, text: str) -> bool:
+    """Whether a text stands in what is one recipient's own."""
+    original = recipient.original
+    return (
+        text in str(recipient.address).casefold()
+        or (original is not None and text in str(original).casefold())
+        or text in _said(recipient)
+    )
 
 
 def _said(recipient: Recipient) -> str:

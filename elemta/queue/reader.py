@@ -22,6 +22,7 @@ from elemta.queue.records import decode_attempt, decode_note
 from elemta.queue.schema import VERSION, version_of
 from elemta.queue.search import read_page
 from elemta.queue.store import database
+from elemta.queue.window import NO_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -69,9 +70,10 @@ class StoreReader:
         now: float,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
         lane: Callable[[Mailbox], str] | None = None,
     ) -> list[Message]:
-        """Messages of which at least one recipient is meant, the oldest first, finished or not.
+        """Messages of which at least one recipient is meant, finished or not.
 
         Views and ages are found by an index; for all else, each message is looked at that they
         leave: 100,000 take some seconds.
@@ -80,7 +82,9 @@ class StoreReader:
             filter: who is meant.
             now: seconds since the epoch.
             limit: so many at most.
-            after: those that came later than this one, to go on where the last search ended.
+            after: those behind this one, to go on where the last search ended. It need not be
+                there any more.
+            newest: these first, and not the oldest.
             lane: where a recipient goes; only the running server knows.
 
         Raises:
@@ -89,7 +93,7 @@ class StoreReader:
             ValueError: the filter asks for a destination, and there is no `lane`.
         """
         found: list[Message] = []
-        pages = self.pages(filter, now=now, after=after, lane=lane)
+        pages = self.pages(filter, now=now, after=after, newest=newest, lane=lane)
         while len(found) < limit and (page := next(pages, None)) is not None:
             found += page
         return found[:limit]
@@ -100,6 +104,7 @@ class StoreReader:
         *,
         now: float,
         after: MessageId | None = None,
+        newest: bool = False,
         lane: Callable[[Mailbox], str] | None = None,
     ) -> Iterator[list[Message]]:
         """The same without a limit, some at a time; a part may be empty though more follow.
@@ -107,24 +112,30 @@ class StoreReader:
         Each takes milliseconds: who waits for a thread that does it can give up in between.
         """
         condition = Condition(filter, now, lane)
-        begin: int | None = key_of(after) if after is not None else -1
+        begin: int | None = NO_KEY if newest else -1
+        if after is not None:  # another queue's message may have the same key, and another id
+            begin = key_of(after) + (1 if newest else -1)
         while begin is not None:
-            page = self.page(condition, begin)
+            page = self.page(condition, begin, newest=newest)
             begin = page.after
-            yield [hit.message for hit in page.hits]
+            found = [hit.message for hit in page.hits]
+            if after is not None:
+                found = [each for each in found if (each.id < after if newest else each.id > after)]
+            yield found
 
-    def page(self, condition: Condition, after: int) -> Page:
+    def page(self, condition: Condition, after: int, *, newest: bool = False) -> Page:
         """A part of a search that takes milliseconds.
 
         Args:
             condition: who is meant.
-            after: the key after which it begins.
+            after: the key behind which it begins.
+            newest: these first.
 
         Raises:
             As `search`.
         """
         with self._connection() as connection:
-            return read_page(connection, condition, after)
+            return read_page(connection, condition, after, newest=newest)
 
     def get(self, id: MessageId) -> Message | None:  # noqa: A002 # the word of people
         """One message, finished or not; None if it is not known, or no longer.

@@ -121,10 +121,13 @@ class FakeControl:
         *,
         limit: int = 100,
         after: MessageId | None = None,
+        newest: bool = False,
     ) -> list[Message]:
         await self._answer()
-        later = [each for each in self.messages if after is None or each.id > after]
-        return later[:limit]
+        found = sorted(self.messages, key=lambda each: each.id, reverse=newest)
+        if after is not None:
+            found = [each for each in found if (each.id < after if newest else each.id > after)]
+        return found[:limit]
 
     async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         await self._answer()

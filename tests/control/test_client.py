@@ -59,6 +59,8 @@ async def test_more_messages_than_one_answer_has_are_asked_for_page_by_page() ->
         assert await client.search(Filter(), limit=10_000) == server.messages
         assert await client.search(Filter(), limit=PAGE + 5) == server.messages[: PAGE + 5]
         assert await client.search(Filter(), limit=PAGE) == server.messages[:PAGE]
+        backwards = server.messages[::-1]
+        assert await client.search(Filter(), limit=10_000, newest=True) == backwards
 
 
 async def test_content_comes_in_pieces() -> None:

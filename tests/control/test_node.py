@@ -117,6 +117,10 @@ async def test_a_filter_finds_messages_page_by_page(tmp_path: Path) -> None:
         assert [each.id for each in found] == ids[:3]
         found = await here.control.search(Filter(), after=found[-1].id)
         assert [each.id for each in found] == ids[3:]
+        found = await here.control.search(Filter(), limit=2, after=ids[3], newest=True)
+        assert [each.id for each in found] == [ids[2], ids[1]]
+        (one,) = await here.control.search(Filter(text="B@3"))
+        assert one.id == ids[3]
         (one,) = await here.control.search(Filter(domain="3.example"))
         assert one.id == ids[3]
         (one,) = await here.control.search(Filter(destination="mx:4.example"))

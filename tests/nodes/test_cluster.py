@@ -68,6 +68,10 @@ async def test_messages_of_all_nodes_are_one_list_the_oldest_first() -> None:
     assert [each.id for each in found] == [message(number).id for number in (1, 2, 3, 4)]
     later = await control.search(Filter(), limit=4, after=found[-1].id)
     assert [each.id for each in later] == [message(5).id]
+    found = await control.search(Filter(), limit=3, newest=True)
+    assert [each.id for each in found] == [message(number).id for number in (5, 4, 3)]
+    found = await control.search(Filter(), limit=3, after=found[-1].id, newest=True)
+    assert [each.id for each in found] == [message(number).id for number in (2, 1)]
 
 
 async def test_counts_are_added_up() -> None:

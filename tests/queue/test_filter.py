@@ -23,7 +23,8 @@ from elemta.queue import (
 )
 from elemta.queue.filter import Condition
 from elemta.queue.ids import IdSource, key_of
-from elemta.queue.search import LOOK, SCAN
+from elemta.queue.schema import open_database
+from elemta.queue.search import _SOURCES, _WALK, LOOK, SCAN
 from tests.queue.mail import (
     CONTENT,
     EPOCH,
@@ -64,7 +65,13 @@ RECIPIENTS: Final = [
     Recipient(number=4, address=address("ed@y"), state=State.FAILED, last=REPLIES[Result.FAILED]),
     Recipient(number=5, address=address("flo@y"), state=State.EXPIRED),
     Recipient(number=6, address=address("gus@y"), state=State.DELETED),
-    Recipient(number=7, address=address("hal@x.example"), state=State.DEFERRED, due=EPOCH),
+    Recipient(
+        number=7,
+        address=address("hal@x.example"),
+        original=address("First@old"),
+        state=State.DEFERRED,
+        due=EPOCH,
+    ),
 ]
 MESSAGE: Final = Message(
     id=NEW_ID(),
@@ -105,6 +112,14 @@ def meant(wanted: Filter, message: Message = MESSAGE, at: float = EPOCH + 10) ->
         (Filter(owner="plugin"), []),
         (Filter(destination="mx:y"), [2]),
         (Filter(domain="y", views=tuple(View)), [2, 3, 4, 5, 6]),
+        (Filter(text="ANN@x"), [0]),
+        (Filter(text="x.Example"), [0, 1, 7]),
+        (Filter(text="4.3.0 LATER"), [1]),
+        (Filter(text="first@old"), [7]),
+        (Filter(text="never"), []),
+        (Filter(text="never", views=(View.FAILED,)), [4]),
+        (Filter(text="y", domain="x.example"), [0, 7]),  # a tag has one: all are meant
+        (Filter(text="nowhere"), []),
     ],
 )
 def test_conditions_on_recipients(wanted: Filter, numbers: list[int]) -> None:
@@ -135,6 +150,10 @@ def test_conditions_on_recipients(wanted: Filter, numbers: list[int]) -> None:
         (Filter(ids=(MESSAGE.id.lower(),)), True),
         (Filter(ids=(REPORT.id,)), False),
         (Filter(ids=("nonsense",)), False),
+        (Filter(text=MESSAGE.id[5:20].lower()), True),
+        (Filter(text="NEWS@list"), True),
+        (Filter(text="WEEK"), True),
+        (Filter(text="<>"), False),
     ],
 )
 def test_conditions_on_messages(wanted: Filter, is_meant: bool) -> None:
@@ -143,6 +162,7 @@ def test_conditions_on_messages(wanted: Filter, is_meant: bool) -> None:
 
 def test_reports_are_found_by_their_empty_sender() -> None:
     assert meant(Filter(sender="<>"), REPORT) == [0, 1, 2, 7]
+    assert meant(Filter(text="<>"), REPORT) == [0, 1, 2, 7]
     assert meant(Filter(sender="@list.example"), REPORT) == []
 
 
@@ -276,3 +296,94 @@ async def test_no_domain_is_found_where_nothing_is(tmp_path: Path) -> None:
     fill(tmp_path / "queue")
     with StoreReader(tmp_path / "queue") as reader:
         assert reader.search(Filter(domain="far.example"), now=EPOCH) == []
+
+
+#: Something of each kind of search: by view, by a domain that SQLite looks for, by id, by age, by
+#: what only a whole record tells.
+SEARCHES: Final = (
+    Filter(),
+    Filter(views=tuple(View)),
+    Filter(domain="even.example"),
+    Filter(text="even"),
+    Filter(older_than=5.0),
+    Filter(younger_than=9.5, recipient="u@odd.example"),
+    Filter(views=(View.HOLD, View.FAILED)),
+)
+
+
+@pytest.mark.parametrize("wanted", SEARCHES)
+@pytest.mark.parametrize("limit", [1, 3, 100])
+async def test_pages_are_the_whole_from_either_end(
+    tmp_path: Path, autojump_clock: MockClock, wanted: Filter, limit: int
+) -> None:
+    folder = tmp_path / "queue"
+    async with virtual_queue(folder) as queue:
+        for number in range(12):
+            domain = "odd.example" if number % 2 else "even.example"
+            await queue.accept(envelope(f"u@{domain}"), CONTENT)
+            await trio.sleep(1)
+        keys = found(folder)
+        await queue.act(Hold(), Filter(ids=tuple(keys[2:5])), who="operator:root")
+        await queue.act(Delete(), Filter(ids=tuple(keys[4:7])), who="operator:root")
+        at = now()
+    whole = found(folder, wanted, at)
+    assert whole
+    with StoreReader(folder) as reader:
+        for newest in (False, True):
+            paged: list[str] = []
+            after: str | None = None
+            while page := reader.search(wanted, now=at, limit=limit, after=after, newest=newest):
+                assert len(page) <= limit
+                paged += [each.id for each in page]
+                after = paged[-1]
+            assert paged == (whole[::-1] if newest else whole)
+
+
+async def test_a_page_begins_behind_a_message_that_is_gone_or_is_in_another_queue(
+    tmp_path: Path,
+) -> None:
+    first, last = fill(tmp_path / "queue", ("a@x",), ("b@x",))
+    with StoreReader(tmp_path / "queue") as reader:
+
+        def search(after: str, *, newest: bool) -> list[str]:
+            page = reader.search(Filter(), now=EPOCH, after=after, newest=newest)
+            return [each.id for each in page]
+
+        # The same key, and another tail, as one of another node may have.
+        lower, higher = first[:13] + "0" * 13, first[:13] + "Z" * 13
+        assert search(lower, newest=False) == [first, last]
+        assert search(higher, newest=False) == [last]
+        assert search(higher, newest=True) == [first]
+        assert search(lower, newest=True) == []
+        assert search("0" * 26, newest=False) == [first, last]
+        assert search("7" + "Z" * 25, newest=True) == [last, first]
+
+
+async def test_the_newest_of_a_domain_are_found_among_many_others(tmp_path: Path) -> None:
+    others = [(f"x@d{number % 7}.example",) for number in range(SCAN)]
+    ids = fill(tmp_path / "queue", ("ann@far.example",), *others, ("bob@far.example",))
+    with StoreReader(tmp_path / "queue") as reader:
+
+        def search(domain: str) -> list[str]:
+            page = reader.search(Filter(domain=domain), limit=SCAN, now=EPOCH, newest=True)
+            return [each.id for each in page]
+
+        assert search("far.example") == [ids[-1], ids[0]]
+        assert search("d3.example") == [*ids[4 : SCAN + 1 : 7]][::-1]
+        by_id = Filter(ids=(ids[1], ids[5], ids[-1]))
+        page = reader.search(by_id, limit=2, now=EPOCH, newest=True)
+        assert [each.id for each in page] == [ids[-1], ids[5]]
+
+
+@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("order", ["ASC", "DESC"])
+def test_the_store_walks_its_indexes_in_either_direction_and_sorts_nothing(
+    tmp_path: Path, view: View, order: str
+) -> None:
+    connection = open_database(tmp_path / "queue.db")
+    for source in _SOURCES[view]:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN " + _WALK % (source, order), {"low": 1, "high": 9, "limit": 5}
+        ).fetchall()
+        assert not [told for *_, told in plan if "TEMP B-TREE" in told]
+    connection.close()
