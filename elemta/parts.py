@@ -159,6 +159,7 @@ class Parts:
                 },
             },
             parts=self._supervision.parts,
+            event=self.queue.events.number,
         )
 
     def _listener_statuses(self) -> list[ListenerStatus]:

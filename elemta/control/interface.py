@@ -107,6 +107,7 @@ class Status(Struct, frozen=True, kw_only=True):
         counts: how much happened since the start, by the names of events; and reports that were
             written, by kind.
         parts: that are kept running, and how that goes.
+        event: the number of the last one: who asks for those since then misses none.
     """
 
     version: str
@@ -125,6 +126,7 @@ class Status(Struct, frozen=True, kw_only=True):
     queue: Stats | None
     counts: dict[str, int]
     parts: tuple[Part, ...]
+    event: int = 0
 
 
 class Saved(Struct, frozen=True, kw_only=True):

@@ -88,16 +88,19 @@ class Cluster:
     Args:
         reach: for each node, in their order.
         status: how the first process is; what its nodes add up to is filled in.
+        first: what comes before the number of the first event.
 
     Attributes:
         bus: the events of all nodes, numbered anew.
         wanted: somebody wants to know them.
     """
 
-    def __init__(self, reach: Sequence[Reach], status: Callable[[], Status]) -> None:
+    def __init__(
+        self, reach: Sequence[Reach], status: Callable[[], Status], *, first: int = 0
+    ) -> None:
         self.reach = tuple(reach)
         self.status = status
-        self.bus = EventBus()
+        self.bus = EventBus(first=first)
         self.wanted = trio.Event()
 
     async def run(self) -> None:
@@ -108,16 +111,26 @@ class Cluster:
                 nursery.start_soon(self._gather, reach)
 
     async def _gather(self, reach: Reach) -> None:
+        since: int | None = None  # in the node's own numbers
         while True:
             try:
-                async with reach(OURSELVES) as node, aclosing(node.events()) as events:
-                    async for event in events:
-                        if not isinstance(event, Missed):
-                            number = self.bus.next()
-                            self.bus.publish(msgspec.structs.replace(event, number=number))
+                async with reach(OURSELVES) as node:
+                    if since is None:
+                        since = (await node.status()).event
+                    async with aclosing(node.events(since)) as events:
+                        async for event in events:
+                            since = event.last if isinstance(event, Missed) else event.number
+                            self._take(event)
             except ControlError as error:  # it is being started again, perhaps
                 log.warning("node.unheard", error=str(error))
             await trio.sleep(PAUSE)
+
+    def _take(self, event: Happening) -> None:
+        if not isinstance(event, Missed):
+            number = self.bus.next()
+            self.bus.publish(msgspec.structs.replace(event, number=number))
+        elif event.count:
+            self.bus.miss(event.count)
 
     def steered_by(self, who: str) -> ClusterControl:
         """The server, as somebody steers it; `who` as in `elemta.control.node`."""
@@ -154,6 +167,7 @@ class ClusterControl:
             deliveries=sum(each.deliveries for each in found),
             in_memory=sum(each.in_memory for each in found),
             queue=sum_stats(queues) if queues else None,
+            event=self._cluster.bus.number,
             counts=dict(counts),
             parts=(
                 *own.parts,

@@ -39,6 +39,7 @@ from elemta.log import logger
 from elemta.nodes.cluster import Cluster
 from elemta.nodes.place import environment
 from elemta.privileges import StartError
+from elemta.queue import first_number
 from elemta.supervision import Supervision
 
 if TYPE_CHECKING:
@@ -198,7 +199,11 @@ class _Nodes:
         self._lifeline = lifeline
         self._clock = clock
         self._started_at = clock()
-        self._cluster = cluster = Cluster([node.reach for node in nodes], self.status)
+        self._cluster = cluster = Cluster(
+            [node.reach for node in nodes],
+            self.status,
+            first=first_number(self._started_at),
+        )
         self._control = ControlServer(
             config.control_socket, config.control.group, cluster.steered_by
         )

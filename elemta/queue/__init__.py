@@ -37,6 +37,7 @@ from elemta.queue.events import Resumed as Resumed
 from elemta.queue.events import Subscription as Subscription
 from elemta.queue.events import Suspended as Suspended
 from elemta.queue.events import Unparked as Unparked
+from elemta.queue.events import first_number as first_number
 from elemta.queue.filter import Filter as Filter
 from elemta.queue.filter import View as View
 from elemta.queue.ids import parse_id as parse_id

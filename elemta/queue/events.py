@@ -1,7 +1,9 @@
 """What happens in the queue, told live to whoever subscribes.
 
-Numbers have no gaps and begin at 1 with each process. A subscriber that is too slow for its buffer
-loses the oldest events and is told how many; it never slows the queue.
+Numbers have no gaps within a process, and no two processes give the same ones: where the first one
+stands is made of the time of the start (`first_number`). So whoever resumes after a restart is
+told of it, and not given other events for those that it lacks. A subscriber that is too slow for
+its buffer loses the oldest events and is told how many; it never slows the queue.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 
 #: Events that are kept for those who resume.
 KEPT: Final = 10_000
+#: Numbers that a process has for each second of its life; with them 2**53, which is as far as
+#: JSON's numbers can be trusted, is reached in the year 6325.
+PER_SECOND: Final = 2**16
 
 
 class Event(Struct, frozen=True):
@@ -155,10 +160,20 @@ class Finished(_OfMessage, frozen=True, tag=True):
     """Nothing more is left to try of a message; it is history now."""
 
 
-class Missed(Struct, frozen=True, tag=True):
-    """So many events came too fast for this subscriber, or are too old to be kept."""
+class Missed(Struct, frozen=True, tag=True, omit_defaults=True):
+    """So many events came too fast for this subscriber, or are too old to be kept.
+
+    Attributes:
+        count: those of this process.
+        last: the number of the last of them: what is told next comes after it. 0: what is missed
+            has no numbers.
+        restarted: who resumes comes from another process than this one; how many events of that
+            one are lost, nobody knows.
+    """
 
     count: int
+    last: int = 0
+    restarted: bool = False
 
 
 #: What happened.
@@ -182,18 +197,30 @@ QueueEvent: TypeAlias = (
 )
 
 
+def first_number(started_at: float) -> int:
+    """What comes before the number of the first event of a process.
+
+    Args:
+        started_at: seconds since the epoch. A process that starts later has greater numbers, as
+            long as events come slower than `PER_SECOND`, and the clock was not set back.
+    """
+    return int(started_at * PER_SECOND)
+
+
 class EventBus:
     """Hands each event to each subscriber.
 
     Args:
         kept: how many of the last events a new subscriber can ask for.
+        first: what comes before the number of the first event.
     """
 
-    def __init__(self, kept: int = KEPT) -> None:
+    def __init__(self, kept: int = KEPT, first: int = 0) -> None:
         self._last: deque[QueueEvent] = deque(maxlen=kept)
         self._subscriptions: list[Subscription] = []
-        self.number = 0
-        """The number of the last event; 0 if there was none."""
+        self._first = first
+        self.number = first
+        """The number of the last event; `first` if there was none."""
         self.counts: Counter[str] = Counter()
         """How many of each kind there were, by the names of their classes."""
 
@@ -209,22 +236,29 @@ class EventBus:
         for subscription in self._subscriptions:
             subscription.put(event)
 
+    def miss(self, count: int) -> None:
+        """So many events happened of which we know nothing more; those who listen are told."""
+        for subscription in self._subscriptions:
+            subscription.miss(Missed(count, last=self.number))
+
     def subscribe(self, buffer: int = 1000, *, since: int | None = None) -> Subscription:
         """Listen from now on, or from the event after number `since`.
 
         Args:
             buffer: how many events may wait to be read.
-            since: if it is from before this process, or from the future, all that is kept is told.
+            since: 0: all that is kept is told. If it is from another process, that is told, and
+                then all that is kept.
 
         Resource handling:
             Close the subscription, best by `with`.
         """
         subscription = Subscription(buffer, self._subscriptions.remove)
         if since is not None:
-            since = since if since <= self.number else 0
-            first = self._last[0].number if self._last else self.number + 1
-            if since + 1 < first:
-                subscription.miss(first - since - 1)
+            restarted = since != 0 and not self._first <= since <= self.number
+            since = max(since, self._first) if since <= self.number else self._first
+            before = self._last[0].number - 1 if self._last else self.number
+            if restarted or since < before:
+                subscription.miss(Missed(before - since, last=before, restarted=restarted))
             for event in self._last:
                 if event.number > since:
                     subscription.put(event)
@@ -238,7 +272,7 @@ class Subscription:
     def __init__(self, buffer: int, close: Callable[[Subscription], None]) -> None:
         self._events: deque[QueueEvent] = deque()
         self._buffer = buffer
-        self._missed = 0
+        self._missed: Missed | None = None
         self._close = close
         self._closed = False
         self._reader = trio.lowlevel.ParkingLot()
@@ -259,14 +293,20 @@ class Subscription:
     def put(self, event: QueueEvent) -> None:
         """For the bus: one more event."""
         if len(self._events) >= self._buffer:
-            self._events.popleft()
-            self._missed += 1
+            self.miss(Missed(1, last=self._events.popleft().number))
         self._events.append(event)
         self._reader.unpark()
 
-    def miss(self, count: int) -> None:
-        """For the bus: so many are lost already."""
-        self._missed += count
+    def miss(self, missed: Missed) -> None:
+        """For the bus: these are lost."""
+        if (before := self._missed) is not None:
+            missed = Missed(
+                before.count + missed.count,
+                last=missed.last,
+                restarted=before.restarted or missed.restarted,
+            )
+        self._missed = missed
+        self._reader.unpark()
 
     def __aiter__(self) -> Self:
         return self
@@ -277,7 +317,7 @@ class Subscription:
             await self._reader.park()
         if self._closed:
             raise StopAsyncIteration
-        if self._missed:
-            missed, self._missed = self._missed, 0
-            return Missed(missed)
+        if self._missed is not None:
+            missed, self._missed = self._missed, None
+            return missed
         return self._events.popleft()

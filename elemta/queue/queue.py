@@ -82,7 +82,7 @@ class Queue:
         memory: int,
         inline: bool,
     ) -> None:
-        self.events = happened.EventBus()
+        self.events = happened.EventBus(first=happened.first_number(clock()))
         self.bodies = store.bodies
         self.new_id = IdSource(clock, store.last_key)
         self._writer = writer

@@ -289,7 +289,8 @@ async def test_events_are_told_as_they_happen_and_again_since_a_number(tmp_path:
         async with aclosing(here.control.events(since=0)) as events:
             event = await anext(events)
             assert isinstance(event, Queued)
-            assert (event.number, event.id) == (1, first)
+            number = event.number
+            assert event.id == first
             heard: list[Happening] = []
 
             async def hear() -> None:
@@ -302,7 +303,7 @@ async def test_events_are_told_as_they_happen_and_again_since_a_number(tmp_path:
                 await here.accept("b@x")
             (event,) = heard
             assert isinstance(event, Queued)
-            assert event.number == 2
+            assert event.number == number + 1
 
 
 async def test_status_has_what_the_disk_says_and_what_is_wrong_if_it_says_nothing(

@@ -5,7 +5,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from elemta.queue import EventBus, Finished, Missed, QueueEvent, Subscription
+from elemta.queue import EventBus, Finished, Missed, QueueEvent, Subscription, first_number
 
 
 def happen(bus: EventBus, count: int = 1) -> None:
@@ -49,7 +49,7 @@ async def test_a_slow_subscriber_is_told_how_many_it_missed() -> None:
     bus = EventBus()
     with bus.subscribe(buffer=3) as slow, bus.subscribe() as quick:
         happen(bus, 10)
-        assert await read(slow, 4) == [Missed(7), 8, 9, 10]
+        assert await read(slow, 4) == [Missed(7, last=7), 8, 9, 10]
         assert await read(quick, 10) == list(range(1, 11))
 
 
@@ -65,14 +65,58 @@ async def test_who_resumes_from_what_is_no_longer_kept_is_told_how_much() -> Non
     bus = EventBus(kept=2)
     happen(bus, 5)
     with bus.subscribe(since=1) as subscription:
-        assert await read(subscription, 3) == [Missed(2), 4, 5]
+        assert await read(subscription, 3) == [Missed(2, last=3), 4, 5]
 
 
-async def test_a_number_from_another_process_brings_all_that_is_kept() -> None:
-    bus = EventBus()
+@pytest.mark.parametrize("since", [7, 999, 1003])
+async def test_who_resumes_from_another_process_is_told_and_gets_all_that_is_kept(
+    since: int,
+) -> None:
+    bus = EventBus(first=1000)
     happen(bus, 2)
-    with bus.subscribe(since=1000) as subscription:
-        assert await read(subscription, 2) == [1, 2]
+    with bus.subscribe(since=since) as subscription:
+        assert await read(subscription, 3) == [Missed(0, last=1000, restarted=True), 1001, 1002]
+
+
+async def test_what_this_process_has_forgotten_is_counted_beside_the_restart() -> None:
+    bus = EventBus(kept=1, first=1000)
+    happen(bus, 3)
+    with bus.subscribe(since=7) as subscription:
+        assert await read(subscription, 2) == [Missed(2, last=1002, restarted=True), 1003]
+
+
+async def test_since_nothing_is_all_that_is_kept_and_since_the_first_too() -> None:
+    bus = EventBus(first=1000)
+    happen(bus, 2)
+    for since in (0, 1000):
+        with bus.subscribe(since=since) as subscription:
+            assert await read(subscription, 2) == [1001, 1002]
+
+
+async def test_what_is_missed_before_and_after_is_told_at_once() -> None:
+    bus = EventBus(kept=2, first=1000)
+    happen(bus, 3)
+    with bus.subscribe(buffer=1, since=7) as subscription:
+        assert await read(subscription, 2) == [Missed(2, last=1002, restarted=True), 1003]
+        happen(bus, 2)
+        assert await read(subscription, 2) == [Missed(1, last=1004), 1005]
+
+
+async def test_a_later_process_has_greater_numbers_however_soon_it_follows() -> None:
+    started = 1_790_000_000.25
+    bus = EventBus(first=first_number(started))
+    happen(bus, 10)
+    assert bus.number < first_number(started + 0.001)
+    assert first_number(130_000_000_000.0) < 2**53
+
+
+async def test_those_who_listen_are_told_of_what_never_came_here() -> None:
+    bus = EventBus()
+    happen(bus)
+    with bus.subscribe() as subscription:
+        bus.miss(4)
+        happen(bus)
+        assert await read(subscription, 2) == [Missed(4, last=1), 2]
 
 
 async def test_nothing_is_missed_where_nothing_happened() -> None:

@@ -123,6 +123,7 @@ async def test_a_suspension_may_be_replaced(tmp_path: Path, autojump_clock: Mock
 
 async def test_suspensions_are_events(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with virtual_queue(tmp_path / "queue") as queue:
+        first = queue.events.number
         with queue.events.subscribe() as subscription:
             await queue.suspend(suspension("all", until=EPOCH + 10))
             await queue.suspend(suspension("domain:x"))
@@ -135,9 +136,9 @@ async def test_suspensions_are_events(tmp_path: Path, autojump_clock: MockClock)
                 if len(told) == 4:
                     break
     assert told[:3] == [
-        Suspended(1, EPOCH, "all", "a test", "operator:me", EPOCH + 10),
-        Suspended(2, EPOCH, "domain:x", "a test", "operator:me", None),
-        Resumed(3, EPOCH, "domain:x"),
+        Suspended(first + 1, EPOCH, "all", "a test", "operator:me", EPOCH + 10),
+        Suspended(first + 2, EPOCH, "domain:x", "a test", "operator:me", None),
+        Resumed(first + 3, EPOCH, "domain:x"),
     ]
     assert isinstance(told[3], Resumed)
     assert told[3].scope == "all"
