@@ -48,6 +48,7 @@ async def run(
     bound: Sequence[BoundListener],
     *,
     reread: Callable[[], Config] | None = None,
+    file: str = "",
     queue_dir: Path | None = None,
     until: Callable[[], Awaitable[None]] = trio.sleep_forever,
     clock: Callable[[], float] = time.time,
@@ -72,6 +73,7 @@ async def run(
         config: what to run.
         bound: its listening sockets.
         reread: gives the configuration anew, to reload; None: it has no file.
+        file: what that is called.
         queue_dir: where the queue lies; None: in `data_dir`.
         until: the server stops when this returns, too.
         clock: seconds since the epoch.
@@ -117,6 +119,7 @@ async def run(
                     files,
                     reread=reread,
                     clock=clock,
+                    file=file,
                 )
                 node = Node(parts, reader, folder, clock)
                 await _Tree(parts, supervision, node).run(ready, until)

@@ -10,8 +10,9 @@ from msgspec.structs import asdict
 
 from elemta import __version__, systemd
 from elemta import log as logs
-from elemta.config import ConfigError, applicable, changes
-from elemta.control.interface import ListenerStatus, RequestError, Status
+from elemta.config import ConfigError, applicable, changes, shown
+from elemta.control.facts import Configuration, PluginStatus
+from elemta.control.interface import ListenerStatus, RequestError, Status, UnknownError
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.listener.accept import Listeners
@@ -19,12 +20,14 @@ from elemta.listener.reception import House
 from elemta.log import logger
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
+from elemta.plugins import hooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.config import Change, Config
     from elemta.listener.sockets import BoundListener
+    from elemta.plugins import Loaded
     from elemta.privileges import Files
     from elemta.queue import MakesReports, Queue, StoreReader
     from elemta.supervision import Supervision
@@ -55,9 +58,11 @@ class Parts:
         files: how many may be open, and what for.
         reread: gives the configuration anew; None: it has no file.
         clock: seconds since the epoch.
+        file: of the configuration; empty: it has none.
 
     Attributes:
         config: what runs.
+        file: where that is from.
         stopping: no more mail is taken.
 
     Raises:
@@ -76,8 +81,10 @@ class Parts:
         *,
         reread: Callable[[], Config] | None,
         clock: Callable[[], float],
+        file: str = "",
     ) -> None:
         self.config = config
+        self.file = file
         self.stopping = False
         self.queue = queue
         self.reaper = Reaper()
@@ -162,6 +169,14 @@ class Parts:
             event=self.queue.events.number,
         )
 
+    def configuration(self) -> Configuration:
+        """See `Control.configuration`."""
+        return Configuration(file=self.file, values=shown(self.config))
+
+    def plugins(self) -> list[PluginStatus]:
+        """See `Control.plugins`."""
+        return [_plugin_status(each) for each in self._house.plugins.plugins]
+
     def _listener_statuses(self) -> list[ListenerStatus]:
         addresses: dict[str, list[str]] = {}
         kinds: dict[str, str] = {}
@@ -187,6 +202,19 @@ class Parts:
             return 0
 
     # How they change.
+
+    def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """See `Control.switch_plugin`: sessions that go on ask whom they have asked so far.
+
+        Raises:
+            UnknownError: there is none of this name.
+        """
+        try:
+            house = self._house.switched(name, enabled=enabled)
+        except LookupError:
+            raise UnknownError(f"there is no plugin {name!r} in the configuration") from None
+        self._house = house
+        self.listeners.reconfigure(house)
 
     def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
         """Take over what the configuration says now; nothing of it, if there is a mistake.
@@ -226,6 +254,18 @@ class Parts:
         self.delivery.configure(config, router)
         self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)
         return told
+
+
+def _plugin_status(plugin: Loaded) -> PluginStatus:
+    return PluginStatus(
+        name=plugin.name,
+        about=(type(plugin.plugin).__doc__ or "").strip().partition("\n")[0],
+        enabled=plugin.enabled,
+        hooks=hooks(plugin.plugin),
+        timeout=plugin.timeout,
+        asked=plugin.counts.asked,
+        failed=plugin.counts.failed,
+    )
 
 
 def _log_refusal(error: ConfigError) -> None:

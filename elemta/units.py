@@ -22,6 +22,15 @@ class Seconds(float):
         """
         return cls(_quantity(text, cls.UNITS))
 
+    @property
+    def written(self) -> str:
+        """As people write it, in the largest unit of which it is a whole number."""
+        for unit in ("d", "h", "min", "s", "ms"):
+            count = self / self.UNITS[unit]
+            if self and count.is_integer():
+                return f"{count:.0f} {unit}"
+        return f"{float(self):.15f}".rstrip("0").rstrip(".") + " s"
+
 
 class Octets(int):
     """A size in octets; written ``512 B``, ``64 KiB``, ``50 MiB`` or ``2 GiB``."""
@@ -36,6 +45,14 @@ class Octets(int):
             ValueError: no number, no unit, or neither.
         """
         return cls(_quantity(text, cls.UNITS))
+
+    @property
+    def written(self) -> str:
+        """As people write it, in the largest unit of which it is a whole number."""
+        for unit in ("GiB", "MiB", "KiB"):
+            if self and self % int(self.UNITS[unit]) == 0:
+                return f"{self // int(self.UNITS[unit])} {unit}"
+        return f"{int(self)} B"
 
 
 class Frequency:
@@ -67,6 +84,11 @@ class Frequency:
         if not (count and seconds):
             raise ValueError(f"expected at least one, in more than no time, not {text!r}")
         return cls(count, seconds)
+
+    @property
+    def written(self) -> str:
+        """As people write it, with its unit of time."""
+        return f"{self.count}/{self.seconds.written}"
 
     @override
     def __eq__(self, other: object) -> bool:

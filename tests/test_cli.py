@@ -59,7 +59,17 @@ def test_version() -> None:
 def test_help_lists_every_command_in_the_order_of_need() -> None:
     text = run("--help").output
     found = re.findall(r"^  (\w+) ", text.partition("Commands:")[2], re.MULTILINE)
-    assert found == ["serve", "check", "send", "queue", "status", "reload", "version"]
+    assert found == [
+        "serve",
+        "check",
+        "send",
+        "queue",
+        "status",
+        "reload",
+        "config",
+        "plugins",
+        "version",
+    ]
     serve, server = (run(name, "--help").output for name in ("serve", "server"))
     assert serve == server.replace("main server", "main serve")
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from elemta.config import ConfigError, load
-from elemta.control.interface import RequestError
+from elemta.control.interface import RequestError, UnknownError
 from elemta.delivery.routing import Router
 from elemta.listener.sockets import bind
 from elemta.parts import Parts
@@ -38,9 +38,10 @@ async def parts_of(
     supervision: Supervision | None = None,
     disks: Disks | None = None,
     reread: Callable[[], Config] | None = None,
+    more: str = "",
 ) -> AsyncGenerator[Parts]:
     """A server none of whose tasks run."""
-    config = load(CONFIG.format(data=folder))
+    config = load(CONFIG.format(data=folder) + more)
     bound = bind(config)
     try:
         async with virtual_queue(folder / "queue", disk=disks or (lambda store: store)) as queue:
@@ -55,6 +56,7 @@ async def parts_of(
                     Files(limit=5000, connections=2000, deliveries=500),
                     reread=reread,
                     clock=now,
+                    file="/etc/elemta/elemta.yaml",
                 )
     finally:
         for each in bound:
@@ -151,3 +153,31 @@ async def test_a_sandbox_has_nothing_to_reload(tmp_path: Path) -> None:
         for dry_run in (True, False):
             with pytest.raises(RequestError, match="no configuration file"):
                 parts.reload(dry_run=dry_run)
+
+
+async def test_what_runs_is_shown_as_its_file_would_have_it(tmp_path: Path) -> None:
+    text = CONFIG.format(data=tmp_path)
+    async with parts_of(tmp_path, reread=lambda: load(text + "limits: {memory: 1 MiB}")) as parts:
+        before = parts.configuration()
+        assert before.file == "/etc/elemta/elemta.yaml"
+        assert before.values["limits"] == {"connections": 2000, "memory": "256 MiB"}
+        parts.reload()
+        assert parts.configuration().values["limits"] == {"connections": 2000, "memory": "1 MiB"}
+
+
+async def test_a_plugin_is_switched_until_the_next_reload(tmp_path: Path) -> None:
+    more = "plugins: [{name: recipient-limit, timeout: 5 s}]\n"
+    text = CONFIG.format(data=tmp_path) + more
+    async with parts_of(tmp_path, reread=lambda: load(text), more=more) as parts:
+        (told,) = parts.plugins()
+        assert (told.name, told.enabled, told.hooks) == ("recipient-limit", True, ("on_rcpt",))
+        assert (told.timeout, told.asked, told.failed) == (5, 0, 0)
+        assert (
+            told.about == "Makes a stranger split what goes to many; who may relay is not bothered."
+        )
+        parts.switch_plugin("recipient-limit", enabled=False)
+        assert not parts.plugins()[0].enabled
+        with pytest.raises(UnknownError, match="no plugin 'nobody'"):
+            parts.switch_plugin("nobody", enabled=False)
+        assert parts.reload() == ()
+        assert parts.plugins()[0].enabled

@@ -60,3 +60,28 @@ def test_frequencies_differ_in_count_or_time() -> None:
 def test_anything_else_is_no_frequency(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         Frequency.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        *(("0 s", 0), ("90 s", 90), ("5 min", 300), ("4 h", 14400), ("36 h", 129600)),
+        *(("5 d", 432000), ("250 ms", 0.25), ("0.00012 s", 0.00012)),
+    ],
+)
+def test_a_duration_is_written_as_people_write_it(text: str, seconds: float) -> None:
+    assert Seconds(seconds).written == text
+    assert Seconds.parse(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "octets"),
+    [("0 B", 0), ("500 B", 500), ("64 KiB", 65536), ("1025 KiB", 1049600), ("2 GiB", 2**31)],
+)
+def test_a_size_is_written_as_people_write_it(text: str, octets: int) -> None:
+    assert Octets(octets).written == text
+    assert Octets.parse(text) == octets
+
+
+def test_a_frequency_is_written_as_people_write_it() -> None:
+    assert Frequency(100, Seconds(3600)).written == "100/1 h"

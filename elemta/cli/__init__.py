@@ -13,7 +13,7 @@ import click
 from typing_extensions import override
 
 from elemta import __version__
-from elemta.cli import codes
+from elemta.cli import codes, insight
 from elemta.cli.options import (
     as_json,
     config_option,
@@ -161,6 +161,10 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
     from elemta.cli.steering import reload as run
 
     raise SystemExit(run(config, dry_run=dry_run, as_json=as_json))
+
+
+main.add_command(insight.config_)
+main.add_command(insight.plugins)
 
 
 @main.command()

@@ -69,9 +69,12 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
             trio.run(_node(config, bound, path.absolute(), place))
         elif len(wanted := places(config)) > 1:
             command = [sys.executable, *sys.orig_argv[1:]]  # as this process was started
-            trio.run(partial(nodes.run, config, bound, wanted, command=command))
+            file = path.absolute()
+            trio.run(partial(nodes.run, config, bound, wanted, command=command, file=file))
         else:
-            trio.run(partial(daemon.run, config, bound, reread=partial(read, path.absolute())))
+            file = path.absolute()
+            run = partial(daemon.run, reread=partial(read, file), file=str(file))
+            trio.run(partial(run, config, bound))
     except (StartError, BindError, SpoolError, sqlite3.Error) as error:
         log.flush()
         click.echo(f"elemta: {error}", err=True)
@@ -99,6 +102,7 @@ def _node(
         config,
         bound,
         reread=lambda: share(read(path), place),
+        file=str(path),
         queue_dir=place.queue(config.data_dir),
         until=partial(trio.lowlevel.wait_readable, int(os.environ[LIFELINE])),
     )

@@ -8,6 +8,7 @@ from elemta.config.addresses import SystemdSocket as SystemdSocket
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
+from elemta.config.masking import shown as shown
 from elemta.config.reading import check as check
 from elemta.config.reading import load as load
 from elemta.config.reading import locate as locate

@@ -285,6 +285,8 @@ class PluginEntry(Table, frozen=True, kw_only=True):
 
     #: A built-in plugin, the entry point of an installed one, or ``package.module:Class``.
     name: str
+    #: Whether it is asked. While it is not, its settings must be right all the same.
+    enabled: bool = True
     #: How long one answer may take; then the mail is deferred.
     timeout: Seconds = Seconds(30)
     #: Its own settings; which there are, the plugin says.

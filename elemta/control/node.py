@@ -97,6 +97,18 @@ class Server(Protocol):
         """See `Control.reload`."""
         ...
 
+    def configuration(self) -> Configuration:
+        """See `Control.configuration`."""
+        ...
+
+    def plugins(self) -> list[PluginStatus]:
+        """See `Control.plugins`."""
+        ...
+
+    def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        """See `Control.switch_plugin`."""
+        ...
+
 
 class Node:
     """The server in this process.
@@ -347,15 +359,19 @@ class NodeControl:
 
     async def configuration(self) -> Configuration:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return self._node.server.configuration()
 
     async def plugins(self) -> list[PluginStatus]:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return self._node.server.plugins()
 
     async def switch_plugin(self, name: str, *, enabled: bool) -> None:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        self._node.server.switch_plugin(name, enabled=enabled)
+        log.info("control.plugin_switched", who=self._who, plugin=name, enabled=enabled)
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
         """See `Control`."""

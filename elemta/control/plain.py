@@ -10,6 +10,7 @@ from elemta.protocol import Mailbox, Reply
 from elemta.queue import AttemptStarted, Queued, State
 
 if TYPE_CHECKING:
+    from elemta.control.facts import Configuration, PluginStatus
     from elemta.control.interface import Happening, Status
     from elemta.protocol import ReversePath
     from elemta.queue import Destination, Message, Recipient, Stats, Suspension, Tally, Timeline
@@ -121,6 +122,16 @@ def status(status: Status) -> dict[str, Value]:
     built = _built(status)
     built["queue"] = None if status.queue is None else stats(status.queue)
     return built
+
+
+def configuration(configuration: Configuration) -> dict[str, Value]:
+    """What runs."""
+    return _built(configuration)
+
+
+def plugin(plugin: PluginStatus) -> dict[str, Value]:
+    """A plugin."""
+    return _built(plugin)
 
 
 def event(event: Happening) -> dict[str, Value]:

@@ -120,10 +120,20 @@ class House(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: a plugin cannot be loaded; nothing has changed then.
         """
-        plugins, recipients = Chain(load(config.plugins)), Recipients(config)
+        plugins = Chain(load(config.plugins, self.plugins.plugins))
+        recipients = Recipients(config)
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
         return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
+
+    def switched(self, plugin: str, *, enabled: bool) -> House:
+        """The same in which a plugin is asked or is not, for the sessions that begin from now on.
+
+        Raises:
+            LookupError: there is no plugin of this name.
+        """
+        plugins = self.plugins.switched(plugin, enabled=enabled)
+        return msgspec.structs.replace(self, plugins=plugins)
 
 
 def _places(config: Config) -> int:

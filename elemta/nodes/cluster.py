@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 import msgspec
 import trio
 
+from elemta.config import ConfigError
 from elemta.control.interface import (
     ControlError,
     ListenerStatus,
@@ -31,6 +32,7 @@ from elemta.control.interface import (
     UnknownError,
 )
 from elemta.log import logger
+from elemta.nodes import merging
 from elemta.queue import Destination, EventBus, Missed, State, Stats, Tally
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
         Transcript,
     )
     from elemta.control.interface import Control, Happening
+    from elemta.nodes.running import Running
     from elemta.queue import (
         Action,
         Filter,
@@ -88,6 +91,7 @@ class Cluster:
     Args:
         reach: for each node, in their order.
         status: how the first process is; what its nodes add up to is filled in.
+        running: what they run, each its share.
         first: what comes before the number of the first event.
 
     Attributes:
@@ -96,10 +100,16 @@ class Cluster:
     """
 
     def __init__(
-        self, reach: Sequence[Reach], status: Callable[[], Status], *, first: int = 0
+        self,
+        reach: Sequence[Reach],
+        status: Callable[[], Status],
+        running: Running,
+        *,
+        first: int = 0,
     ) -> None:
         self.reach = tuple(reach)
         self.status = status
+        self.running = running
         self.bus = EventBus(first=first)
         self.wanted = trio.Event()
 
@@ -289,6 +299,8 @@ class ClusterControl:
         changes = await self._all(lambda node: node.reload(dry_run=True))
         if not dry_run:
             changes = await self._all(lambda node: node.reload())
+            with suppress(ConfigError):  # changed since: the nodes have what was right
+                self._cluster.running.reload()
         return changes[0]
 
     async def check(self) -> list[Finding]:
@@ -348,16 +360,17 @@ class ClusterControl:
         raise NotImplementedError
 
     async def configuration(self) -> Configuration:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. That of the whole server: a node has but its share of it."""
+        await trio.lowlevel.checkpoint()
+        return self._cluster.running.told()
 
     async def plugins(self) -> list[PluginStatus]:
         """See `Control`."""
-        raise NotImplementedError
+        return merging.plugins(await self._those(lambda node: node.plugins()))
 
     async def switch_plugin(self, name: str, *, enabled: bool) -> None:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. A node that starts anew does again as the configuration says."""
+        await self._all(lambda node: node.switch_plugin(name, enabled=enabled))
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
         """See `Control`."""

@@ -32,12 +32,14 @@ import trio
 
 from elemta import __version__, systemd
 from elemta import log as logs
+from elemta.config import ConfigError
 from elemta.control.client import connect
 from elemta.control.interface import Status
 from elemta.control.server import ControlServer
 from elemta.log import logger
 from elemta.nodes.cluster import Cluster
 from elemta.nodes.place import environment
+from elemta.nodes.running import Running
 from elemta.privileges import StartError
 from elemta.queue import first_number
 from elemta.supervision import Supervision
@@ -72,6 +74,7 @@ async def run(
     places: Sequence[Place],
     *,
     command: Sequence[str],
+    file: Path,
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Run all nodes until SIGTERM or SIGINT.
@@ -81,6 +84,7 @@ async def run(
         bound: its listening sockets.
         places: which nodes there are to be.
         command: starts a node; which one, its environment says.
+        file: of the configuration.
         clock: seconds since the epoch.
 
     Raises:
@@ -98,7 +102,8 @@ async def run(
                 node = Node(place, config.data_dir)
                 held.callback(node.close)
                 nodes.append(node)
-            await _Nodes(config, nodes, bound, command, lifeline, clock).run()
+            running = Running(config, file)
+            await _Nodes(running, nodes, bound, command, lifeline, clock).run()
     finally:
         for each in bound:
             each.socket.close()
@@ -185,14 +190,14 @@ class Node:
 class _Nodes:
     def __init__(
         self,
-        config: Config,
+        running: Running,
         nodes: Sequence[Node],
         bound: Sequence[BoundListener],
         command: Sequence[str],
         lifeline: int,
         clock: Callable[[], float],
     ) -> None:
-        self._config = config
+        self._running = running
         self._nodes = nodes
         self._bound = bound
         self._command = command
@@ -202,8 +207,10 @@ class _Nodes:
         self._cluster = cluster = Cluster(
             [node.reach for node in nodes],
             self.status,
+            running,
             first=first_number(self._started_at),
         )
+        config = running.config
         self._control = ControlServer(
             config.control_socket, config.control.group, cluster.steered_by
         )
@@ -234,7 +241,7 @@ class _Nodes:
                 ground.start_soon(self._tell_ready)
                 await self._stop.wait()
                 systemd.notify("STOPPING=1")
-                grace = self._config.shutdown_grace
+                grace = self._running.config.shutdown_grace
                 self._supervision.stop()
                 for node in self._nodes:
                     node.signal(signal.SIGTERM)
@@ -299,6 +306,8 @@ class _Nodes:
                 if number == _RELOAD:
                     for node in self._nodes:
                         node.signal(signal.SIGHUP)
+                    with suppress(ConfigError):  # the nodes say what is wrong with it
+                        self._running.reload()
                 elif self._stop.is_set():  # the second one means at once, for each node too
                     for node in self._nodes:
                         node.signal(signal.SIGTERM)
@@ -309,7 +318,7 @@ class _Nodes:
         """How this process is; of the others, their control sockets tell."""
         return Status(
             version=__version__,
-            hostname=self._config.hostname,
+            hostname=self._running.config.hostname,
             pid=os.getpid(),
             started_at=self._started_at,
             asked_at=self._clock(),

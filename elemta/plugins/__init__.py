@@ -9,5 +9,7 @@ from elemta.plugins.api import Session as Session
 from elemta.plugins.api import Transaction as Transaction
 from elemta.plugins.api import Verdict as Verdict
 from elemta.plugins.chain import Chain as Chain
+from elemta.plugins.chain import hooks as hooks
+from elemta.plugins.loader import Counts as Counts
 from elemta.plugins.loader import Loaded as Loaded
 from elemta.plugins.loader import load as load

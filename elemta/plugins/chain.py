@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec.structs import replace
 
 from elemta.log import logger
 from elemta.plugins.api import CONTINUE, Continue, Defer, Plugin, Reject, Session, Transaction
@@ -28,19 +29,39 @@ class Chain:
             verdict = await chain.on_rcpt(transaction, recipient)
 
     Attributes:
+        plugins: all of them, also those that are not asked.
         connect, hello, mail, rcpt, data, message: who overrides that hook, first to last.
     """
 
     def __init__(self, plugins: Sequence[Loaded] = ()) -> None:
-        def who(overrides: Callable[[type[Plugin]], bool]) -> tuple[Loaded, ...]:
-            return tuple(loaded for loaded in plugins if overrides(type(loaded.plugin)))
+        self.plugins = tuple(plugins)
+        enabled = [loaded for loaded in plugins if loaded.enabled]
 
-        self.connect = who(lambda kind: kind.on_connect is not Plugin.on_connect)
-        self.hello = who(lambda kind: kind.on_hello is not Plugin.on_hello)
-        self.mail = who(lambda kind: kind.on_mail is not Plugin.on_mail)
-        self.rcpt = who(lambda kind: kind.on_rcpt is not Plugin.on_rcpt)
-        self.data = who(lambda kind: kind.on_data is not Plugin.on_data)
-        self.message = who(lambda kind: kind.on_message is not Plugin.on_message)
+        def who(hook: str) -> tuple[Loaded, ...]:
+            return tuple(loaded for loaded in enabled if hook in hooks(loaded.plugin))
+
+        self.connect = who("on_connect")
+        self.hello = who("on_hello")
+        self.mail = who("on_mail")
+        self.rcpt = who("on_rcpt")
+        self.data = who("on_data")
+        self.message = who("on_message")
+
+    def switched(self, name: str, *, enabled: bool) -> Chain:
+        """The same plugins, of which one is asked or is not.
+
+        Args:
+            name: what the configuration calls it.
+            enabled: whether it is asked.
+
+        Raises:
+            LookupError: there is none of this name.
+        """
+        if all(each.name != name for each in self.plugins):
+            raise LookupError(name)
+        return Chain(
+            [replace(each, enabled=enabled) if each.name == name else each for each in self.plugins]
+        )
 
     async def on_connect(self, session: Session) -> Verdict:
         """The verdict of all plugins on a connection."""
@@ -77,11 +98,27 @@ class Chain:
         )
 
 
+#: All hooks, in the order of a conversation.
+HOOKS: Final = ("on_connect", "on_hello", "on_mail", "on_rcpt", "on_data", "on_message")
+
+
+def hooks(plugin: Plugin) -> tuple[str, ...]:
+    """The hooks that a plugin overrides, in the order of a conversation."""
+    kind = type(plugin)
+    return tuple(each for each in HOOKS if _hook(kind, each) is not _hook(Plugin, each))
+
+
+def _hook(kind: type[Plugin], name: str) -> object:
+    found: object = getattr(kind, name)
+    return found
+
+
 async def _ask(
     plugins: tuple[Loaded, ...], session: Session, hook: Callable[[Plugin], Awaitable[object]]
 ) -> Verdict:
     for loaded in plugins:
-        plugin = loaded.plugin
+        plugin, counts = loaded.plugin, loaded.counts
+        counts.asked += 1
         try:
             with trio.fail_after(loaded.timeout):
                 found = await hook(plugin)
@@ -93,6 +130,7 @@ async def _ask(
                 session=session.id,
                 error=f"{type(error).__name__}: {error}",
             )
+            counts.failed += 1
             found = plugin.on_error
         match found:
             case Continue():
@@ -109,6 +147,7 @@ async def _ask(
                 return found
             case _:
                 # An untyped author forgot to return something: fail closed, as on an exception.
+                counts.failed += 1
                 log.error(
                     "plugin.failed",
                     plugin=plugin.name,

@@ -7,14 +7,14 @@ import inspect
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from elemta.config import ConfigError, Mistake
 from elemta.plugins.api import Plugin
 from elemta.plugins.recipient_limit import RecipientLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from elemta.config import PluginEntry
 
@@ -23,27 +23,56 @@ BUILT_IN: Final[dict[str, type[Plugin]]] = {kind.name: kind for kind in (Recipie
 GROUP: Final = "elemta.plugins"
 
 
+class Counts(Struct):
+    """How often a plugin was asked, and how often it failed to answer."""
+
+    asked: int = 0
+    failed: int = 0
+
+
 class Loaded(Struct, frozen=True):
     """A plugin, ready to be asked.
 
     Attributes:
         timeout: seconds that one hook may take.
+        entry: what the configuration calls it; empty: as it calls itself.
+        enabled: whether it is asked.
+        counts: what became of it.
     """
 
     plugin: Plugin
     timeout: float = 30.0
+    entry: str = ""
+    enabled: bool = True
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+        return self.entry or self.plugin.name
 
 
-def load(entries: Sequence[PluginEntry]) -> list[Loaded]:
+def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[Loaded]:
     """Make the plugins that the configuration asks for, in its order.
+
+    Args:
+        entries: of the configuration.
+        before: those that ran until now: who is among the new ones, too, goes on counting.
 
     Raises:
         ConfigError: there is no such plugin, it cannot be loaded, or it does not take its settings.
     """
-    return [_load(entry, f"plugins[{index}]") for index, entry in enumerate(entries)]
+    counts: dict[str, list[Counts]] = {}
+    for each in before:
+        counts.setdefault(each.name, []).append(each.counts)
+    loaded: list[Loaded] = []
+    for index, entry in enumerate(entries):
+        known = counts.get(entry.name)
+        loaded.append(_load(entry, f"plugins[{index}]", known.pop(0) if known else Counts()))
+    return loaded
 
 
-def _load(entry: PluginEntry, where: str) -> Loaded:
+def _load(entry: PluginEntry, where: str, counts: Counts) -> Loaded:
     kind = _find(entry.name, f"{where}.name")
     try:
         plugin = kind.configured(entry.settings, f"{where}.settings")
@@ -51,7 +80,7 @@ def _load(entry: PluginEntry, where: str) -> Loaded:
         raise
     except Exception as error:  # a third party's constructor: its bug is a mistake of the file
         raise _mistake(f"{where}.settings", f"the plugin cannot start: {_say(error)}") from error
-    return Loaded(plugin, float(entry.timeout))
+    return Loaded(plugin, float(entry.timeout), entry.name, entry.enabled, counts)
 
 
 def _find(name: str, where: str) -> type[Plugin]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.control.client import Client
 from elemta.control.conversation import Conversation
+from elemta.control.facts import Configuration, PluginStatus
 from elemta.control.interface import Saved, Status, UnknownError
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
@@ -29,12 +31,10 @@ if TYPE_CHECKING:
 
     from elemta.config import Change
     from elemta.control.facts import (
-        Configuration,
         Explanation,
         Hypothesis,
         LogEntry,
         Metric,
-        PluginStatus,
         Scale,
         SessionStatus,
         Spoken,
@@ -74,6 +74,7 @@ class FakeControl:
         happenings: what `events` tells, before it waits for ever.
         pieces: what `raw` tells.
         known: the one message that has a timeline.
+        installed: its plugins.
         who: steers it.
     """
 
@@ -91,6 +92,7 @@ class FakeControl:
         self.places: list[Destination] = []
         self.who = ""
         self.known: Timeline | None = None
+        self.installed: list[PluginStatus] = []
 
     def steered_by(self, who: str) -> FakeControl:
         """As the servers of the socket want it."""
@@ -227,13 +229,20 @@ class FakeControl:
         raise AssertionError("no test asked for this yet")
 
     async def configuration(self) -> Configuration:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        return Configuration(file="/etc/elemta/elemta.yaml", values={"hostname": "mx.example"})
 
     async def plugins(self) -> list[PluginStatus]:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        return self.installed
 
     async def switch_plugin(self, name: str, *, enabled: bool) -> None:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        if all(each.name != name for each in self.installed):
+            raise UnknownError(f"there is no plugin {name!r}")
+        self.installed = [
+            replace(each, enabled=enabled) if each.name == name else each for each in self.installed
+        ]
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
         raise AssertionError("no test asked for this yet")

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from elemta.control.facts import Configuration, PluginStatus
 from elemta.control.interface import RequestError, Status, UnavailableError, UnknownError
 from elemta.control.node import Node
 from elemta.protocol import Mailbox, parse_mailbox
@@ -58,6 +59,7 @@ class Server:
         self.queue = queue
         self.reloads: list[bool] = []
         self.told: list[tuple[str, list[str]]] = []
+        self.asked = True
 
     @property
     def report(self) -> MakesReports:
@@ -85,6 +87,19 @@ class Server:
     def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
         self.reloads.append(dry_run)
         return ()
+
+    def configuration(self) -> Configuration:
+        return Configuration(file="/etc/elemta/elemta.yaml", values={"hostname": "mx.example"})
+
+    def plugins(self) -> list[PluginStatus]:
+        return [
+            PluginStatus(name="p", about="", enabled=self.asked, hooks=("on_rcpt",), timeout=30.0)
+        ]
+
+    def switch_plugin(self, name: str, *, enabled: bool) -> None:
+        if name != "p":
+            raise UnknownError("no such plugin")
+        self.asked = enabled
 
 
 class House:
@@ -391,3 +406,13 @@ async def test_views_are_what_people_know(tmp_path: Path) -> None:
         for view, found in ((View.HOLD, [held]), (View.FAILED, [gone]), (View.ACTIVE, [])):
             assert [each.id for each in await here.control.search(Filter(views=(view,)))] == found
         assert (await here.control.count(Filter(owner="operator:jane"))).recipients == 1
+
+
+async def test_configuration_and_plugins_are_those_of_the_server(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        assert (await here.control.configuration()).values == {"hostname": "mx.example"}
+        await here.control.switch_plugin("p", enabled=False)
+        (plugin,) = await here.control.plugins()
+        assert not plugin.enabled
+        with pytest.raises(UnknownError):
+            await here.control.switch_plugin("q", enabled=False)

@@ -9,6 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from elemta.config import load
+from elemta.control.facts import PluginStatus
 from elemta.control.interface import (
     ListenerStatus,
     RequestError,
@@ -17,6 +19,7 @@ from elemta.control.interface import (
     UnknownError,
 )
 from elemta.nodes import Cluster
+from elemta.nodes.running import Running
 from elemta.queue import Destination, Filter, Finished, Hold, Suspension, Timeline
 from tests.control.fake import FakeControl, message
 
@@ -25,6 +28,13 @@ if TYPE_CHECKING:
 
     from elemta.control.interface import Control, Happening
     from elemta.nodes.cluster import Reach
+
+
+CONFIG = """
+hostname: mx.example
+listeners: [{name: mx, address: "127.0.0.1:0"}]
+nodes: 2
+"""
 
 
 class Node(FakeControl):
@@ -49,7 +59,11 @@ def own_status() -> Status:
 
 def control_of(*nodes: Node) -> Control:
     reach: list[Reach] = [node.reach for node in nodes]
-    return Cluster(reach, own_status).steered_by("operator:me")
+    return Cluster(reach, own_status, running()).steered_by("operator:me")
+
+
+def running(file: Path = Path("/etc/elemta/elemta.yaml")) -> Running:
+    return Running(load(CONFIG), file)
 
 
 def destination(name: str, *, ready: int = 0, parked_until: float | None = None) -> Destination:
@@ -197,7 +211,7 @@ async def test_events_of_all_nodes_are_numbered_anew(nursery: trio.Nursery) -> N
     one, two = Node(), Node()
     one.happenings = [Finished(70, 1.0, "x"), Finished(71, 1.0, "x")]
     two.happenings = [Finished(5, 1.0, "y")]
-    cluster = Cluster([one.reach, two.reach], own_status)
+    cluster = Cluster([one.reach, two.reach], own_status, running())
     nursery.start_soon(cluster.run)
     numbers: list[int] = []
     async with aclosing(cluster.steered_by("operator:me").events()) as events:
@@ -220,7 +234,7 @@ async def test_nobody_asks_the_nodes_for_events_before_somebody_wants_them(
     nursery: trio.Nursery,
 ) -> None:
     one = Node()
-    nursery.start_soon(Cluster([one.reach], own_status).run)
+    nursery.start_soon(Cluster([one.reach], own_status, running()).run)
     await trio.testing.wait_all_tasks_blocked()
     assert one.who == ""
 
@@ -231,7 +245,7 @@ async def test_a_node_that_comes_back_is_heard_again(
     one = Node()
     one.down = True
     one.happenings = [Finished(5, 1.0, "y")]
-    cluster = Cluster([one.reach], own_status)
+    cluster = Cluster([one.reach], own_status, running())
     nursery.start_soon(cluster.run)
     async with aclosing(cluster.steered_by("operator:me").events()) as events:
         nursery.start_soon(come_back, one)
@@ -258,3 +272,46 @@ async def test_a_reload_is_for_all_and_the_rest_is_too(tmp_path: Path) -> None:
         await control.backup(Path("copy"))
     with pytest.raises(UnavailableError, match="No such file"):
         await control.backup(tmp_path / "no" / "copy")
+
+
+async def test_what_runs_is_told_of_the_whole_server_and_after_a_reload_of_the_new_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "elemta.yaml"
+    file.write_text(CONFIG + "limits: {connections: 100}\nuser: mail\n")
+    control = Cluster([Node().reach, Node().reach], own_status, running(file)).steered_by("me")
+    before = await control.configuration()
+    assert before.values["limits"] == {"connections": 2000, "memory": "256 MiB"}
+    await control.reload(dry_run=True)
+    assert await control.configuration() == before
+    await control.reload()
+    after = await control.configuration()
+    assert after.file == str(file)
+    assert after.values["limits"] == {"connections": 100, "memory": "256 MiB"}
+    assert after.values["user"] is None, "that holds after a restart"
+    file.write_text("nonsense")
+    await control.reload()
+    assert await control.configuration() == after
+
+
+def plugin(name: str, *, enabled: bool = True, asked: int = 0) -> PluginStatus:
+    return PluginStatus(
+        name=name, about="", enabled=enabled, hooks=(), timeout=30.0, asked=asked, failed=1
+    )
+
+
+async def test_plugins_are_switched_on_all_nodes_and_counted_over_all() -> None:
+    one, two = Node(), Node()
+    one.installed = [plugin("a", asked=3), plugin("b")]
+    two.installed = [plugin("a", asked=4), plugin("b", enabled=False)]
+    control = control_of(one, two)
+    first, second = await control.plugins()
+    assert (first.name, first.enabled, first.asked, first.failed) == ("a", True, 7, 2)
+    assert (second.name, second.enabled) == ("b", False)
+    await control.switch_plugin("b", enabled=True)
+    assert [each.enabled for each in await control.plugins()] == [True, True]
+    two.down = True
+    with pytest.raises(UnavailableError, match="nothing was done"):
+        await control.switch_plugin("a", enabled=False)
+    assert one.installed[0].enabled
+    assert [each.asked for each in await control.plugins()] == [3, 0]

@@ -80,7 +80,7 @@ def words(path: Path) -> list[str]:
 async def serve(folder: Path, program: str, nodes: int = 2) -> None:
     told = settings(folder, nodes)
     command = [sys.executable, "-c", program, str(folder)]
-    await run(told, bind(told), places(told), command=command)
+    await run(told, bind(told), places(told), command=command, file=folder / "elemta.yaml")
 
 
 async def test_all_nodes_run_and_end_with_the_server(tmp_path: Path) -> None:

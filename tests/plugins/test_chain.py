@@ -16,6 +16,7 @@ from elemta.plugins import (
     Session,
     Transaction,
     Verdict,
+    hooks,
 )
 from elemta.protocol import LocalProtocolError, MailParams
 
@@ -138,3 +139,47 @@ async def test_a_plugin_that_says_what_cannot_be_said_defers() -> None:
             return Reject((7, 1), "no\r\n250 OK")
 
     assert await chain(Forges()).on_connect(SESSION) == Defer((3, 0), "try again later")
+
+
+async def test_a_plugin_that_is_switched_off_is_not_asked() -> None:
+    stern = Says(Reject((7, 1), "never"))
+    asked = chain(stern)
+    off = asked.switched("says", enabled=False)
+    assert off.connect == ()
+    assert await off.on_connect(SESSION) is CONTINUE
+    assert [each.enabled for each in off.plugins] == [False]
+    assert isinstance(await asked.on_connect(SESSION), Reject), "who began with the others goes on"
+    on = off.switched("says", enabled=True)
+    assert isinstance(await on.on_connect(SESSION), Reject)
+    with pytest.raises(LookupError):
+        on.switched("nobody", enabled=False)
+
+
+async def test_answers_and_failures_are_counted() -> None:
+    class Forgets(Plugin):
+        name = "forgets"
+        on_error: ClassVar[Verdict] = CONTINUE
+
+        @override
+        async def on_connect(self, session: Session) -> Verdict:
+            return None  # type: ignore[return-value] # the mistake
+
+    asked = chain(Says(), LetsThrough(), Forgets(), Says(Reject((7, 1), "no")), Says())
+    for _ in range(3):
+        await asked.on_connect(SESSION)
+    told = [(each.counts.asked, each.counts.failed) for each in asked.plugins]
+    assert told == [(3, 0), (3, 3), (3, 3), (3, 0), (0, 0)]
+
+
+def test_hooks_are_named_in_the_order_of_a_conversation() -> None:
+    class Judges(Says):
+        @override
+        async def on_data(self, transaction: Transaction) -> Verdict:
+            return CONTINUE
+
+        @override
+        async def on_mail(self, transaction: Transaction) -> Verdict:
+            return CONTINUE
+
+    assert hooks(Judges()) == ("on_connect", "on_mail", "on_data")
+    assert hooks(Plugin()) == ()

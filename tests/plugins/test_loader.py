@@ -118,3 +118,24 @@ def test_a_plugin_that_cannot_start_is_told() -> None:
 def test_settings_for_a_plugin_that_has_none_are_told() -> None:
     problem = problem_with('  - name: "tests.plugins.test_loader:Whole"\n    settings: {a: 1}')
     assert problem == "plugins[0].settings: the plugin whole has no settings"
+
+
+def test_a_plugin_is_called_as_the_configuration_calls_it_and_may_be_off() -> None:
+    here = "tests.plugins.test_loader"
+    config = configured(f"  - {{name: '{here}:Whole', enabled: false}}\n  - name: recipient-limit")
+    one, two = load_plugins(config.plugins)
+    assert (one.name, one.enabled) == (f"{here}:Whole", False)
+    assert (two.name, two.enabled) == ("recipient-limit", True)
+
+
+def test_who_is_loaded_again_goes_on_counting() -> None:
+    here = "tests.plugins.test_loader"
+    before = load_plugins(configured(f"  - name: {here}:Whole\n  - name: {here}:Whole").plugins)
+    before[0].counts.asked, before[1].counts.asked = 3, 5
+    after = load_plugins(
+        configured(
+            f"  - name: recipient-limit\n  - name: {here}:Whole\n  - name: {here}:Whole"
+        ).plugins,
+        before,
+    )
+    assert [each.counts.asked for each in after] == [0, 3, 5]
