@@ -1,0 +1,81 @@
+"""The application: every endpoint, and what holds for all of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from quart_trio import QuartTrio
+from typing_extensions import override
+from werkzeug.exceptions import HTTPException
+
+from elemta.api import queue_endpoints
+from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
+from elemta.api.failing import problem_of
+from elemta.api.problem import Problem
+from elemta.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+
+    from quart import Response
+
+    from elemta.api.endpoint import Endpoint
+    from elemta.api.site import Site
+
+log = logger(__name__)
+
+#: All of them. Whoever makes a module of endpoints adds it here.
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*queue_endpoints.ENDPOINTS,)
+
+
+class Application(QuartTrio):
+    """Quart, but that it logs as we do."""
+
+    @override
+    def log_exception(self, exception_info: object) -> None:
+        """What failed outside of an endpoint: a websocket, or a page."""
+        log.exception("api.failed")  # noqa: LOG004 # Quart calls this where it handles one
+
+
+def create_app(site: Site, endpoints: Iterable[Endpoint] = ENDPOINTS) -> QuartTrio:
+    """The API of a server.
+
+    Args:
+        site: the server.
+        endpoints: that it has.
+    """
+    app = Application("elemta.api", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_MESSAGE
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    # A path has one spelling, and no redirect tells which: a client that posts would lose its body.
+    app.url_map.merge_slashes = False
+    app.register_error_handler(Problem, _refuse)
+    app.register_error_handler(HTTPException, _refuse)
+    app.after_request(_guard)
+    dispatch = Dispatch(site)
+    for endpoint in endpoints:
+        rule = endpoint.path.replace("{", "<").replace("}", ">")
+        app.add_url_rule(rule, endpoint.name, _view(dispatch, endpoint), methods=[endpoint.method])
+    return app
+
+
+class _View(Protocol):
+    def __call__(self, **path: str) -> Awaitable[Response]: ...
+
+
+def _view(dispatch: Dispatch, endpoint: Endpoint) -> _View:
+    async def view(**path: str) -> Response:
+        return await dispatch.answer(endpoint, path)
+
+    return view
+
+
+async def _refuse(error: Exception) -> Response:
+    return refusal(problem_of(error))
+
+
+async def _guard(response: Response) -> Response:
+    """What must hold for every answer; a page that knows better has said so."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response

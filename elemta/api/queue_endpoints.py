@@ -1,0 +1,73 @@
+"""The queue: how full it is, and what waits in it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
+from elemta.api.problem import Fault
+from elemta.api.reading import refused
+from elemta.api.schema import Overview, Page, Status, message_of, overview, status_of
+from elemta.api.selection import Search, searched
+from elemta.api.visit import Scope
+from elemta.queue import parse_id
+
+
+@endpoint(
+    "GET",
+    "/v1/status",
+    scope=Scope.READ,
+    query=Nothing,
+    body=Nothing,
+    answer=Status,
+    tag="server",
+)
+async def status(asked: Asked[Nothing, Nothing]) -> Status:
+    """How the server is."""
+    return status_of(await asked.control.status())
+
+
+@endpoint(
+    "GET",
+    "/v1/queue",
+    scope=Scope.READ,
+    query=Nothing,
+    body=Nothing,
+    answer=Overview,
+    tag="queue",
+)
+async def queue(asked: Asked[Nothing, Nothing]) -> Overview:
+    """How full the queue is, and where mail goes."""
+    return await overview(asked.control)
+
+
+@endpoint(
+    "GET",
+    "/v1/queue/messages",
+    scope=Scope.READ,
+    query=Search,
+    body=Nothing,
+    answer=Page,
+    tag="queue",
+    costly=True,
+)
+async def messages(asked: Asked[Search, Nothing]) -> Page:
+    """Messages with a recipient for whom all conditions hold, the oldest first.
+
+    Without a view, those that are not finished.
+    A page may be the last although it is full; then the next one is empty.
+    """
+    search = asked.query
+    after = search.cursor
+    if after is not None and (after := parse_id(after)) is None:
+        raise refused(Fault("cursor", "expected `next` of the page before"))
+    found = await asked.control.search(searched(search), limit=search.limit, after=after)
+    listed = [await message_of(each) for each in found]
+    await trio.lowlevel.checkpoint()
+    full = len(found) == search.limit
+    return Page(messages=listed, next=found[-1].id if full else None)
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (status, queue, messages)

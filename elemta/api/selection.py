@@ -1,0 +1,126 @@
+"""Which mail is meant: a filter, as queries and bodies have it."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
+
+from elemta.api.problem import Fault
+from elemta.api.reading import refused
+from elemta.api.schema import Urgency, priority_of
+from elemta.queue import Filter, MessageId, View, parse_id
+
+#: Seconds, beyond any age of mail.
+Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e10)]
+#: Octets.
+Size: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
+
+
+class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which recipients are meant: those for whom all conditions hold.
+
+    Attributes:
+        domain: the recipient's; ``*.example.net`` for all below it.
+        sender: an address, ``@domain``, or ``<>`` for reports.
+        recipient: an address.
+        tag: one of the message's.
+        older_than, younger_than: seconds since the message came in.
+        larger_than, smaller_than: octets.
+        error: found in the last reply.
+        destination: the lane in which the recipient is tried.
+        priority: the message's.
+        owner: of a hold.
+    """
+
+    domain: Text | None = None
+    sender: Text | None = None
+    recipient: Text | None = None
+    tag: Text | None = None
+    older_than: Age | None = None
+    younger_than: Age | None = None
+    larger_than: Size | None = None
+    smaller_than: Size | None = None
+    error: Text | None = None
+    destination: Text | None = None
+    priority: Urgency | None = None
+    owner: Text | None = None
+
+
+class Selection(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which recipients are meant: those for whom all conditions hold.
+
+    Attributes:
+        ids: of messages.
+        views: in any of these queues; none: in those of what is not finished.
+    """
+
+    ids: Annotated[list[Text], Meta(max_length=1000)] = []
+    views: Annotated[list[View], Meta(max_length=5)] = []
+
+
+class Search(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which messages to list, and how many.
+
+    Attributes:
+        id: of messages; may be given several times.
+        view: in any of these queues; may be given several times. None: in those of what is not
+            finished.
+        limit: messages of the page at most.
+        cursor: ``next`` of the page before.
+    """
+
+    id: Annotated[list[Text], Meta(max_length=1000)] = []
+    view: Annotated[list[View], Meta(max_length=5)] = []
+    limit: Annotated[int, Meta(ge=1, le=500)] = 50
+    cursor: Annotated[str, Meta(max_length=100)] | None = None
+
+
+def selected(meant: Selection) -> Filter:
+    """The filter that a body means.
+
+    Raises:
+        Problem: an id that is none.
+    """
+    places = [f"filter.ids[{number}]" for number in range(len(meant.ids))]
+    return _filter(meant, _ids(meant.ids, places), meant.views)
+
+
+def searched(meant: Search) -> Filter:
+    """The filter that a query means.
+
+    Raises:
+        Problem: an id that is none.
+    """
+    return _filter(meant, _ids(meant.id, ["id"] * len(meant.id)), meant.view)
+
+
+def _ids(texts: list[str], places: list[str]) -> tuple[MessageId, ...]:
+    found = [parse_id(text) for text in texts]
+    if faults := [
+        Fault(place, f"{text[:50]!r} is no id of a message")
+        for text, place, each in zip(texts, places, found, strict=True)
+        if each is None
+    ]:
+        raise refused(*faults)
+    return tuple(filter(None, found))
+
+
+def _filter(meant: Conditions, ids: tuple[MessageId, ...], views: list[View]) -> Filter:
+    return Filter(
+        ids=ids,
+        views=tuple(views),
+        domain=meant.domain,
+        sender=meant.sender,
+        recipient=meant.recipient,
+        tag=meant.tag,
+        older_than=meant.older_than,
+        younger_than=meant.younger_than,
+        larger_than=meant.larger_than,
+        smaller_than=meant.smaller_than,
+        error=meant.error,
+        destination=meant.destination,
+        priority=None if meant.priority is None else priority_of(meant.priority),
+        owner=meant.owner,
+    )
