@@ -16,23 +16,25 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Final, Literal, TextIO, TypeAlias, final
+from collections import deque
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TextIO, TypeAlias, final
 
 import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 #: What a field of an event may be.
 Field: TypeAlias = str | int | float | bool | None
-
-_Line: TypeAlias = "Callable[[int, str, str, dict[str, Field]], str]"
 
 #: Seconds that a line may wait for others.
 INTERVAL: Final = 0.2
 #: Characters that are written as soon as they have gathered.
 BATCH: Final = 65536
+#: Events that are remembered once they are written.
+KEPT: Final = 1000
 
 
 class Level(enum.IntEnum):
@@ -44,28 +46,62 @@ class Level(enum.IntEnum):
     ERROR = 40
 
 
+class Entry(NamedTuple):
+    """An event.
+
+    Attributes:
+        at: seconds since the epoch.
+        logger: the module that wrote it.
+        event: its name.
+    """
+
+    at: float
+    level: int
+    logger: str
+    event: str
+    fields: dict[str, Field]
+
+
+_Line: TypeAlias = "Callable[[Entry], str]"
+
+
 class _Output:
     """Where the lines of this process go. Used from any thread."""
 
     def __init__(self) -> None:
         self.level: int = Level.INFO
+        #: As the configuration has it; `level` may be another for a while.
+        self.configured: int = Level.INFO
         self.gathering = False
+        self.hearers: tuple[Callable[[Entry], None], ...] = ()
         self.always: dict[str, Field] = {}
         self._stream: TextIO | None = None
         self._line: _Line = _console_line
         self._lines: list[str] = []
         self._size = 0
+        self._last: deque[Entry] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
 
     def configure(self, *, line: _Line, level: int, stream: TextIO | None) -> None:
         self.flush()
-        self._line, self.level, self._stream = line, level, stream
+        self._line, self._stream = line, stream
+        self.level = self.configured = level
+
+    def last(self) -> list[Entry]:
+        with self._lock:
+            return list(self._last)
 
     def write(self, level: int, name: str, event: str, fields: dict[str, Field]) -> None:
-        line = self._line(level, name, event, {**self.always, **fields} if self.always else fields)
+        if self.always:
+            fields = {**self.always, **fields}
+        entry = Entry(time.time(), level, name, event, fields)
+        line = self._line(entry)
         with self._lock:
+            self._last.append(entry)
             self._lines.append(line)
             self._size += len(line)
+        for hear in self.hearers:
+            hear(entry)
         if not self.gathering or level >= Level.WARNING or self._size >= BATCH:
             self.flush()
 
@@ -150,6 +186,36 @@ def identify(**fields: Field) -> None:
     _output.always = fields
 
 
+def level() -> Level:
+    """The least that is written just now."""
+    return Level(_output.level)
+
+
+def set_level(level: Level | None) -> None:
+    """Write from this level on, until `configure`; None: what was configured last."""
+    _output.level = _output.configured if level is None else level
+
+
+def recent(level: Level = Level.DEBUG, limit: int = KEPT) -> list[Entry]:
+    """The last events that were written, of at least a level, the newest last."""
+    found = [entry for entry in _output.last() if entry.level >= level]
+    return found[max(0, len(found) - limit) :]
+
+
+@contextmanager
+def listening(hear: Callable[[Entry], None]) -> Generator[None]:
+    """Tell each event that is written from now on.
+
+    Args:
+        hear: called in whichever thread writes, at once: it must be quick, and must not log.
+    """
+    _output.hearers = (*_output.hearers, hear)
+    try:
+        yield
+    finally:
+        _output.hearers = tuple(each for each in _output.hearers if each is not hear)
+
+
 def flush() -> None:
     """Write what has gathered."""
     _output.flush()
@@ -180,7 +246,8 @@ def _pieces(lines: list[str]) -> Iterator[str]:
     yield piece
 
 
-_LEVELS: Final = {10: "debug", 20: "info", 30: "warning", 40: "error"}
+#: What levels are called.
+LEVELS: Final = {10: "debug", 20: "info", 30: "warning", 40: "error"}
 _encode: Final = msgspec.json.Encoder().encode
 #: The second that was last written out, as strftime is a third of what a line costs.
 _second: tuple[int, str] = (0, "")
@@ -197,27 +264,32 @@ def _stamp(now: float) -> str:
     return f"{text}.{int(now % 1 * 1000):03d}Z"
 
 
-def _json_line(level: int, name: str, event: str, fields: dict[str, Field]) -> str:
-    entry: dict[str, Field] = {
-        "time": _stamp(time.time()),
-        "level": _LEVELS[level],
-        "event": event,
-        "logger": name,
+def _json_line(entry: Entry) -> str:
+    told: dict[str, Field] = {
+        "time": _stamp(entry.at),
+        "level": LEVELS[entry.level],
+        "event": entry.event,
+        "logger": entry.logger,
     }
-    entry.update(fields)
+    told.update(entry.fields)
     try:
-        octets = _encode(entry)
+        octets = _encode(told)
     except UnicodeEncodeError:  # half a surrogate pair, e.g. from a file name that is no UTF-8
-        octets = _encode({key: _whole(value) for key, value in entry.items()})
+        octets = _encode({key: whole(value) for key, value in told.items()})
     text = octets.decode()
     # JSON escapes what is below a space. DEL, and what only looks like a line end, it does not.
     return (text if text.isprintable() else _escaped(text)) + "\n"
 
 
-def _console_line(level: int, name: str, event: str, fields: dict[str, Field]) -> str:
-    clock = time.strftime("%H:%M:%S")
+def _console_line(entry: Entry) -> str:
+    return console(entry.at, LEVELS[entry.level], entry.event, entry.fields)
+
+
+def console(at: float, level: str, event: str, fields: dict[str, Field]) -> str:
+    """An event as people read it, its line end included."""
+    clock = time.strftime("%H:%M:%S", time.localtime(at))
     told = "".join(f" {key}={_shown(value)}" for key, value in fields.items() if key != "traceback")
-    text = f"{clock} {_LEVELS[level]:7} {event}{told}\n"
+    text = f"{clock} {level:7} {event}{told}\n"
     if isinstance(trace := fields.get("traceback"), str):
         text += "".join(f"    {_escaped(line)}\n" for line in trace.splitlines())
     return text
@@ -237,7 +309,8 @@ def _escaped(text: str) -> str:
     return "".join(mark if mark.isprintable() else f"\\u{ord(mark):04x}" for mark in text)
 
 
-def _whole(value: Field) -> Field:
+def whole(value: Field) -> Field:
+    """A field that can be encoded: half a surrogate pair is escaped."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

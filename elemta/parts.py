@@ -64,6 +64,7 @@ class Parts:
         config: what runs.
         file: where that is from.
         stopping: no more mail is taken.
+        dialogues: what is said, in and out.
 
     Raises:
         ConfigError: a plugin cannot be loaded.
@@ -90,7 +91,10 @@ class Parts:
         self.reaper = Reaper()
         self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock)
         self.listeners = Listeners(bound, self._house, keep=supervision.keep)
-        self.delivery = Delivery(config, router, queue, _resolver(config), clock=clock)
+        self.dialogues = self._house.dialogues
+        self.delivery = Delivery(
+            config, router, queue, _resolver(config), clock=clock, dialogues=self.dialogues
+        )
         self._bound = tuple(bound)
         self._reader = reader
         self._supervision = supervision
@@ -248,6 +252,7 @@ class Parts:
         told = tuple(changes(self.config, wanted))
         if config.log != self.config.log:
             logs.configure(config.log.format, config.log.level)
+        logs.set_level(None)  # somebody may have set another for a while
         router = Router(config)
         self.config, self._house = config, house
         self.listeners.reconfigure(house)

@@ -203,6 +203,7 @@ class ServerMachine(RuleBasedStateMachine):
     def judge_one(self, code: int, challenge: bool, content: bytes) -> None:
         event, said = self.whole.happened.popleft(), self.said.popleft()
         self.bits.happened.popleft()
+        self.judge_line(said)
         if said.verb == "RESPONSE":
             self.judge_response(said, event, 334 if code == 451 else code)
         elif isinstance(event, Refused):
@@ -223,6 +224,19 @@ class ServerMachine(RuleBasedStateMachine):
                 self.judge_code(said, 334 if challenge else code)
             else:
                 self.judge_code(said, 550 if said.verb == "DATA" and code == 250 else code)
+
+    def judge_line(self, said: Said) -> None:
+        """What a transcript has of it is what was said, but for what may be a secret."""
+        for server in (self.whole, self.bits):
+            line = server.connection.line
+            if said.verb == "RESPONSE":
+                assert line == (b"*" if said.wire == b"*" else b"***")
+            elif said.wire.upper().startswith(b"AUTH"):
+                words = said.wire.split()
+                masked = [*words[:2], b"***"] if words[2:] else words
+                assert line is None or line in (b" ".join(masked), b"AUTH ***")
+            elif line is not None and not (line == b"***" and said.verb in ("", "hostile")):
+                assert line == said.wire.split(b"\r\n")[0]
 
     def refuse(self, said: Said, event: Refused) -> None:
         """What the engine turns down is turned down for the right reason."""

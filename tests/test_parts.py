@@ -160,9 +160,10 @@ async def test_what_runs_is_shown_as_its_file_would_have_it(tmp_path: Path) -> N
     async with parts_of(tmp_path, reread=lambda: load(text + "limits: {memory: 1 MiB}")) as parts:
         before = parts.configuration()
         assert before.file == "/etc/elemta/elemta.yaml"
-        assert before.values["limits"] == {"connections": 2000, "memory": "256 MiB"}
+        limits = {"connections": 2000, "memory": "256 MiB", "transcripts": 1000}
+        assert before.values["limits"] == limits
         parts.reload()
-        assert parts.configuration().values["limits"] == {"connections": 2000, "memory": "1 MiB"}
+        assert parts.configuration().values["limits"] == {**limits, "memory": "1 MiB"}
 
 
 async def test_a_plugin_is_switched_until_the_next_reload(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import msgspec
 import trio
 
+from elemta.control import journal, tracing
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
 from elemta.log import logger
 from elemta.protocol import parse_mailbox
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Transcript,
     )
     from elemta.control.interface import Happening, Status
+    from elemta.net.dialogues import Dialogues
     from elemta.queue import (
         Action,
         Destination,
@@ -87,6 +89,11 @@ class Server(Protocol):
     @property
     def report(self) -> MakesReports:
         """Writes to senders."""
+        ...
+
+    @property
+    def dialogues(self) -> Dialogues:
+        """What is said, in and out."""
         ...
 
     def status(self) -> Status:
@@ -327,31 +334,36 @@ class NodeControl:
 
     async def sessions(self) -> list[SessionStatus]:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return tracing.sessions(self._node.server.dialogues)
 
     async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return tracing.transcripts(self._node.server.dialogues, id)
 
     def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        return tracing.trace(self._node.server.dialogues, filter)
 
     async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return self._queue.events.failures(limit)
 
     async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return journal.recent(level, limit)
 
     def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
         """See `Control`."""
-        raise NotImplementedError
+        return journal.follow(level)
 
     async def log_level(self, level: str | None = None) -> str:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Who set it is logged."""
+        await trio.lowlevel.checkpoint()
+        return journal.log_level(level, self._who)
 
     async def statistics(self, scale: Scale) -> Statistics:
         """See `Control`."""

@@ -27,6 +27,7 @@ from elemta.delivery.routing import ToHosts
 from elemta.delivery.session import HostUnusable, SmtpSession, Timeouts, TlsFailed
 from elemta.log import logger
 from elemta.message import Action
+from elemta.net.dialogues import Standing, unheard
 from elemta.protocol import Reply
 from elemta.queue import Result
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from elemta.delivery.security import Security
     from elemta.delivery.session import Tls
     from elemta.delivery.transaction import Outcome, StoredBody
+    from elemta.net.dialogues import Records
     from elemta.net.transport import Transport
-    from elemta.queue import Message, Recipient
+    from elemta.queue import Message, MessageId, Recipient
 
 log = logger(__name__)
 
@@ -88,6 +90,9 @@ _NO_HOST: Final = Tried(Result.DEFERRED, made(451, 4, 1, "no host could be tried
 class _Search:
     """How far one attempt has come in looking for a host.
 
+    Args:
+        message: what is to be delivered.
+
     Attributes:
         candidates: who is left; None: there is no plan yet.
         passed: who has had its say already.
@@ -95,7 +100,8 @@ class _Search:
         trouble: what the last of them was; of the mail it says nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, message: MessageId) -> None:
+        self.message = message
         self.candidates: list[Candidate] | None = None
         self.passed: set[Candidate] = set()
         self.sessions = 0
@@ -112,6 +118,7 @@ class Carrier:
         timeouts: of the conversation.
         security: whether to encrypt.
         messages: transactions on one connection.
+        records: where it is written down what is said.
 
     Attributes:
         hosts: as given.
@@ -131,6 +138,7 @@ class Carrier:
         security: Security,
         *,
         messages: int = MAX_TRANSACTIONS,
+        records: Records = unheard,
     ) -> None:
         self.hosts = hosts
         self.welcome = Welcome.SILENT
@@ -140,6 +148,7 @@ class Carrier:
         self._timeouts = timeouts
         self._security = security
         self._messages = messages
+        self._records = records
         self._session: SmtpSession | None = None
         self._candidate: Candidate | None = None
         #: Of the session: whom we talk to, how it is encrypted, and what it means for who asked to
@@ -176,7 +185,7 @@ class Carrier:
         if self._route is not route and self._route != route:
             await self.quit()
             self._route = route
-        search = _Search()
+        search = _Search(message.id)
         left: list[Recipient] = list(recipients)
         #: What counts unless another host says otherwise.
         refused: dict[int, Tried] = {}
@@ -188,7 +197,7 @@ class Carrier:
                     break
                 tried.update((who.number, refused[who.number]) for who in said)
                 left = [who for who in left if who not in said]
-                search = _Search()  # something was settled: so this comes to an end
+                search = _Search(message.id)  # something was settled: so this comes to an end
                 continue
             group = left[: session.recipient_limit]
             kept = self._transactions > 0
@@ -223,7 +232,7 @@ class Carrier:
                 continue
             tried.update((who.number, refused[who.number]) for who in elsewhere)
             if left:
-                search = _Search()
+                search = _Search(message.id)
         self.trouble = self._why(search)
 
     async def quit(self) -> None:
@@ -305,9 +314,18 @@ class Carrier:
 
     async def _open(self, candidate: Candidate, search: _Search, tls: Tls | None) -> SmtpSession:
         assert self._route is not None, "there is somewhere to go"
-        transport = await self._dial(candidate)
+        dialogue = self._records(str(candidate))
+        dialogue.about(search.message)
+        dialogue.begin(_connecting)
+        try:
+            transport = await self._dial(candidate)
+        except BaseException as error:
+            if isinstance(error, OSError | trio.TooSlowError):
+                dialogue.said("C", f"cannot connect: {_why_not(error)}")
+            dialogue.end()
+            raise
         search.sessions += 1
-        session = SmtpSession(transport, host=str(candidate), lmtp=self._lmtp)
+        session = SmtpSession(transport, dialogue, lmtp=self._lmtp)
         try:
             name = self._route.terms.hello_name or self._hello_name
             await session.open(name, self._timeouts, tls)
@@ -353,11 +371,15 @@ def _one_too_many(group: Sequence[Recipient], outcomes: Sequence[Outcome]) -> li
     ]
 
 
+def _connecting() -> Standing:
+    return Standing(state="connecting")
+
+
 def _unreachable(candidate: Candidate, error: OSError | trio.TooSlowError) -> Reply:
+    return made(451, 4, 1, f"cannot connect to {candidate}: {_why_not(error)}")
+
+
+def _why_not(error: OSError | trio.TooSlowError) -> str:
     if isinstance(error, trio.TooSlowError):
-        why = "timed out"
-    elif error.errno is not None:
-        why = os.strerror(error.errno)
-    else:
-        why = str(error)
-    return made(451, 4, 1, f"cannot connect to {candidate}: {why}")
+        return "timed out"
+    return str(error) if error.errno is None else os.strerror(error.errno)

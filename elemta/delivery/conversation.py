@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.delivery.replies import made
+from elemta.net.dialogues import unheard
 from elemta.net.tls import TlsError, start_tls
 from elemta.protocol import (
+    MASK,
     Broken,
     ClientConnection,
+    ClientState,
     Closed,
     Goodbye,
     Greeting,
@@ -27,17 +30,21 @@ from elemta.protocol import (
     QuitAnswer,
     StartTlsAnswer,
     Wait,
+    mask_login,
 )
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Generator
 
+    from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
     from elemta.protocol import Answer, Reply
 
 #: Seconds that `Conversation.listen` waits for what might come.
 _LISTEN: Final = 0.001
+#: Octets of a line without end after which it is written down as it is.
+_LONG: Final = 4096
 
 
 class ConversationOverError(Exception):
@@ -62,31 +69,54 @@ class Conversation:
         over: nothing more can be said.
         secret: how the conversation is encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``; empty
             if it is not.
+        given: octets of content since somebody set it to 0.
 
     Resource handling:
-        `close` closes the transport.
+        `close` closes the transport, and ends the dialogue.
 
     Args:
         transport: connected, nothing said yet.
+        dialogue: where it is written down what both sides say; None: nowhere.
         lmtp: speak LMTP (RFC 2033).
     """
 
-    def __init__(self, transport: Transport, *, lmtp: bool) -> None:
+    def __init__(
+        self, transport: Transport, dialogue: Dialogue | None = None, *, lmtp: bool
+    ) -> None:
         self.smtp = ClientConnection(lmtp=lmtp)
         self.over = False
         self.secret = ""
+        self.given = 0
         self._transport = transport
+        self._dialogue = dialogue or unheard()
         self._lmtp = lmtp
         self._unsent: list[bytes] = []
-        #: Takes octets to be written with the next `flush`. Called for each command: a method of
-        #: ours in between would cost as much again.
+        #: How much of `_unsent` is written down already, as it is content.
+        self._written = 0
+        #: What the host has said of a line that has not ended yet.
+        self._unended = b""
+        #: Takes a command to be written with the next `flush`: a line, in BDAT with its content
+        #: behind it. Called for each command: a method of ours in between would cost as much again.
         self.say: Final = self._unsent.append
         #: What we wait for, should we wait in vain.
         self._phase = "the greeting"
 
+    def give(self, octets: bytes) -> None:
+        """Take content that follows a 354, to be written with the next `flush`."""
+        self.given += len(octets)
+        self._unsent.append(octets)
+        self._written = len(self._unsent)
+
+    def give_end(self, octets: bytes) -> None:
+        """Take the end of that content."""
+        self._unsent.append(octets)
+        self._written = len(self._unsent)
+        self._dialogue.said("C", f"{self.given} octets of content")
+
     async def flush(self) -> None:
         """Write what was said."""
         if self._unsent:
+            self._write_down()
             octets = b"".join(self._unsent)
             self._unsent.clear()
             await self._transport.send_all(octets)
@@ -95,9 +125,39 @@ class Conversation:
         """Wait for something of the host's, which `ClientConnection.next_event` then knows."""
         octets = await self._transport.receive()
         if octets:
+            self._write_down_of_host(octets)
             self.smtp.receive_data(octets)
         else:
             self.smtp.receive_eof()
+
+    def _write_down(self) -> None:
+        """Have it in the transcript what is to be sent, without content and secrets."""
+        said = self._dialogue.said
+        for piece in self._unsent[self._written :] if self._written else self._unsent:
+            end = piece.find(b"\r\n")
+            line = piece[:end]
+            if self.smtp.state is ClientState.LOGIN and line != b"*":
+                line = MASK
+            said("C", mask_login(line))
+            if content := len(piece) - end - 2:
+                self.given += content
+                said("C", f"{content} octets of content")
+        self._written = 0
+
+    def _write_down_of_host(self, octets: bytes) -> None:
+        """Have it in the transcript what the host says, each line as a whole."""
+        if self._unended:
+            octets = self._unended + octets
+            self._unended = b""
+        if not octets.endswith(b"\n"):
+            whole = octets.rfind(b"\n") + 1
+            octets, rest = octets[:whole], octets[whole:]
+            if len(rest) < _LONG:
+                self._unended = rest
+            else:
+                octets += rest
+        if octets:
+            self._dialogue.said("S", octets)
 
     async def answer(self) -> Greeting | HelloAnswer | StartTlsAnswer | QuitAnswer:
         """The answer to what was said, where that is one thing.
@@ -135,12 +195,14 @@ class Conversation:
             raise self.ends(made(451, 7, 5, f"the handshake failed: {error}")) from error
         self._transport = encrypted
         self.smtp = ClientConnection(lmtp=self._lmtp, greeted=True)
-        self.secret = f"{encrypted.version} {encrypted.cipher}"
+        self.secret = self._dialogue.tls = f"{encrypted.version} {encrypted.cipher}"
+        self._dialogue.said("C", f"encrypted: {self.secret}")
 
     def close(self) -> None:
         """Hang up at once; may be repeated."""
         self.over = True
         self._transport.close()
+        self._dialogue.end()
 
     @contextmanager
     def within(self, seconds: float, phase: str) -> Generator[trio.CancelScope]:
@@ -178,4 +240,6 @@ class Conversation:
     def ends(self, reply: Reply, *, remote: bool = False) -> ConversationOverError:
         """To raise where the conversation cannot go on."""
         self.over = True
+        if not remote:
+            self._dialogue.said("C", reply.text)
         return ConversationOverError(reply, remote=remote)

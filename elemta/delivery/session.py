@@ -30,6 +30,7 @@ from elemta.delivery.transaction import (
     spelling,
 )
 from elemta.log import logger
+from elemta.net.dialogues import Standing, unheard
 from elemta.protocol import (
     Answer,
     ClientState,
@@ -50,6 +51,7 @@ from elemta.queue import Message, Recipient, Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
 
 log = logger(__name__)
@@ -134,15 +136,23 @@ class SmtpSession:
 
     Args:
         transport: connected, nothing said yet.
-        host: what logs call it, e.g. ``mx.example[192.0.2.1]:25``.
+        dialogue: where it is written down, with the host as logs call it, e.g.
+            ``mx.example[192.0.2.1]:25``; None: nowhere.
         lmtp: speak LMTP (RFC 2033).
     """
 
-    def __init__(self, transport: Transport, *, host: str = "", lmtp: bool = False) -> None:
-        self._talk = Conversation(transport, lmtp=lmtp)
+    def __init__(
+        self, transport: Transport, dialogue: Dialogue | None = None, *, lmtp: bool = False
+    ) -> None:
+        dialogue = dialogue or unheard(str(transport.peer))
+        dialogue.begin(self._standing)
+        self._dialogue = dialogue
+        self._talk = Conversation(transport, dialogue, lmtp=lmtp)
         self._lmtp = lmtp
         self._timeouts = _TIMEOUTS
-        self._log = log.bind(host=host or str(transport.peer))
+        self._log = log.bind(host=dialogue.peer, session=dialogue.id)
+        #: What is under way: message, sender, how many recipients.
+        self._now: tuple[str, str, int] | None = None
         self._sent = 0
         self._unheard = False
         self._quiet_since = trio.current_time()
@@ -200,6 +210,8 @@ class SmtpSession:
         try:
             with self._talk.within(timeouts.greeting, "the greeting"):
                 greeting = await self._talk.answer()
+            # What a host calls itself stands first (RFC 5321 §4.2).
+            self._dialogue.name = greeting.reply.lines[0].partition(" ")[0]
             self._check_welcome(greeting.reply)
             await self._introduce(hello_name)
             if tls is not None:
@@ -233,6 +245,9 @@ class SmtpSession:
                 return [next(outcomes) if each in said else _UNSPEAKABLE for each in recipients]
         transaction = Transaction(len(recipients))
         self._sent += 1
+        self._now = message.id, str(message.sender or ""), len(recipients)
+        self._talk.given = 0
+        self._dialogue.about(message.id)
         try:
             await self._send_envelope(message, recipients, body, needed, transaction)
         except ConversationOverError as over:
@@ -248,6 +263,7 @@ class SmtpSession:
                     reason=str(over),
                 )
             transaction.decide_rest(over.reply, remote=over.remote)
+        self._now = None
         self._quiet_since = trio.current_time()
         return transaction.outcomes()
 
@@ -267,6 +283,21 @@ class SmtpSession:
     def close(self) -> None:
         """Hang up at once; may be repeated."""
         self._talk.close()
+
+    def _standing(self) -> Standing:
+        """Where the conversation stands."""
+        state = self._talk.smtp.state.name.lower()
+        if self._now is None:
+            return Standing(state=state, messages=self._sent)
+        message, sender, recipients = self._now
+        return Standing(
+            state=state,
+            messages=self._sent - 1,
+            message=message,
+            sender=sender,
+            recipients=recipients,
+            octets=self._talk.given,
+        )
 
     # Getting to know each other.
 
@@ -399,15 +430,15 @@ class SmtpSession:
         talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
         with talk.within(timeouts.block, "the host to take the content") as scope:
             if smtp.accepted and body.octets is not None:
-                talk.say(smtp.content(body.octets))
+                talk.give(smtp.content(body.octets))
             elif smtp.accepted:
                 async with aclosing(body.chunks()) as pieces:
                     async for piece in pieces:
-                        talk.say(smtp.content(piece))
+                        talk.give(smtp.content(piece))
                         await talk.flush()
                         scope.deadline = trio.current_time() + timeouts.block
             transaction.content_sent = smtp.accepted > 0
-            talk.say(smtp.content_end())
+            talk.give_end(smtp.content_end())
             await talk.flush()
         with talk.within(timeouts.message, "the answer to the message"):
             await self._settle(transaction)

@@ -11,6 +11,7 @@ happened to it, is ready again. It opens no nursery and no cancel scope of its o
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
 from elemta.delivery.targets import OwnAddresses
 from elemta.log import logger
+from elemta.net.dialogues import Dialogue, Dialogues
 from elemta.net.transport import connect, connect_unix
 from elemta.queue import Result
 
@@ -66,6 +68,7 @@ class Delivery:
         dial: connects to a host; None: by TCP.
         clock: seconds since the epoch.
         random: gives the order among equal hosts.
+        dialogues: where conversations are written down; None: in a record of its own.
 
     Attributes:
         reporter: writes what senders are told.
@@ -81,12 +84,14 @@ class Delivery:
         dial: Dial | None = None,
         clock: Callable[[], float] = time.time,
         random: Random | None = None,
+        dialogues: Dialogues | None = None,
     ) -> None:
         self._queue = queue
         self._resolver = resolver
         self._dial = dial or self._connect
         self._clock = clock
         self._random = random
+        self._dialogues = dialogues or Dialogues(config.limits.transcripts, clock)
         self._draining = False
         self._waits: set[trio.CancelScope] = set()
         self.reporter = Reporter(config, queue.new_id, clock)
@@ -136,6 +141,10 @@ class Delivery:
 
     async def _work(self, claim: Claim) -> None:
         """Be a worker of one lane until nothing more is to do there."""
+
+        def records(host: str) -> Dialogue:
+            return Dialogue(self._dialogues, "out", claim.lane, host, os.urandom(6).hex())
+
         with claim:
             carrier = Carrier(
                 self._dial,
@@ -144,6 +153,7 @@ class Delivery:
                 self._timeouts,
                 self._security,
                 messages=self._messages,
+                records=records,
             )
             try:
                 work = claim.take()

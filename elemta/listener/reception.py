@@ -13,6 +13,7 @@ from elemta.config import Config, Listener
 from elemta.listener.budget import Budget
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
+from elemta.net.dialogues import Dialogues
 from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
 from elemta.plugins import Chain, load
@@ -92,13 +93,27 @@ class House(Struct, frozen=True, kw_only=True):
     roster: Roster
     budget: Budget
     reaper: Reaper
+    dialogues: Dialogues
     clock: Callable[[], float]
 
     @classmethod
     def of(
-        cls, config: Config, *, queue: Queue, reaper: Reaper, clock: Callable[[], float] = time.time
+        cls,
+        config: Config,
+        *,
+        queue: Queue,
+        reaper: Reaper,
+        dialogues: Dialogues | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> House:
         """What the configuration asks for.
+
+        Args:
+            config: of the server.
+            queue: where mail goes.
+            reaper: watches deadlines.
+            dialogues: where conversations are written down; None: in a record of its own.
+            clock: seconds since the epoch.
 
         Raises:
             ConfigError: a plugin cannot be loaded.
@@ -111,6 +126,7 @@ class House(Struct, frozen=True, kw_only=True):
             roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),
             reaper=reaper,
+            dialogues=dialogues or Dialogues(config.limits.transcripts, clock),
             clock=clock,
         )
 
@@ -124,6 +140,7 @@ class House(Struct, frozen=True, kw_only=True):
         recipients = Recipients(config)
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
+        self.dialogues.resize(config.limits.transcripts)
         return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
 
     def switched(self, plugin: str, *, enabled: bool) -> House:

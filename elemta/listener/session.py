@@ -19,6 +19,7 @@ from elemta.listener.recipients import NO_SUCH_MAILBOX, told
 from elemta.listener.roster import DrainedError
 from elemta.listener.wire import Wire
 from elemta.log import logger
+from elemta.net.dialogues import Dialogue, Standing
 from elemta.plugins import Transaction
 from elemta.protocol import (
     Auth,
@@ -70,14 +71,17 @@ class Session:
         self._reception = reception
         self._queue = house.queue
         self._plugins = house.plugins
-        self._wire = Wire(transport, reception)
-        self._view = plugins.Session(
+        self._view = view = plugins.Session(
             id=os.urandom(6).hex(),
             address=host,
             port=port,
             listener=reception.table.name,
             trusted=house.recipients.trusts(host),
         )
+        self._dialogue = Dialogue(
+            house.dialogues, "in", view.listener, str(transport.peer), view.id
+        )
+        self._wire = Wire(transport, reception, self._dialogue)
         self._patience = Patience(reception.table, tireless=reception.lmtp)
         self._transaction: Transaction | None = None
         self._over = False  # we have said goodbye, of our own accord
@@ -89,6 +93,7 @@ class Session:
         end = "over"
         try:
             house.roster.enter(self)
+            self._dialogue.begin(self._standing)
             house.reaper.watch(self._transport)
             await self._converse()
         except trio.TooSlowError:
@@ -112,6 +117,9 @@ class Session:
             self._transport.close()
             house.reaper.forget(self._transport)
             house.roster.leave(self)
+            if end != "over":
+                self._dialogue.said("S", end)
+            self._dialogue.end()
             log.debug(
                 "session.ended",
                 session=self._view.id,
@@ -130,6 +138,21 @@ class Session:
     def drain(self) -> None:
         """See `elemta.listener.roster.Guest`."""
         self._wire.drain()
+
+    def _standing(self) -> Standing:
+        """Where the conversation stands."""
+        smtp, transaction = self._wire.smtp, self._transaction
+        state = smtp.state.name.lower()
+        if transaction is None or not smtp.in_transaction:
+            return Standing(state=state, messages=self._messages)
+        return Standing(
+            state=state,
+            messages=self._messages,
+            message=transaction.id,
+            sender=str(transaction.sender or ""),
+            recipients=len(transaction.recipients),
+            octets=self._wire.received,
+        )
 
     # The conversation.
 
@@ -193,7 +216,7 @@ class Session:
             if objection is not None:
                 await self._refuse(objection, name=hello.name)
                 return
-        self._view.helo = hello.name
+        self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
 
@@ -205,6 +228,7 @@ class Session:
         self._transaction = transaction = Transaction(
             session=self._view, id=self._queue.new_id(), sender=mail.path, params=params
         )
+        self._dialogue.about(transaction.id)
         refusal = self._judge_resources(mail)
         if refusal is None and self._plugins.mail:
             refusal = (await self._plugins.on_mail(transaction)).reply

@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.listener.roster import DrainedError
-from elemta.protocol import Event, ServerConnection, State, Wait
+from elemta.protocol import (
+    ChunkEnd,
+    Closed,
+    Content,
+    ContentEnd,
+    Event,
+    Refused,
+    ServerConnection,
+    State,
+    Wait,
+)
 
 if TYPE_CHECKING:
     from elemta.config import Listener
     from elemta.listener.reception import Reception
+    from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
     from elemta.protocol import Reply
 
@@ -30,11 +41,16 @@ HURRIED: Final = 10.0
 class Wire:
     """One client's end of the line. Belongs to one session, and to its task.
 
+    Args:
+        transport: the client.
+        reception: what all sessions of this listener share.
+        dialogue: where it is written down what both sides say.
+
     Attributes:
         smtp: the engine. It knows where the conversation stands; nothing here says it again.
     """
 
-    def __init__(self, transport: Transport, reception: Reception) -> None:
+    def __init__(self, transport: Transport, reception: Reception, dialogue: Dialogue) -> None:
         self.smtp = ServerConnection(reception.limits, reception.offer, lmtp=reception.lmtp)
         self._transport = transport
         self._roster = reception.house.roster
@@ -45,6 +61,9 @@ class Wire:
         #: When the content began to come in, and how much came; for `Listener.data_rate`.
         self._content_began = 0.0
         self._content_size = 0
+        self._said = dialogue.said
+        #: Octets of content that are to be written down as one remark.
+        self._unmentioned = 0
 
     def spoke_first(self) -> bool:
         """Whether the client has said something already; does not wait for it to.
@@ -68,30 +87,36 @@ class Wire:
         """
         smtp = self.smtp
         event = smtp.next_event()
-        if not isinstance(event, Wait):
-            return event
-        transport = self._transport
-        # One deadline for the whole command: who sends an octet now and then is slow all the same.
-        # It ends nothing but our waiting for the client: what plugins and disks take is our time.
-        transport.deadline = self._deadline()
-        while isinstance(event, Wait):
-            assert event is Wait.FOR_DATA, "a handler forgot to reply"
-            if self._roster.draining and not smtp.in_transaction:
-                raise DrainedError
-            if self._unsent:
-                await self.flush()
-            octets = await transport.receive()
-            self._content_size += len(octets)
-            if octets:
-                smtp.receive_data(octets)
-            else:
-                smtp.receive_eof()
-            event = smtp.next_event()
+        if isinstance(event, Wait):
+            transport = self._transport
+            # One deadline for the whole command: who sends an octet now and then is slow all the
+            # same. It ends nothing but our waiting for the client: what plugins and disks take is
+            # our time.
+            transport.deadline = self._deadline()
+            while isinstance(event, Wait):
+                assert event is Wait.FOR_DATA, "a handler forgot to reply"
+                if self._roster.draining and not smtp.in_transaction:
+                    raise DrainedError
+                if self._unsent:
+                    await self.flush()
+                octets = await transport.receive()
+                self._content_size += len(octets)
+                if octets:
+                    smtp.receive_data(octets)
+                else:
+                    smtp.receive_eof()
+                event = smtp.next_event()
+        if (line := smtp.line) is not None:
+            self._said("C", line)
+        else:
+            self._mention(event)
         return event
 
     def reply(self, answer: Reply) -> None:
         """Answer the last event; what is said waits for others, and for `next_event` or `flush`."""
-        self._unsent.append(self.smtp.send(answer))
+        octets = self.smtp.send(answer)
+        self._unsent.append(octets)
+        self._said("S", octets)
 
     async def flush(self) -> None:
         """Write what is unsaid.
@@ -121,7 +146,9 @@ class Wire:
         """Say what is unsaid and then `goodbye`, whoever's turn it is, if that is any use."""
         if not self._writable:
             return
-        self._unsent.append(bytes(goodbye))
+        octets = bytes(goodbye)
+        self._unsent.append(octets)
+        self._said("S", octets)
         self._transport.deadline = math.inf
         with trio.move_on_after(GOODBYE, shield=True):
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, DrainedError):
@@ -131,6 +158,27 @@ class Wire:
         """Note that the octets of a message are expected from here on."""
         self._content_began = trio.current_time()
         self._content_size = 0
+
+    @property
+    def received(self) -> int:
+        """Octets of the message that is coming in, so far."""
+        state = self.smtp.state
+        return self._content_size if state is State.DATA or state is State.CHUNK else 0
+
+    def _mention(self, event: Event) -> None:
+        """Write down what is no line."""
+        match event:
+            case Content(octets=octets):
+                self._unmentioned += len(octets)
+            case ContentEnd() | ChunkEnd():
+                self._said("C", f"{self._unmentioned} octets of content")
+                self._unmentioned = 0
+            case Refused(hostile=hostile):
+                self._said("C", "no SMTP" if hostile else "a line that is too long")
+            case Closed() if self.smtp.state is not State.CLOSED:
+                self._said("C", "hung up")
+            case _:
+                pass
 
     def hurry(self) -> None:
         """See `elemta.listener.roster.Guest`."""

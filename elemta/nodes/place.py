@@ -119,6 +119,7 @@ def share(config: Config, place: Place) -> Config:
             config.limits,
             connections=part(config.limits.connections),
             memory=Octets(part(config.limits.memory)),
+            transcripts=part(config.limits.transcripts),
         ),
         delivery=msgspec.structs.replace(
             config.delivery, max_connections=part(config.delivery.max_connections)

@@ -56,6 +56,9 @@ from elemta.protocol.events import Verify as Verify
 from elemta.protocol.events import Wait as Wait
 from elemta.protocol.framing import BareNewline as BareNewline
 from elemta.protocol.framing import Fault as Fault
+from elemta.protocol.masking import MASK as MASK
+from elemta.protocol.masking import is_login as is_login
+from elemta.protocol.masking import mask_login as mask_login
 from elemta.protocol.offer import Offer as Offer
 from elemta.protocol.params import parse_priority as parse_priority
 from elemta.protocol.proxy import BadHeader as BadHeader

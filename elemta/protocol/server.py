@@ -33,6 +33,7 @@ from elemta.protocol.events import (
     Wait,
 )
 from elemta.protocol.framing import BareNewline, Checks, Counted, Dots, Fault, Lines
+from elemta.protocol.masking import MASK, is_login, mask_login
 from elemta.protocol.offer import Offer, announcement
 from elemta.protocol.reply import Reply, reply
 from elemta.protocol.sasl import decode_base64
@@ -115,11 +116,17 @@ class ServerConnection:
         limits: what the conversation may cost.
         offer: what EHLO announces; what is not announced is not understood either.
         lmtp: whether this is LMTP.
+
+    Attributes:
+        line: what the client said that made the last event, for people to read: a command or an
+            answer to a challenge, its CRLF gone and what may be a secret masked. None where that
+            was content or its end, or nothing that a line could be told of.
     """
 
     def __init__(
         self, limits: Limits = _LIMITS, offer: Offer = _OFFER, *, lmtp: bool = False
     ) -> None:
+        self.line: bytes | None = None
         self._limits = limits
         self._offer = offer
         self._lmtp = lmtp
@@ -145,6 +152,8 @@ class ServerConnection:
         self._smtputf8 = False
         self._recipients = 0
         self._logged_in = False
+        # AUTH was refused: who does not notice goes on to say what it was to say next.
+        self._indiscreet = False
 
     @property
     def state(self) -> State:
@@ -199,6 +208,7 @@ class ServerConnection:
             return Closed()
         if self._owed is not None:
             return Wait.FOR_REPLY
+        self.line = None
         event: Event | None
         if self._ready:
             event = self._ready.popleft()
@@ -335,17 +345,24 @@ class ServerConnection:
         line = self._lines.next_line(self._limits.login_line)
         if line is None:
             return None
+        self.line = MASK
         if self._lines:
             return Refused(b"", OUT_OF_STEP, hostile=True)
         if isinstance(line, Fault):
             return Refused(b"", LOGIN_TOO_LONG)
         if line == b"*":
+            self.line = line
             return AuthResponse(None)
         response = decode_base64(line)
         return Refused(b"", grammar.BAD_BASE64) if response is None else AuthResponse(response)
 
     def _command(self, line: bytes) -> Event | None:
         parsed = grammar.parse(line, self._offer, lmtp=self._lmtp, smtputf8=self._smtputf8)
+        if isinstance(parsed, (Reply, grammar.Hostile, Auth)):
+            self.line = line = self._masked(line)
+        else:
+            self.line = line
+            self._indiscreet = False
         if isinstance(parsed, Reply):
             return _refused(line, parsed)
         if isinstance(parsed, grammar.Hostile):
@@ -361,6 +378,13 @@ class ServerConnection:
         if isinstance(parsed, StartTls) and self._lines:
             return StartTls(injected=True)
         return parsed
+
+    def _masked(self, line: bytes) -> bytes:
+        """A line of AUTH, or one that makes no sense, without what may be a secret."""
+        if is_login(line):
+            self._indiscreet = True
+            return mask_login(line)
+        return MASK if self._indiscreet else line
 
     def _out_of_step(self, command: Command) -> bool:
         """Whether nothing may stand behind this command: it has to be waited for."""
@@ -388,9 +412,10 @@ class ServerConnection:
         if self._unwanted:
             return None
         self._refusal = None
+        self.line = refused.line or None
         return refused
 
 
 def _refused(line: bytes, reply: Reply, *, hostile: bool = False) -> Refused:
     # A line of AUTH may carry a password, and is kept out of logs.
-    return Refused(b"" if line[:4].upper() == b"AUTH" else line, reply, hostile)
+    return Refused(b"" if line == MASK or is_login(line) else line, reply, hostile)

@@ -9,6 +9,7 @@ its buffer loses the oldest events and is told how many; it never slows the queu
 from __future__ import annotations
 
 from collections import Counter, deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import trio
@@ -25,6 +26,8 @@ KEPT: Final = 10_000
 #: Numbers that a process has for each second of its life; with them 2**53, which is as far as
 #: JSON's numbers can be trusted, is reached in the year 6325.
 PER_SECOND: Final = 2**16
+#: Failures that are kept besides, as what goes well is more, and would push them out.
+KEPT_FAILURES: Final = 1_000
 
 
 class Event(Struct, frozen=True):
@@ -207,6 +210,10 @@ def first_number(started_at: float) -> int:
     return int(started_at * PER_SECOND)
 
 
+#: What an operator wants to hear of: an attempt, or a whole destination, that failed.
+_FAILURES: Final = frozenset({Deferred, Failed, Expired, Parked})
+
+
 class EventBus:
     """Hands each event to each subscriber.
 
@@ -217,6 +224,7 @@ class EventBus:
 
     def __init__(self, kept: int = KEPT, first: int = 0) -> None:
         self._last: deque[QueueEvent] = deque(maxlen=kept)
+        self._failures: deque[QueueEvent] = deque(maxlen=KEPT_FAILURES)
         self._subscriptions: list[Subscription] = []
         self._first = first
         self.number = first
@@ -232,7 +240,10 @@ class EventBus:
     def publish(self, event: QueueEvent) -> None:
         """Tell everybody. Costs a microsecond when nobody listens; never waits."""
         self._last.append(event)
-        self.counts[type(event).__name__] += 1
+        kind = type(event)
+        if kind in _FAILURES:
+            self._failures.append(event)
+        self.counts[kind.__name__] += 1
         for subscription in self._subscriptions:
             subscription.put(event)
 
@@ -240,6 +251,10 @@ class EventBus:
         """So many events happened of which we know nothing more; those who listen are told."""
         for subscription in self._subscriptions:
             subscription.miss(Missed(count, last=self.number))
+
+    def failures(self, limit: int) -> list[QueueEvent]:
+        """The last that failed, the newest first."""
+        return list(islice(reversed(self._failures), limit))
 
     def subscribe(self, buffer: int = 1000, *, since: int | None = None) -> Subscription:
         """Listen from now on, or from the event after number `since`.

@@ -12,6 +12,7 @@ import trio.testing
 from elemta.control.facts import Configuration, PluginStatus
 from elemta.control.interface import RequestError, Status, UnavailableError, UnknownError
 from elemta.control.node import Node
+from elemta.net.dialogues import Dialogues
 from elemta.protocol import Mailbox, parse_mailbox
 from elemta.queue import (
     Addressee,
@@ -57,6 +58,7 @@ class Server:
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
+        self.dialogues = Dialogues(10, now)
         self.reloads: list[bool] = []
         self.told: list[tuple[str, list[str]]] = []
         self.asked = True

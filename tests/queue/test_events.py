@@ -5,7 +5,16 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from elemta.queue import EventBus, Finished, Missed, QueueEvent, Subscription, first_number
+from elemta.queue import (
+    EventBus,
+    Finished,
+    Missed,
+    Parked,
+    QueueEvent,
+    Subscription,
+    Unparked,
+    first_number,
+)
 
 
 def happen(bus: EventBus, count: int = 1) -> None:
@@ -147,3 +156,14 @@ def test_events_are_a_tagged_union_that_a_client_can_decode() -> None:
     octets = msgspec.json.encode(Finished(7, 1.0, "01M82PRTX4DMBY1QGHWMKJBMPQ"))
     assert octets.startswith(b'{"type":"Finished"')
     assert msgspec.json.decode(octets, type=QueueEvent).number == 7
+
+
+def test_what_failed_is_not_pushed_out_by_what_went_well() -> None:
+    bus = EventBus(kept=3)
+    for lane in ("a", "b", "c"):
+        bus.publish(Parked(bus.next(), 1.0, lane, 2.0, "no answer"))
+        bus.publish(Unparked(bus.next(), 3.0, lane))
+        happen(bus, 10)
+    found = bus.failures(2)
+    assert [each.lane for each in found if isinstance(each, Parked)] == ["c", "b"]
+    assert len(bus.failures(100)) == 3
