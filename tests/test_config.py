@@ -103,6 +103,64 @@ def test_the_sandbox_takes_all_from_this_machine_and_sends_nothing_away(tmp_path
     assert route.targets == (Maildir(),)
 
 
+def test_the_sandbox_has_an_api_that_only_this_machine_reaches(tmp_path: Path) -> None:
+    api = sandbox(tmp_path).api
+    assert api is not None
+    assert api.bindings == (HostPort("127.0.0.1", 8025),)
+
+
+def test_there_is_no_api_unless_configured() -> None:
+    assert load(MINIMAL).api is None
+
+
+def test_an_empty_table_is_an_api_that_only_this_machine_reaches() -> None:
+    api = load(MINIMAL + "api: {}\n").api
+    assert api is not None
+    assert api.bindings == (HostPort("127.0.0.1", 8025),)
+    assert api.certificate is None
+
+
+def test_certificate_and_key_start_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "elemta.yaml"
+    path.write_text(MINIMAL + "api: {certificate: tls/a.pem, key: /etc/b.pem}\n")
+    api = read(path).api
+    assert api is not None
+    assert (api.certificate, api.key) == (tmp_path / "tls" / "a.pem", Path("/etc/b.pem"))
+
+
+@pytest.mark.parametrize(
+    ("table", "complaint"),
+    [
+        ("{address: 8025}", "api.address: expected text or a list, not a whole number"),
+        ("{address: localhost}", "api.address: expected a port behind the host, as in localhost:25"),
+        ("{address: []}", "api.address: expected at least one address"),
+        ('{address: ["127.0.0.1:1", "127.0.0.1:1"]}', "api.address[1]: 127.0.0.1:1 is taken by api.address[0] already"),
+        ('{address: ":25"}', "api.address: :25 is taken by listeners[0].address already"),
+        ("{address: systemd:api}", "api.address: expected HOST:PORT, [IPV6]:PORT or :PORT, not 'systemd:api'"),
+        ("{certificate: a.pem}", "api.certificate: expected `key` too: one is of no use without the other"),
+        ("{key: a.pem}", "api.key: expected `certificate` too: one is of no use without the other"),
+        ("{origins: [mail.example.org]}", "api.origins[0]: expected a web origin such as https://mail.example.org, not 'mail.example.org'"),
+        ("{origins: [https://mail.example.org/]}", "api.origins[0]: expected a web origin such as"),
+        ("{port: 1}", "api.port: there is no such key here; there are address, certificate, key, "),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_api_is_told(table: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        load(MINIMAL + f"api: {table}\n")
+    assert complaint in str(failure.value)
+
+
+def test_a_change_of_the_api_needs_a_restart() -> None:
+    before = load(MINIMAL + "api: {}\n")
+    after = load(MINIMAL + "api: {metrics: false}\n")
+    (change,) = changes(before, after)
+    assert (change.place, change.needs_restart) == ("api.metrics", True)
+    assert applicable(before, after) == before
+    gone = changes(before, load(MINIMAL))
+    assert gone
+    assert all(change.needs_restart for change in gone)
+
+
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     path = tmp_path / "elemta.yaml"
     path.write_text(EXAMPLE)

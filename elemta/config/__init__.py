@@ -14,6 +14,7 @@ from elemta.config.reading import load as load
 from elemta.config.reading import locate as locate
 from elemta.config.reading import read as read
 from elemta.config.reading import sandbox as sandbox
+from elemta.config.schema import Api as Api
 from elemta.config.schema import Config as Config
 from elemta.config.schema import Control as Control
 from elemta.config.schema import Delivery as Delivery

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from elemta.config.addresses import SystemdSocket, binding, nameserver
+from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
 from elemta.config.source import Mistake, place, steps
 from elemta.config.targets import target
 from elemta.protocol import parse_domain, parse_mailbox
@@ -15,10 +15,13 @@ from elemta.protocol import parse_domain, parse_mailbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from elemta.config.schema import Config, Destination, Dns, Domain, Listener, Queue, Route
+    from elemta.config.schema import Api, Config, Destination, Dns, Domain, Listener, Queue, Route
 
 #: A name as it is meant, without quotes. An @ can stand in one, but is a mistake more often.
 _LOCAL_PART: Final = re.compile(r"[^@\x00-\x1f\x7f]+")
+
+#: Scheme, host and port of a page, as browsers write them (RFC 6454 §6.1).
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
 _DAY: Final = 86400
 _QUOTED: Final = str.maketrans({"\\": "\\\\", '"': '\\"'})
@@ -55,6 +58,8 @@ def mistakes(config: Config) -> Iterator[Mistake]:
     yield from _dns(config.dns)
     if config.control.group == "":
         yield Mistake("control.group", "expected the name of a group")
+    if config.api is not None:
+        yield from _api(config.api, config.listeners)
     for index, entry in enumerate(config.plugins):
         yield from _positive(entry.timeout, f"plugins[{index}].timeout")
 
@@ -89,6 +94,32 @@ def _listener(listener: Listener, at: str) -> Iterator[Mistake]:
         low, high = getattr(listener, soft), getattr(listener, hard)
         if low > high:
             yield Mistake(f"{at}.{soft}", f"expected no more than {hard}, which is {high}")
+
+
+def _api(api: Api, listeners: Sequence[Listener]) -> Iterator[Mistake]:
+    addresses = [api.address] if isinstance(api.address, str) else api.address
+    if not addresses:
+        yield Mistake("api.address", "expected at least one address")
+    taken = {
+        text: f"listeners[{index}].address"
+        for index, table in enumerate(listeners)
+        for text in ([table.address] if isinstance(table.address, str) else table.address)
+    }
+    for index, text in enumerate(addresses):
+        at = "api.address" if isinstance(api.address, str) else f"api.address[{index}]"
+        yield from _fits(host_port, text, at)
+        if text in taken and not text.endswith(":0"):
+            yield Mistake(at, f"{text} is taken by {taken[text]} already")
+        taken.setdefault(text, at)
+    if (api.certificate is None) != (api.key is None):
+        there, missing = ("key", "certificate") if api.key else ("certificate", "key")
+        yield Mistake(
+            f"api.{there}", f"expected `{missing}` too: one is of no use without the other"
+        )
+    for index, text in enumerate(api.origins):
+        if not _ORIGIN.fullmatch(text):
+            problem = f"expected a web origin such as https://mail.example.org, not {text!r}"
+            yield Mistake(f"api.origins[{index}]", problem)
 
 
 def _addresses_twice(listeners: Sequence[Listener]) -> Iterator[Mistake]:

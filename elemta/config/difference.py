@@ -20,6 +20,7 @@ _AT_START: Final = frozenset(
         "user",
         "nodes",
         "control",
+        "api",
         "delivery.max_connections",
         "dns",
         "queue.disk_reserve",
@@ -82,6 +83,7 @@ def applicable(running: Config, wanted: Config) -> Config:
             wanted.delivery, max_connections=running.delivery.max_connections
         ),
         control=running.control,
+        api=running.api,
         dns=running.dns,
         queue=msgspec.structs.replace(
             wanted.queue,

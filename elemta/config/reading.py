@@ -12,12 +12,14 @@ from msgspec import inspect
 
 from elemta.config.addresses import Network
 from elemta.config.checks import mistakes
-from elemta.config.schema import Config, Listener, Log, Relay, Route
+from elemta.config.schema import Api, Config, Listener, Log, Relay, Route
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
 
 #: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
 SANDBOX_ADDRESS: Final = "127.0.0.1:2525"
+#: Where its API is, if nobody else is there.
+SANDBOX_API: Final = "127.0.0.1:8025"
 
 _COMPLAINT: Final = re.compile(
     r"(?P<problem>.*?)(?: - at (?P<key>`key` in )?`\$(?P<place>.*)`)?", re.DOTALL
@@ -81,13 +83,23 @@ def load(text: str, where: str = "", base: Path | None = None) -> Config:
             socket = (base / control.socket).resolve()
             control = msgspec.structs.replace(control, socket=socket)
         config = msgspec.structs.replace(config, data_dir=data_dir, control=control)
+        if (api := config.api) is not None:
+            certificate = api.certificate and (base / api.certificate).resolve()
+            key = api.key and (base / api.key).resolve()
+            api = msgspec.structs.replace(api, certificate=certificate, key=key)
+            config = msgspec.structs.replace(config, api=api)
     return config
 
 
-def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS) -> Config:
+def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_API) -> Config:
     """What runs where there is no configuration.
 
     It takes all mail from this machine, keeps it in Maildirs, and sends none of it anywhere.
+
+    Args:
+        data_dir: where its queue and the Maildirs lie.
+        address: where it takes mail.
+        api: where its API is.
     """
     return Config(
         hostname="localhost",
@@ -95,6 +107,7 @@ def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS) -> Config:
         listeners=[Listener(name="sandbox", address=address)],
         relay=Relay(networks=[Network.parse("127.0.0.0/8"), Network.parse("::1/128")]),
         routes=[Route(match="*", via=["maildir"])],
+        api=Api(address=api),
         log=Log(),
     )
 
@@ -188,7 +201,16 @@ def _in_words(problem: str) -> str:
     return words.replace(", got ", ", not ")[:1].lower() + words.replace(", got ", ", not ")[1:]
 
 
+def _container(kind: inspect.Type | None) -> inspect.Type | None:
+    """What has something in it, of several that a value may be."""
+    if isinstance(kind, inspect.UnionType):
+        holders = (inspect.ListType, inspect.StructType)
+        return next((each for each in kind.types if isinstance(each, holders)), None)
+    return kind
+
+
 def _unknown_key(key: str, kind: inspect.Type | None) -> str:
+    kind = _container(kind)
     if not isinstance(kind, inspect.StructType):
         return "there is no such key"
     known = [field.encode_name for field in kind.fields]
@@ -247,8 +269,7 @@ def _with(value: object, way: Steps, new: object) -> object:
 def _type_at(schema: type[T], way: Steps) -> inspect.Type | None:
     kind: inspect.Type | None = inspect.type_info(schema)
     for step in way:
-        if isinstance(kind, inspect.UnionType):
-            kind = next((t for t in kind.types if isinstance(t, inspect.ListType)), None)
+        kind = _container(kind)
         if isinstance(kind, inspect.StructType):
             kind = next((f.type for f in kind.fields if f.encode_name == step), None)
         elif isinstance(kind, inspect.ListType):

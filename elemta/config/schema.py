@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
-from elemta.config.addresses import Binding, HostPort, Network, binding, nameserver
+from elemta.config.addresses import Binding, HostPort, Network, binding, host_port, nameserver
 from elemta.config.targets import Target, target
 from elemta.units import Frequency, Octets, Seconds
 
@@ -274,6 +274,29 @@ class Control(Table, frozen=True, kw_only=True):
     group: str | None = None
 
 
+class Api(Table, frozen=True, kw_only=True):
+    """``api``: the server over HTTP. Without this table there is none; ``api: {}`` suffices."""
+
+    #: Where to listen: ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT`` (every address of the machine);
+    #: one, or a list of them. Beyond this machine it should be encrypted.
+    address: str | list[str] = "127.0.0.1:8025"
+    #: The certificate, PEM, with those that lead to its root behind it; and its private key.
+    #: Relative to the directory of this file. None: HTTP without TLS.
+    certificate: Path | None = None
+    key: Path | None = None
+    #: Answer ``/metrics`` to who has no token.
+    metrics: bool = True
+    #: Where the dashboard is reached through a reverse proxy that changes ``Host``, e.g.
+    #: ``https://mail.example.org``: pages of it may use their cookie and open websockets.
+    origins: list[str] = []
+
+    @property
+    def bindings(self) -> tuple[HostPort, ...]:
+        """The addresses, parsed."""
+        addresses = [self.address] if isinstance(self.address, str) else self.address
+        return tuple(host_port(address) for address in addresses)
+
+
 class Log(Table, frozen=True, kw_only=True):
     """``log``: what is written to standard error, a line an event."""
 
@@ -330,6 +353,8 @@ class Config(Table, frozen=True, kw_only=True):
     dns: Dns = Dns()
     #: How the running daemon is reached.
     control: Control = Control()
+    #: The server over HTTP: REST, live events, the dashboard, metrics. None: there is none.
+    api: Api | None = None
     #: How long messages on their way in or out get to finish, once we are told to stop.
     shutdown_grace: Seconds = Seconds(30)
     #: What is written to standard error.
