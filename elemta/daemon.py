@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from elemta.api.opening import Api
     from elemta.config import Config
     from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint
@@ -47,6 +49,7 @@ async def run(
     config: Config,
     bound: Sequence[BoundListener],
     *,
+    api: Api | None = None,
     reread: Callable[[], Config] | None = None,
     file: str = "",
     queue_dir: Path | None = None,
@@ -62,9 +65,10 @@ async def run(
         └── queue                       closed last: what was answered is written
             └── ground                  cancelled when all above is over, or at a second signal
                 ├── signals, log, reaper, control, what systemd is told
-                └── delivery            begins nothing more; what it has begun it may finish
-                    └── sessions        the idle are sent away; who is in a message may finish it
-                        └── accepting   stopped first: no new clients
+                └── api                 shows to the end what goes on; then cut off
+                    └── delivery        begins nothing more; what it has begun it may finish
+                        └── sessions    the idle are sent away; who is in a message may finish it
+                            └── accepting   stopped first: no new clients
 
     What is opened first is closed last: nothing outlives what it rests on. A part that fails is
     started again (`Supervision`); but for the heeding of signals, which ends all.
@@ -72,6 +76,7 @@ async def run(
     Args:
         config: what to run.
         bound: its listening sockets.
+        api: the server over HTTP; None: there is none.
         reread: gives the configuration anew, to reload; None: it has no file.
         file: what that is called.
         queue_dir: where the queue lies; None: in `data_dir`.
@@ -122,20 +127,26 @@ async def run(
                     file=file,
                 )
                 node = Node(parts, reader, folder, clock)
-                await _Tree(parts, supervision, node).run(ready, until)
+                await _Tree(parts, supervision, node, api).run(ready, until)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
         raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
     finally:
         for each in bound:
             each.socket.close()
+        if api is not None:
+            api.close()
 
 
 class _Tree:
     """Starts all parts, and stops them in the opposite order."""
 
-    def __init__(self, parts: Parts, supervision: Supervision, node: Node) -> None:
+    def __init__(self, parts: Parts, supervision: Supervision, node: Node, api: Api | None) -> None:
         self._parts = parts
+        self._node = node
+        self._api = api
+        if api is not None:
+            parts.urls = api.urls
         self._keep = supervision.keep
         config = parts.config
         self._control = ControlServer(config.control_socket, config.control.group, node.steered_by)
@@ -152,23 +163,32 @@ class _Tree:
             ground.start_soon(keep, "log", logs.run)
             ground.start_soon(keep, "reaper", parts.reaper.run)
             ground.start_soon(keep, "control", self._control.run)
-            async with trio.open_nursery() as delivery:
-                delivery.start_soon(keep, "delivery", parts.delivery.run)
-                async with trio.open_nursery() as sessions:
-                    addresses = await sessions.start(parts.listeners.run, sessions)
-                    log.info("daemon.ready", version=__version__, hostname=parts.config.hostname)
-                    ready(addresses)
-                    systemd.notify("READY=1")
-                    ground.start_soon(keep, "systemd", self._report)
-                    await self._stop.wait()
-                    log.info("daemon.stopping")
-                    systemd.notify("STOPPING=1")
-                    parts.drain()
-                    deadline = trio.current_time() + parts.config.shutdown_grace
-                    sessions.cancel_scope.deadline = deadline
-                    delivery.cancel_scope.deadline = deadline
+            api = self._api
+            async with nullcontext() if api is None else api.serving(keep, self._node.steered_by):
+                await self._serve_mail(ground, ready)
             ground.cancel_scope.cancel()
         log.info("daemon.stopped")
+
+    async def _serve_mail(
+        self, ground: trio.Nursery, ready: Callable[[list[Endpoint]], None]
+    ) -> None:
+        """Take mail in and send it out, until we are to stop and what was begun has ended."""
+        parts = self._parts
+        async with trio.open_nursery() as delivery:
+            delivery.start_soon(self._keep, "delivery", parts.delivery.run)
+            async with trio.open_nursery() as sessions:
+                addresses = await sessions.start(parts.listeners.run, sessions)
+                log.info("daemon.ready", version=__version__, hostname=parts.config.hostname)
+                ready(addresses)
+                systemd.notify("READY=1")
+                ground.start_soon(self._keep, "systemd", self._report)
+                await self._stop.wait()
+                log.info("daemon.stopping")
+                systemd.notify("STOPPING=1")
+                parts.drain()
+                deadline = trio.current_time() + parts.config.shutdown_grace
+                sessions.cancel_scope.deadline = deadline
+                delivery.cancel_scope.deadline = deadline
 
     async def _stop_after(self, end: Callable[[], Awaitable[None]]) -> None:
         await end()

@@ -65,6 +65,7 @@ class Parts:
         file: where that is from.
         stopping: no more mail is taken.
         dialogues: what is said, in and out.
+        urls: where the API is.
 
     Raises:
         ConfigError: a plugin cannot be loaded.
@@ -87,6 +88,7 @@ class Parts:
         self.config = config
         self.file = file
         self.stopping = False
+        self.urls: tuple[str, ...] = ()
         self.queue = queue
         self.reaper = Reaper()
         self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock)
@@ -170,6 +172,7 @@ class Parts:
                 },
             },
             parts=self._supervision.parts,
+            api=self.urls,
             event=self.queue.events.number,
         )
 

@@ -23,6 +23,7 @@ from elemta.cli.options import (
     sandbox_option,
 )
 from elemta.cli.queue import queue
+from elemta.cli.token import token
 
 if TYPE_CHECKING:
     from elemta.config import Config
@@ -65,12 +66,15 @@ def main() -> None:
 @config_option
 @sandbox_option
 @click.option("--port", type=click.IntRange(0, 65535), help="Another port for the sandbox.")
+@click.option("--api-port", type=click.IntRange(0, 65535), help="Another for the sandbox's API.")
 @click.option("--allow-root", is_flag=True, help="Stay root, if started as root without `user`.")
-def serve(path: Path | None, *, sandbox: bool, port: int | None, allow_root: bool) -> None:
+def serve(
+    path: Path | None, *, sandbox: bool, port: int | None, api_port: int | None, allow_root: bool
+) -> None:
     """Run the mail server until SIGTERM or Ctrl-C; SIGHUP reloads the configuration."""
     from elemta.cli.serving import serve as run
 
-    config, found = configuration(path, sandbox=sandbox, port=port)
+    config, found = configuration(path, sandbox=sandbox, port=port, api_port=api_port)
     raise SystemExit(run(config, found, allow_root=allow_root))
 
 
@@ -81,6 +85,14 @@ def check(path: Path | None) -> None:
     from elemta.cli.summary import summary
 
     config, found = configuration(path, sandbox=False, port=None)
+    if config.api is not None and config.api.certificate is not None:
+        from elemta.api.certificate import context
+        from elemta.config import ConfigError, locate
+
+        try:
+            context(config.api)
+        except ConfigError as error:
+            misconfigured(locate(error, found) if found else error)
     if config.plugins:
         from elemta.config import ConfigError, locate
         from elemta.plugins import load
@@ -165,6 +177,9 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
 
 main.add_command(insight.config_)
 main.add_command(insight.plugins)
+
+
+main.add_command(token)
 
 
 @main.command()

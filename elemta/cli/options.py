@@ -74,7 +74,7 @@ def _configuration(ctx: click.Context, param: click.Parameter, value: Path | Non
 
 
 def configuration(
-    path: Path | None, *, sandbox: bool, port: int | None
+    path: Path | None, *, sandbox: bool, port: int | None, api_port: int | None = None
 ) -> tuple[Config, Path | None]:
     """The configuration, and the file that it is from; None is the sandbox's.
 
@@ -90,11 +90,13 @@ def configuration(
         elif CONFIG.exists():
             path = CONFIG
     if path is None:
-        if port is None:
-            return config.sandbox(SANDBOX.resolve()), None
-        return config.sandbox(SANDBOX.resolve(), f"127.0.0.1:{port}"), None
+        address = config.SANDBOX_ADDRESS if port is None else f"127.0.0.1:{port}"
+        api = config.SANDBOX_API if api_port is None else f"127.0.0.1:{api_port}"
+        return config.sandbox(SANDBOX.resolve(), address, api), None
     if port is not None:
         raise click.UsageError("--port is for the sandbox; the configuration has `listeners`")
+    if api_port is not None:
+        raise click.UsageError("--api-port is for the sandbox; the configuration has `api`")
     try:
         return config.read(path), path
     except config.ConfigError as error:

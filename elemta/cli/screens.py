@@ -99,6 +99,8 @@ def status_lines(status: Status) -> Iterator[str]:
         where = " ".join(listener.addresses)
         clients = counted(listener.connections, "connection")
         yield f"listener    {listener.name} ({listener.kind}) {where}: {clients}"
+    for url in status.api:
+        yield f"api         {url}"
     yield f"clients     {status.sessions} of {status.places}"
     if (queue := status.queue) is not None:
         told = [

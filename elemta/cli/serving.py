@@ -19,7 +19,7 @@ import trio
 
 from elemta import daemon, log, nodes, privileges
 from elemta.cli import codes
-from elemta.config import ConfigError, locate, read
+from elemta.config import SANDBOX_API, ConfigError, locate, read
 from elemta.listener.sockets import BindError, bind
 from elemta.nodes import LIFELINE, Place, inherited, places, share
 from elemta.privileges import StartError
@@ -28,6 +28,7 @@ from elemta.queue import SpoolError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from elemta.api.opening import Api
     from elemta.config import Config
     from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint
@@ -57,23 +58,26 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         privileges.open_files(config.limits.connections, config.delivery.max_connections)
         # while we may still open ports below 1024
         bound = bind(config) if place is None else inherited(config, os.environ)
+        api = _open_api(config, sandbox=path is None) if place is None else None
         privileges.own(config.data_dir, who)
         if who is not None:
             _load_what_comes_late()
             privileges.drop(who)
         privileges.writable(config.data_dir)
         _spare_the_collector()
+        link = api.invite(always=path is None) if api is not None else None
         if path is None:
-            trio.run(partial(daemon.run, config, bound, ready=partial(_invite, config)))
+            invite = partial(_invite, config, link)
+            trio.run(partial(daemon.run, config, bound, api=api, ready=invite))
         elif place is not None:
             trio.run(_node(config, bound, path.absolute(), place))
         elif len(wanted := places(config)) > 1:
             command = [sys.executable, *sys.orig_argv[1:]]  # as this process was started
             file = path.absolute()
-            trio.run(partial(nodes.run, config, bound, wanted, command=command, file=file))
+            trio.run(partial(nodes.run, config, bound, wanted, command=command, file=file, api=api))
         else:
             file = path.absolute()
-            run = partial(daemon.run, reread=partial(read, file), file=str(file))
+            run = partial(daemon.run, api=api, reread=partial(read, file), file=str(file))
             trio.run(partial(run, config, bound))
     except (StartError, BindError, SpoolError, sqlite3.Error) as error:
         log.flush()
@@ -91,6 +95,18 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     finally:
         log.flush()
     return 0
+
+
+def _open_api(config: Config, *, sandbox: bool) -> Api | None:
+    """Open the API, if there is to be one. What it takes is not even imported otherwise."""
+    if config.api is None:
+        return None
+    from elemta.api.opening import open_api
+
+    if sandbox:  # another one may run, and mail must not stop for that
+        own = config.api.address == SANDBOX_API
+        return open_api(config, inbox=config.data_dir / "mail", elsewhere=own)
+    return open_api(config)
 
 
 def _node(
@@ -134,7 +150,7 @@ def _located(error: ConfigError, path: Path | None) -> ConfigError:
         return error
 
 
-def _invite(config: Config, addresses: list[Endpoint]) -> None:
+def _invite(config: Config, link: str | None, addresses: list[Endpoint]) -> None:
     """Say what to try in the sandbox, with commands that work as they stand."""
     host, port = addresses[0]
     elemta = _command()
@@ -151,6 +167,7 @@ Try, in another terminal:
     cat {directory}/mail/example.org/you/new/*
 
 Any mail program will do; {host}:{port} is its server. Ctrl-C stops it.
+In a browser, once and within an hour: {link}
 """
     )
 

@@ -18,6 +18,9 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
     yield f"  data       {config.data_dir}"
     for listener in config.listeners:
         yield f"  listener   {listener.name}: {' '.join(map(str, listener.bindings))}"
+    if config.api is not None:
+        encrypted = "in clear" if config.api.certificate is None else "by TLS"
+        yield f"  api        {' '.join(map(str, config.api.bindings))}, {encrypted}"
     networks = " ".join(map(str, config.relay.networks))
     yield f"  relay      {networks or 'for nobody'}"
     if config.relay.domains:

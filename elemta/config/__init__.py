@@ -9,6 +9,8 @@ from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
 from elemta.config.masking import shown as shown
+from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
+from elemta.config.reading import SANDBOX_API as SANDBOX_API
 from elemta.config.reading import check as check
 from elemta.config.reading import load as load
 from elemta.config.reading import locate as locate

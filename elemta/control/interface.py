@@ -108,6 +108,7 @@ class Status(Struct, frozen=True, kw_only=True):
             written, by kind.
         parts: that are kept running, and how that goes.
         event: the number of the last one: who asks for those since then misses none.
+        api: where the server is found over HTTP.
     """
 
     version: str
@@ -127,6 +128,7 @@ class Status(Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     parts: tuple[Part, ...]
     event: int = 0
+    api: tuple[str, ...] = ()
 
 
 class Saved(Struct, frozen=True, kw_only=True):

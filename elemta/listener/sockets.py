@@ -110,6 +110,26 @@ def passed_on(
     return passed
 
 
+def listen(address: HostPort) -> list[socket.socket]:
+    """Open the sockets of an address, of which a name, or every address of the machine, has many.
+
+    Resource handling:
+        They are the caller's to close.
+
+    Raises:
+        OSError: one of them cannot be opened; then none is.
+    """
+    opened: list[socket.socket] = []
+    try:
+        for sock in _sockets(address):
+            opened.append(sock)  # noqa: PERF402 # what is open must be known when the next fails
+    except BaseException:
+        for sock in opened:
+            sock.close()
+        raise
+    return opened
+
+
 def _open(
     binding: HostPort | SystemdSocket, passed: dict[str, list[socket.socket]]
 ) -> Iterator[socket.socket]:
@@ -122,12 +142,16 @@ def _open(
                 raise OSError(errno.EINVAL, "systemd passes on a socket that does not listen")
             yield _prepared(sock)
         return
-    if binding.host:
-        for family, host in _addresses(binding.host):
-            yield _listening(family, host, binding.port)
+    yield from _sockets(binding)
+
+
+def _sockets(address: HostPort) -> Iterator[socket.socket]:
+    if address.host:
+        for family, host in _addresses(address.host):
+            yield _listening(family, host, address.port)
         return
     # Every address of the machine. Two sockets, so that IPv4 clients are not written as IPv6.
-    four = _listening(socket.AF_INET, "0.0.0.0", binding.port)  # noqa: S104 (it was asked for)
+    four = _listening(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104 (it was asked for)
     yield four
     if socket.has_ipv6:
         port: int = four.getsockname()[1]

@@ -8,7 +8,8 @@
         ├── log
         ├── hear                what a node says of itself, in the words of sd_notify; one for each
         ├── report              how all of them are, to systemd
-        └── kept                the process of a node, started again if it ends; one for each
+        └── api                 shows to the end what goes on; then cut off
+            └── kept            the process of a node, started again if it ends; one for each
 
 All nodes accept from the same sockets, and the kernel gives a connection to whoever is free. They
 share nothing else but the Maildirs: no node waits for another, and one that fails harms none.
@@ -24,7 +25,7 @@ import resource
 import signal
 import socket
 import time
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
+    from elemta.api.opening import Api
     from elemta.config import Config
     from elemta.control.interface import Control
     from elemta.listener.sockets import BoundListener
@@ -75,6 +77,7 @@ async def run(
     *,
     command: Sequence[str],
     file: Path,
+    api: Api | None = None,
     clock: Callable[[], float] = time.time,
 ) -> None:
     """Run all nodes until SIGTERM or SIGINT.
@@ -85,6 +88,7 @@ async def run(
         places: which nodes there are to be.
         command: starts a node; which one, its environment says.
         file: of the configuration.
+        api: the server over HTTP, all nodes as one; None: there is none.
         clock: seconds since the epoch.
 
     Raises:
@@ -103,10 +107,12 @@ async def run(
                 held.callback(node.close)
                 nodes.append(node)
             running = Running(config, file)
-            await _Nodes(running, nodes, bound, command, lifeline, clock).run()
+            await _Nodes(running, nodes, bound, command, lifeline, api, clock).run()
     finally:
         for each in bound:
             each.socket.close()
+        if api is not None:
+            api.close()
         os.close(lifeline)
         os.close(ours)
 
@@ -195,6 +201,7 @@ class _Nodes:
         bound: Sequence[BoundListener],
         command: Sequence[str],
         lifeline: int,
+        api: Api | None,
         clock: Callable[[], float],
     ) -> None:
         self._running = running
@@ -202,6 +209,7 @@ class _Nodes:
         self._bound = bound
         self._command = command
         self._lifeline = lifeline
+        self._api = api
         self._clock = clock
         self._started_at = clock()
         self._cluster = cluster = Cluster(
@@ -234,22 +242,28 @@ class _Nodes:
             )
             if self._watchdog is not None:
                 ground.start_soon(self._end_the_silent, self._watchdog)
-            async with trio.open_nursery() as kept:
-                for node in self._nodes:
-                    name = f"node {node.place.number}"
-                    kept.start_soon(self._supervision.keep, name, partial(self._live, node))
-                ground.start_soon(self._tell_ready)
-                await self._stop.wait()
-                systemd.notify("STOPPING=1")
-                grace = self._running.config.shutdown_grace
-                self._supervision.stop()
-                for node in self._nodes:
-                    node.signal(signal.SIGTERM)
-                kept.cancel_scope.deadline = trio.current_time() + grace + PATIENCE
+            api, keep, steered_by = self._api, self._supervision.keep, self._cluster.steered_by
+            async with nullcontext() if api is None else api.serving(keep, steered_by):
+                await self._keep_nodes(ground)
             ground.cancel_scope.cancel()
         if self._failed is not None:
             raise self._failed
         log.info("nodes.stopped", nodes=len(self._nodes))
+
+    async def _keep_nodes(self, ground: trio.Nursery) -> None:
+        """Keep all nodes running until we are to stop, and they have ended."""
+        async with trio.open_nursery() as kept:
+            for node in self._nodes:
+                name = f"node {node.place.number}"
+                kept.start_soon(self._supervision.keep, name, partial(self._live, node))
+            ground.start_soon(self._tell_ready)
+            await self._stop.wait()
+            systemd.notify("STOPPING=1")
+            grace = self._running.config.shutdown_grace
+            self._supervision.stop()
+            for node in self._nodes:
+                node.signal(signal.SIGTERM)
+            kept.cancel_scope.deadline = trio.current_time() + grace + PATIENCE
 
     async def _live(self, node: Node) -> None:
         """One life of a node: from the start of its process to its end."""
@@ -333,6 +347,7 @@ class _Nodes:
             queue=None,
             counts={},
             parts=self._supervision.parts,
+            api=self._api.urls if self._api is not None else (),
         )
 
     def _status(self) -> str:
