@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from elemta.config import ConfigError
+from elemta.control import journal
 from elemta.control.interface import (
     ControlError,
     ListenerStatus,
@@ -33,6 +34,7 @@ from elemta.control.interface import (
 )
 from elemta.log import logger
 from elemta.nodes import merging
+from elemta.nodes.streams import Streams, of_node
 from elemta.queue import Destination, EventBus, Missed, State, Stats, Tally
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class Cluster:
     Attributes:
         bus: the events of all nodes, numbered anew.
         wanted: somebody wants to know them.
+        streams: of those who listen to something else.
     """
 
     def __init__(
@@ -112,11 +115,13 @@ class Cluster:
         self.running = running
         self.bus = EventBus(first=first)
         self.wanted = trio.Event()
+        self.streams = Streams()
 
     async def run(self) -> None:
-        """Gather the events of all nodes once somebody wants them, until cancelled."""
-        await self.wanted.wait()
+        """Gather what nodes tell once somebody wants it, until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.streams.run)
+            await self.wanted.wait()
             for reach in self.reach:
                 nursery.start_soon(self._gather, reach)
 
@@ -329,31 +334,53 @@ class ClusterControl:
 
     async def sessions(self) -> list[SessionStatus]:
         """See `Control`."""
-        raise NotImplementedError
+        return merging.sessions(await self._those(_sessions_of))
 
     async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        return merging.transcripts(await self._those(lambda node: node.transcripts(id)))
 
-    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+    async def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        nodes = [
+            of_node(reach, self._who, lambda node: node.trace(filter))
+            for reach in self._cluster.reach
+        ]
+        async with aclosing(self._cluster.streams.merged(nodes)) as told:
+            async for each in told:
+                yield each
 
     async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Their numbers are those of the nodes, and so of no use: 0."""
+        return merging.failures(
+            await self._those(lambda node: node.failures(limit=limit)), limit=limit
+        )
 
     async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. The first process has a log, too."""
+        own = journal.recent(level, limit)
+        found = await self._those(lambda node: node.log(level=level, limit=limit))
+        return merging.entries([own, *found], limit=limit)
 
-    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+    async def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
         """See `Control`."""
-        raise NotImplementedError
+        journal.level_of(level)
+        nodes = [
+            of_node(reach, self._who, lambda node: node.follow(level=level))
+            for reach in self._cluster.reach
+        ]
+        everybody = [journal.follow(level), *nodes]
+        async with aclosing(self._cluster.streams.merged(everybody)) as told:
+            async for each in told:
+                yield each
 
     async def log_level(self, level: str | None = None) -> str:
         """See `Control`."""
-        raise NotImplementedError
+        if level is not None:
+            journal.level_of(level)
+            await self._all(lambda node: node.log_level(level))
+        await trio.lowlevel.checkpoint()
+        return journal.log_level(level, self._who)
 
     async def statistics(self, scale: Scale) -> Statistics:
         """See `Control`."""
@@ -467,6 +494,10 @@ async def _stats_of(node: Control) -> Stats:
 
 async def _destinations_of(node: Control) -> list[Destination]:
     return await node.destinations()
+
+
+async def _sessions_of(node: Control) -> list[SessionStatus]:
+    return await node.sessions()
 
 
 async def _suspensions_of(node: Control) -> list[Suspension]:

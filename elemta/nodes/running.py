@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elemta import log as logs
 from elemta.config import applicable, read, shown
 from elemta.control.facts import Configuration
 
@@ -35,6 +36,7 @@ class Running:
             ConfigError: there is a mistake in it; nothing has changed.
         """
         self.config = applicable(self.config, read(self._file))
+        logs.set_level(None)  # somebody may have set another for a while
 
     def told(self) -> Configuration:
         """See `Control.configuration`."""

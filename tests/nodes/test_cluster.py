@@ -281,13 +281,14 @@ async def test_what_runs_is_told_of_the_whole_server_and_after_a_reload_of_the_n
     file.write_text(CONFIG + "limits: {connections: 100}\nuser: mail\n")
     control = Cluster([Node().reach, Node().reach], own_status, running(file)).steered_by("me")
     before = await control.configuration()
-    assert before.values["limits"] == {"connections": 2000, "memory": "256 MiB"}
+    limits = {"connections": 2000, "memory": "256 MiB", "transcripts": 1000}
+    assert before.values["limits"] == limits
     await control.reload(dry_run=True)
     assert await control.configuration() == before
     await control.reload()
     after = await control.configuration()
     assert after.file == str(file)
-    assert after.values["limits"] == {"connections": 100, "memory": "256 MiB"}
+    assert after.values["limits"] == {**limits, "connections": 100}
     assert after.values["user"] is None, "that holds after a restart"
     file.write_text("nonsense")
     await control.reload()
