@@ -88,11 +88,13 @@ FINAL: Final = {
 
 
 class Accept(Struct, frozen=True):
-    """Take some messages in."""
+    """Take some messages in, some of them for later; those with a key come twice."""
 
     to: tuple[str, ...]
     size: int
     copies: int
+    wait: float
+    keyed: bool
 
 
 class Try(Struct, frozen=True):
@@ -131,6 +133,8 @@ ACCEPT: Final = st.builds(
     st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=3).map(tuple),
     st.sampled_from([0, 10, 5000, 60_000, INLINE + 1]),
     st.sampled_from([1, 1, 5]),
+    st.sampled_from([0.0, 0.0, 20.0, 150.0]),
+    st.booleans(),
 )
 RESULTS: Final = st.lists(st.none() | st.sampled_from(Result), min_size=1, max_size=3).map(tuple)
 TRY: Final = st.builds(Try, RESULTS, st.booleans(), st.booleans(), st.booleans())
@@ -169,10 +173,15 @@ BOUNCED: Final = b"bounced"
 
 
 class Known(Struct):
-    """What the model knows of a message: what it holds, and where each recipient stands."""
+    """What the model knows of a message: what it holds, and where each recipient stands.
+
+    Attributes:
+        due: nothing of it is tried before, unless somebody retries it.
+    """
 
     content: bytes
     states: list[State]
+    due: float = 0.0
 
 
 Model = dict[str, Known]
@@ -260,6 +269,7 @@ class Run:
         self.disk = disk
         self.before: Model = {}
         self.model: Model = {}
+        self.keyed: list[str] = []
         self.unwritten = False  # something was settled that the disk did not take yet
 
     async def play(self, steps: list[Step]) -> None:
@@ -293,14 +303,20 @@ class Run:
         name = self.queue.new_id()
         content = random.Random(name).randbytes(step.size)
         to = [Addressee(address=Mailbox("u", domain)) for domain in step.to]
-        envelope = Envelope(sender=Mailbox("s", "home"), recipients=tuple(to))
+        due = now() + step.wait if step.wait else None
+        envelope = Envelope(sender=Mailbox("s", "home"), recipients=tuple(to), due=due)
+        key = name if step.keyed else ""
+        if step.keyed:
+            self.keyed.append(name)
         try:
-            await self.queue.accept(envelope, content, name)
+            assert await self.queue.accept(envelope, content, name, key=key) == name
         except StoreUnavailable:
             assert self.disk.full
-        else:
-            assert not self.disk.full
-            self.model[name] = Known(content, [State.READY] * len(to))
+            return
+        assert not self.disk.full
+        self.model[name] = Known(content, [State.READY] * len(to), due or 0.0)
+        if step.keyed:
+            assert await self.queue.accept(envelope, content, key=key) == name
 
     async def attempt(self, step: Try) -> None:
         with trio.move_on_after(0.01):
@@ -322,6 +338,7 @@ class Run:
         assert content == known.content
         attempts: list[Attempt] = []
         results = [step.results[i % len(step.results)] for i in range(len(work.recipients))]
+        assert now() > known.due - 0.001, "sent too early"
         for recipient, result in zip(work.recipients, results, strict=True):
             assert known.states[recipient.number] in (State.READY, State.DEFERRED), "sent twice"
             if result is not None:
@@ -361,6 +378,8 @@ class Run:
         meant = [number for number, state in enumerate(known.states) if state in moves]
         for number in meant:
             known.states[number] = becomes
+        if isinstance(step.action, Retry):
+            known.due = 0.0
         if not isinstance(step.action, Redirect | Reprioritise):  # they may be so already
             assert tally.recipients == len(meant)
         if isinstance(step.action, Bounce) and meant:
@@ -443,6 +462,8 @@ async def crash(folder: Path, steps: list[Step], at: int, how: str, seed: int) -
             found = read(wreck)
             if not run.unwritten:
                 assert plain(found) in (plain(run.before), plain(run.model))
+            for name in run.keyed:  # the key is there if the message is
+                assert (await queue.known(name) is not None) == (name in found)
             await deliver_rest(queue, found)
         assert_empty(wreck)
 

@@ -84,6 +84,8 @@ def _head(timeline: Timeline, now: float) -> Iterator[str]:
     message, origin = timeline.message, timeline.message.origin
     yield f"id          {message.id}"
     yield f"received    {clock(message.received_at)}, {span(now - message.received_at)} ago"
+    if message.due is not None:
+        yield f"scheduled   {clock(message.due)}"
     yield f"from        {path(message.sender)}"
     yield f"size        {size(message.size)}"
     yield f"priority    {message.priority.name.lower()}"

@@ -8,18 +8,19 @@
 
 A client that leaves ends its request, whatever that is doing. What a request may take is bounded:
 its size, the time until the next one comes, the time in which an answer is taken, and, but for
-what has no end, the time for all of it.
+what has no end, the time for all of it. Who may hand in large messages does so one by one, and few
+do at a time: of each there are some copies in memory.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from elemta.config import ConfigError
-from elemta.control.framing import MAX_REQUEST, Lines, decode_request, encode
+from elemta.control.framing import MAX_REQUEST, MAX_SUBMISSION, Lines, decode_request, encode
 from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
 from elemta.control.messages import Done, Endless, Refusal, Refused, SpeakFor
 from elemta.control.responses import respond
@@ -39,6 +40,12 @@ IDLE: Final = 300.0
 AHEAD: Final = 8
 #: Seconds in which a client must take an answer.
 PATIENCE: Final = 30.0
+#: Octets that are read at a time.
+PIECE: Final = 65536
+#: Large requests that there may be in memory at a time, of all clients.
+LARGE: Final = 2
+#: Seconds in which the rest of a large one must come.
+UPLOAD: Final = 60.0
 #: Seconds that a request may take: a check or a copy of a large queue takes minutes.
 LONGEST: Final = 3600.0
 
@@ -47,6 +54,10 @@ _REFUSALS: Final[dict[type[ControlError], Refusal]] = {
     UnknownError: Refusal.UNKNOWN,
     UnavailableError: Refusal.UNAVAILABLE,
 }
+
+
+#: A request, None if it was too long; and what is set once it is answered.
+_Line: TypeAlias = tuple[bytes | None, trio.Event]
 
 
 class _GoneError(Exception):
@@ -60,7 +71,8 @@ class Conversation:
         stream: to it.
         control: gives the server as somebody may steer it.
         who: this client is, e.g. ``operator:root``.
-        trusted: it may speak for others.
+        trusted: it may speak for others, and hand in large messages.
+        large: for each large request one of these is taken: shared by all clients.
 
     Resource handling:
         The stream is the caller's to close.
@@ -73,8 +85,11 @@ class Conversation:
         who: str,
         *,
         trusted: bool = False,
+        large: trio.Semaphore | None = None,
     ) -> None:
         self._stream = stream
+        self._large = large or trio.Semaphore(LARGE)
+        self._longest = MAX_SUBMISSION if trusted else MAX_REQUEST
         self._steered_by = control
         self._control = control(who)
         self._who = who
@@ -83,27 +98,55 @@ class Conversation:
     async def run(self) -> None:
         """Serve until the client leaves or has nothing more to ask."""
         async with trio.open_nursery() as nursery:
-            lines, coming = trio.open_memory_channel[bytes | None](AHEAD)
+            lines, coming = trio.open_memory_channel[_Line](AHEAD)
             nursery.start_soon(self._read, lines, nursery.cancel_scope)
             try:
                 while True:
                     with trio.fail_after(IDLE):
-                        line = await coming.receive()
+                        line, answered = await coming.receive()
                     await self._answer(line)
+                    del line  # it may be large, and the next one may not come for long
+                    answered.set()
             except (_GoneError, trio.TooSlowError):
                 nursery.cancel_scope.cancel()
 
     async def _read(
-        self, lines: trio.MemorySendChannel[bytes | None], conversation: trio.CancelScope
+        self, lines: trio.MemorySendChannel[_Line], conversation: trio.CancelScope
     ) -> None:
-        cut = Lines(MAX_REQUEST)
+        cut = Lines(self._longest)
         try:
-            while octets := await self._stream.receive_some():
-                for line in cut.receive(bytes(octets)):
-                    await lines.send(line)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._read_some(cut, lines) is not None:
+                if cut.pending > MAX_REQUEST:
+                    async with self._large:
+                        await self._read_large(cut, lines)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass
         conversation.cancel()
+
+    async def _read_large(self, cut: Lines, lines: trio.MemorySendChannel[_Line]) -> None:
+        """Read a line to its end, and nothing beyond it until it is answered."""
+        with trio.fail_after(UPLOAD):
+            answered: trio.Event | None = trio.Event()
+            while cut.pending > MAX_REQUEST and answered is not None:
+                answered = await self._read_some(cut, lines)
+        if answered is not None:
+            await answered.wait()
+
+    async def _read_some(
+        self, cut: Lines, lines: trio.MemorySendChannel[_Line]
+    ) -> trio.Event | None:
+        """Read what is there; None: nothing comes any more.
+
+        Returns:
+            What is set once the last of the lines that came to their ends is answered.
+        """
+        octets = await self._stream.receive_some(PIECE)
+        answered = trio.Event()
+        answered.set()  # if there are none
+        for line in cut.receive(bytes(octets)):
+            answered = trio.Event()
+            await lines.send((line, answered))
+        return answered if octets else None
 
     async def _answer(self, line: bytes | None) -> None:
         """Do what is asked, and say how that ended.
@@ -111,7 +154,7 @@ class Conversation:
         A fault of ours is this request's alone.
         """
         try:
-            request = decode_request(line)
+            request = decode_request(line, self._longest)
             await self._do(request)
         except ConfigError as error:
             await self._give(

@@ -12,6 +12,8 @@ from elemta.control.messages import Answer, Request
 
 #: Octets of a request at most; a filter may name some thousand ids.
 MAX_REQUEST: Final = 2**18
+#: The same of one that hands in a message of 64 MiB: for our own processes, and root.
+MAX_SUBMISSION: Final = 96 * 2**20
 #: Octets of an answer at most: a message with a hundred thousand recipients.
 MAX_ANSWER: Final = 2**26
 
@@ -46,6 +48,11 @@ class Lines:
         self._append(rest)
         return lines
 
+    @property
+    def pending(self) -> int:
+        """Octets in memory of a line that goes on."""
+        return self._size if self._size <= self._longest else 0
+
     def _append(self, part: bytes) -> None:
         self._size += len(part)
         if self._size <= self._longest:
@@ -59,14 +66,18 @@ def encode(line: Request | Answer) -> bytes:
     return _encode(line) + b"\n"
 
 
-def decode_request(line: bytes | None) -> Request:
+def decode_request(line: bytes | None, longest: int = MAX_REQUEST) -> Request:
     """What a client asks.
+
+    Args:
+        line: None: it had more than `longest` octets.
+        longest: that a line may have.
 
     Raises:
         RequestError: nobody can tell.
     """
     if line is None:
-        raise RequestError(f"expected at most {MAX_REQUEST} octets in a line")
+        raise RequestError(f"expected at most {longest} octets in a line")
     try:
         return _request.decode(line)
     except msgspec.ValidationError as error:

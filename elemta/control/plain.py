@@ -27,6 +27,7 @@ def message(message: Message) -> dict[str, Value]:
         "sender": address(message.sender),
         "received_at": message.received_at,
         "expires_at": message.expires_at,
+        "send_at": message.due,
         "size": message.size,
         "priority": message.priority.name.lower(),
         "client": origin.address or None,

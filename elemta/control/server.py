@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from elemta.control.conversation import Conversation
+from elemta.control.conversation import LARGE, Conversation
 from elemta.control.framing import encode
 from elemta.control.messages import Refusal, Refused
 from elemta.control.place import listening, name_of, peer_of
@@ -40,6 +40,7 @@ class ControlServer:
         self._group = group
         self._control = control
         self._clients = 0
+        self._large = trio.Semaphore(LARGE)
 
     async def run(self) -> None:
         """Serve until cancelled.
@@ -64,7 +65,10 @@ class ControlServer:
                 self._clients += 1
                 try:
                     trusted = uid in (0, os.geteuid())
-                    await Conversation(stream, self._control, who, trusted=trusted).run()
+                    talk = Conversation(
+                        stream, self._control, who, trusted=trusted, large=self._large
+                    )
+                    await talk.run()
                 finally:
                     self._clients -= 1
         except Exception:

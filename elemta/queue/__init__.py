@@ -15,6 +15,7 @@ from elemta.queue.bodies import StoredBody as StoredBody
 from elemta.queue.check import Finding as Finding
 from elemta.queue.check import check as check
 from elemta.queue.destination import Destination as Destination
+from elemta.queue.errors import KeyReusedError as KeyReusedError
 from elemta.queue.errors import SpoolError as SpoolError
 from elemta.queue.errors import StoreUnavailable as StoreUnavailable
 from elemta.queue.events import AttemptStarted as AttemptStarted
@@ -52,6 +53,7 @@ from elemta.queue.model import MessageId as MessageId
 from elemta.queue.model import Note as Note
 from elemta.queue.model import Origin as Origin
 from elemta.queue.model import Priority as Priority
+from elemta.queue.model import Receipt as Receipt
 from elemta.queue.model import Recipient as Recipient
 from elemta.queue.model import Report as Report
 from elemta.queue.model import Result as Result

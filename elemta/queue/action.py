@@ -27,11 +27,11 @@ class Hold(Struct, frozen=True, tag="hold", omit_defaults=True):
 
 
 class Release(Struct, frozen=True, tag="release"):
-    """Try what is held, now."""
+    """Try what is held: now, or when its message is to be tried first."""
 
 
 class Retry(Struct, frozen=True, tag="retry"):
-    """Try what waits, now; and what is parked for it, see whether it answers."""
+    """Try what waits, now, whatever it waits for; and what is parked, see whether it answers."""
 
 
 class Delete(Struct, frozen=True, tag="delete"):
@@ -49,7 +49,7 @@ class Reprioritise(Struct, frozen=True, tag="reprioritise"):
 
 
 class Redirect(Struct, frozen=True, tag="redirect"):
-    """Deliver to another address, now; a hold ends by it."""
+    """Deliver to another address, as if it had come in for that; a hold ends by it."""
 
     to: Mailbox
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from elemta.queue.entry import Entry
-    from elemta.queue.model import Attempt, Note, Recipient
+    from elemta.queue.model import Attempt, Note, Receipt, Recipient
     from elemta.queue.operation import Rows, Value
 
 
@@ -31,13 +31,18 @@ class Insert(Operation):
     """A message came in.
 
     Args:
-        entry: of the phase in which it comes in: WHOLE, or SCATTERED if it is held.
+        entry: of the phase in which it comes in: WHOLE, or SCATTERED if it is not tried at once.
         content: its body; None if that is in a file, synced already.
         queued: told that it is durable.
+        receipt: is written with it, or not at all.
     """
 
     def __init__(
-        self, entry: Entry, content: bytes | None, queued: Callable[[Insert], None]
+        self,
+        entry: Entry,
+        content: bytes | None,
+        queued: Callable[[Insert], None],
+        receipt: Receipt | None = None,
     ) -> None:
         super().__init__()
         self.entry = entry
@@ -46,6 +51,8 @@ class Insert(Operation):
         self._recipients: list[Value] | None = None
         if entry.phase is Phase.SCATTERED:
             self._recipients = _recipient_rows(entry.key, entry.message.recipients)
+        self._due = entry.message.due
+        self._receipt = receipt
         self._queued = queued
 
     @override
@@ -58,6 +65,10 @@ class Insert(Operation):
             rows.recipients += self._recipients
         if self.content is not None:
             rows.bodies += (key, self.content)
+        if self._due is not None:
+            rows.scheduled += (key, self._due)
+        if (receipt := self._receipt) is not None:
+            rows.receipts += (receipt.key, receipt.id, receipt.digest, receipt.at)
 
     @override
     def written(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from elemta.queue.bodies import BodyFiles
-from elemta.queue.ids import key_of
+from elemta.queue.ids import key_of, parse_id
 from elemta.queue.model import State
 from elemta.queue.reader import connect
 from elemta.queue.records import (
@@ -51,6 +51,8 @@ _STRANGE: Final = """
     UNION ALL SELECT DISTINCT 'recipient', key FROM recipient LEFT JOIN message USING (key)
     WHERE phase IS NOT 1
     UNION ALL SELECT DISTINCT 'attempt', key FROM attempt LEFT JOIN message USING (key)
+    WHERE phase IS NULL
+    UNION ALL SELECT 'scheduled', key FROM scheduled LEFT JOIN message USING (key)
     WHERE phase IS NULL
     UNION ALL SELECT DISTINCT 'note', key FROM note LEFT JOIN message USING (key)
     WHERE phase IS NULL
@@ -123,6 +125,7 @@ def _rows(connection: sqlite3.Connection) -> tuple[list[Finding], list[Message]]
     ]
     found += _unreadable(connection, "attempt", decode_attempt)
     found += _unreadable(connection, "note", decode_note)
+    found += _false_receipts(connection)
     filed: list[Message] = []
     for row in map(_Row._make, connection.execute(_MESSAGES)):
         try:
@@ -147,6 +150,14 @@ def _unreadable(
             decode(record)
         except msgspec.MsgspecError as error:
             yield Finding(where=f"{table} {key}", what=f"cannot be read: {error}")
+
+
+def _false_receipts(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Those that name what cannot be a message; one that is forgotten may well be named."""
+    rows: Iterable[tuple[str, str]] = connection.execute("SELECT key, id FROM receipt")
+    for key, id in rows:  # noqa: A001 # the word of people
+        if parse_id(id) != id:
+            yield Finding(where=f"receipt {key}", what=f"{id!r} is not the id of a message")
 
 
 def _faults(connection: sqlite3.Connection, row: _Row, message: Message) -> Iterator[str]:

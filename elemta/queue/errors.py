@@ -10,5 +10,9 @@ class StoreUnavailable(Exception):  # noqa: N818 # a state that passes, not a fa
     """
 
 
+class KeyReusedError(Exception):
+    """Something was handed in with the key of something else. It was not taken."""
+
+
 class SpoolError(Exception):
     """This queue cannot be opened at all: in use by another process, or from the future."""

@@ -124,7 +124,7 @@ class Grip:
         entry, message = self.entry, self.entry.message
         former = [each.address for each in self._taken]
         for each in self._taken:
-            _change(each, errand, now)
+            _change(each, errand, now, message.due or now)
             entry.left -= each.state.final
         if isinstance(errand.action, Reprioritise):
             stood = self._schedule.withdraw(entry)
@@ -176,8 +176,15 @@ class Grip:
                     pass
 
 
-def _change(recipient: Recipient, errand: Errand, now: float) -> None:
-    """Move one recipient, READY since it was taken in hand, to where the action leaves it."""
+def _change(recipient: Recipient, errand: Errand, now: float, due: float) -> None:
+    """Move one recipient, READY since it was taken in hand, to where the action leaves it.
+
+    Args:
+        recipient: of a message that is not to be tried before `due`, unless somebody retries it.
+        errand: what is done.
+        now: seconds since the epoch.
+        due: the same.
+    """
     recipient.due = 0.0
     match errand.action:
         case Hold(owner):
@@ -189,6 +196,16 @@ def _change(recipient: Recipient, errand: Errand, now: float) -> None:
             recipient.state, recipient.last = State.FAILED, errand.refusal
         case Redirect(to):
             recipient.original = recipient.original or recipient.address
-            recipient.address, recipient.due, recipient.last = to, now, None
+            recipient.address, recipient.last = to, None
+            _put_off(recipient, now, due)
+        case Release():
+            _put_off(recipient, now, due)
         case _:
             recipient.due = now
+
+
+def _put_off(recipient: Recipient, now: float, due: float) -> None:
+    """It is tried now, or when its message is to be tried first."""
+    recipient.due = max(now, due)
+    if due > now:
+        recipient.state = State.DEFERRED

@@ -30,6 +30,9 @@ class Takes(Protocol):
         envelope: Envelope,
         content: bytes,
         id: MessageId | None = None,  # noqa: A002 # the word of people
+        *,
+        key: str = "",
+        digest: bytes = b"",
     ) -> MessageId:
         """Take a small message."""
         ...
@@ -41,6 +44,8 @@ class Takes(Protocol):
         size: int,
         *,
         eight_bit: bool,
+        key: str = "",
+        digest: bytes = b"",
     ) -> MessageId:
         """Take a large message, whose body is in its file and synced."""
         ...
@@ -120,20 +125,27 @@ class Incoming:
         if last:
             self._file.sync()
 
-    async def commit(self, envelope: Envelope | None = None) -> MessageId:
+    async def commit(
+        self, envelope: Envelope | None = None, *, key: str = "", digest: bytes = b""
+    ) -> MessageId:
         """Take responsibility for the message: it is durable when this returns.
 
         Args:
             envelope: in place of the one that `Queue.receive` was given.
+            key: see `Queue.accept`.
+            digest: see `Queue.accept`.
 
         Raises:
+            KeyReusedError: see `Queue.accept`.
             StoreUnavailable: the disk is full or broken. Nothing is kept.
         """
         envelope = envelope or self._envelope
         if self._file is None and not self._broken:
             content = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            return await self._queue.accept(envelope, content, self.id)
+            return await self._queue.accept(envelope, content, self.id, key=key, digest=digest)
         await self._flush(last=True)
-        await self._queue.accept_file(envelope, self.id, self.size, eight_bit=self._eight_bit)
-        self._kept = True
-        return self.id
+        taken = await self._queue.accept_file(
+            envelope, self.id, self.size, eight_bit=self._eight_bit, key=key, digest=digest
+        )
+        self._kept = taken == self.id  # if not, it was handed in before: that body is there
+        return taken

@@ -32,14 +32,26 @@ SELDOM: Final = 3600.0
 STEP: Final = 200
 #: Free pages that the database keeps, as more mail will come: 16 MiB.
 SLACK: Final = 2048
+#: How long keys are remembered that messages came with, in seconds; and how many are at most.
+RECEIPT_AGE: Final = 7 * 86400.0
+RECEIPTS: Final = 100_000
+
+_OLD: Final = """
+    SELECT key FROM message WHERE key < ? AND phase >= 2
+    AND NOT EXISTS (SELECT 1 FROM scheduled WHERE scheduled.key = message.key AND due >= ?)
+    ORDER BY key LIMIT ?
+"""
+_FORGET_RECEIPTS: Final = """
+    DELETE FROM receipt WHERE key IN (SELECT key FROM receipt WHERE at < ? ORDER BY at LIMIT ?)
+"""
 
 
 class HistoryLimits(Struct, frozen=True, kw_only=True):
     """How much of what is finished is remembered.
 
     Attributes:
-        age: seconds since the message came in; at least a day more than its lifetime, as what has
-            just ended must be found.
+        age: seconds since the message came in, or was to be tried first; at least a day more than
+            its lifetime, as what has just ended must be found.
         count: messages. A million takes about 700 MB of disk.
     """
 
@@ -93,6 +105,8 @@ class Maintenance:
             await self._step(self._sweep)
         while (pruned := await self._step(self._prune)) > 0:
             self._store.history -= pruned
+        while await self._step(self._prune_receipts) > 0:
+            pass
         while await self._step(self._shrink) > 0:
             pass
         await self._step(self._take_stock)
@@ -120,11 +134,8 @@ class Maintenance:
     def _prune(self, connection: sqlite3.Connection) -> int:
         """Forget the oldest of what is finished, as far as there is too much of it."""
         too_many = min(STEP, max(0, self._store.history - self._count))
-        keys = _column(
-            connection,
-            "SELECT key FROM message WHERE key < ? AND phase >= 2 ORDER BY key LIMIT ?",
-            (first_key(self._clock() - self._age), STEP),
-        )
+        oldest = self._clock() - self._age
+        keys = _column(connection, _OLD, (first_key(oldest), oldest, STEP))
         if len(keys) < too_many:
             keys = _column(
                 connection,
@@ -134,8 +145,19 @@ class Maintenance:
         rows = [(key,) for key in keys]
         connection.executemany("DELETE FROM attempt WHERE key = ?", rows)
         connection.executemany("DELETE FROM note WHERE key = ?", rows)
+        connection.executemany("DELETE FROM scheduled WHERE key = ?", rows)
         connection.executemany("DELETE FROM message WHERE key = ?", rows)
         return len(keys)
+
+    def _prune_receipts(self, connection: sqlite3.Connection) -> int:
+        """Forget keys that nobody will come with any more, and the oldest if they are too many."""
+        (count,) = _column(connection, "SELECT count(*) FROM receipt", ())
+        known: tuple[float] | None = connection.execute(
+            "SELECT at FROM receipt ORDER BY at LIMIT 1 OFFSET ?", (max(0, count - RECEIPTS),)
+        ).fetchone()
+        oldest = self._clock() - RECEIPT_AGE
+        before = oldest if known is None else max(oldest, known[0])
+        return connection.execute(_FORGET_RECEIPTS, (before, STEP)).rowcount
 
     def _shrink(self, connection: sqlite3.Connection) -> int:
         """Give free pages back to the disk."""
@@ -157,6 +179,6 @@ def _free_pages(connection: sqlite3.Connection) -> int:
     return found[0]
 
 
-def _column(connection: sqlite3.Connection, query: str, values: tuple[int, ...]) -> list[int]:
+def _column(connection: sqlite3.Connection, query: str, values: tuple[float, ...]) -> list[int]:
     rows: list[tuple[int]] = connection.execute(query, values).fetchall()
     return [key for (key,) in rows]

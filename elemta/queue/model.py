@@ -115,6 +115,8 @@ class Message(Struct, kw_only=True, omit_defaults=True):
         size: octets of the content as stored, trace fields included.
         eight_bit: the content has octets above 127.
         hops: Received fields when it came in.
+        due: nothing of it is tried before, seconds since the epoch, as its sender wanted; its age
+            counts from then. None: it came in to be tried at once.
     """
 
     id: MessageId
@@ -129,6 +131,27 @@ class Message(Struct, kw_only=True, omit_defaults=True):
     priority: Priority = Priority.NORMAL
     origin: Origin = Origin()
     tags: tuple[str, ...] = ()
+    due: float | None = None
+
+    @property
+    def begun_at(self) -> float:
+        """Since when it is tried, or will be: lifetime and delay count from here."""
+        return self.received_at if self.due is None else self.due
+
+
+class Receipt(Struct, frozen=True):
+    """What was answered to whoever handed a message in with a key.
+
+    Attributes:
+        id: of the message that came of it.
+        digest: of what was handed in.
+        at: when, seconds since the epoch.
+    """
+
+    key: str
+    id: MessageId
+    digest: bytes
+    at: float
 
 
 class Addressee(Struct, frozen=True, kw_only=True):
@@ -144,6 +167,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     Attributes:
         holder: it is taken in with all its recipients HELD: a quarantine.
+        due: it is taken in with all its recipients DEFERRED until then, seconds since the epoch,
+            if that is to come. How far ahead that may be is for the caller to judge.
     """
 
     sender: ReversePath
@@ -154,6 +179,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     hops: int = 0
     holder: Holder | None = None
+    due: float | None = None
 
 
 class Result(enum.Enum):

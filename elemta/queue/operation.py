@@ -32,6 +32,8 @@ class Rows(Struct):
         attempts: key, number, ordinal, record.
         notes: key, record.
         renewed: key, record of the message, in place of the one it has.
+        scheduled: key, due.
+        receipts: key, id, digest, at.
         dead_bodies: key.
         dead_files: ids, whose files are removed once the transaction is durable.
     """
@@ -45,6 +47,8 @@ class Rows(Struct):
     attempts: list[Value] = []
     notes: list[Value] = []
     renewed: list[Value] = []
+    scheduled: list[Value] = []
+    receipts: list[Value] = []
     dead_bodies: list[Value] = []
     dead_files: list[str] = []
 

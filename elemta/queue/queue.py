@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from elemta.queue import events as happened
+from elemta.queue.arrival import Arrivals
 from elemta.queue.bodies import StoredBody, is_large
-from elemta.queue.change import Insert, Settle
-from elemta.queue.entry import Entry
+from elemta.queue.change import Settle
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.floor import Floor
 from elemta.queue.gate import Gate
 from elemta.queue.grip import Errand
 from elemta.queue.ids import IdSource
 from elemta.queue.incoming import Incoming
-from elemta.queue.model import Message, Recipient, Result, State
+from elemta.queue.model import Result, State
 from elemta.queue.operation import Call
 from elemta.queue.residence import Residence
 from elemta.queue.retry import Patience
 from elemta.queue.schedule import Schedule
-from elemta.queue.schema import Phase
 from elemta.queue.steering import Steering
 from elemta.queue.window import Window
 from elemta.queue.work import Claim, Work
@@ -34,10 +33,20 @@ if TYPE_CHECKING:
 
     from elemta.protocol import Mailbox
     from elemta.queue.action import Action, MakesReports, Tally
+    from elemta.queue.change import Insert
     from elemta.queue.destination import Destination
+    from elemta.queue.entry import Entry
     from elemta.queue.filter import Filter
     from elemta.queue.lane import Lane
-    from elemta.queue.model import Attempt, Envelope, MessageId, Report
+    from elemta.queue.model import (
+        Attempt,
+        Envelope,
+        Message,
+        MessageId,
+        Receipt,
+        Recipient,
+        Report,
+    )
     from elemta.queue.rate import LaneLimits
     from elemta.queue.reader import StoreReader
     from elemta.queue.retry import RetryPolicy
@@ -63,6 +72,7 @@ class Queue:
         room: whether the disk has more left than its reserve. While it has not, take no mail.
         run: for `open_queue`: look at the clock whenever something is due, until cancelled.
         bodies: for `Incoming`.
+        patience: how long mail is tried, by the policy of this moment.
     """
 
     def __init__(
@@ -87,7 +97,7 @@ class Queue:
         self.new_id = IdSource(clock, store.last_key)
         self._writer = writer
         self._reader = reader
-        self._patience = Patience(policy)
+        self.patience = Patience(policy)
         self._clock = clock
         self.room = room
         self._inline = inline
@@ -108,6 +118,7 @@ class Queue:
             finished=self._finished,
             timely=lambda now: self._gate.end_over(self._residence, now),
         )
+        self._arrivals = Arrivals(self, reader, writer, self._residence, clock)
         self._steering = Steering(self, reader, writer, self._schedule, self._residence, clock)
         self.lane_of = self._schedule.lane_of
         self._waiting = resident.entries
@@ -151,22 +162,38 @@ class Queue:
         envelope: Envelope,
         content: bytes,
         id: MessageId | None = None,  # noqa: A002 # the word of people
+        *,
+        key: str = "",
+        digest: bytes = b"",
     ) -> MessageId:
         """Take a whole message: it is ours, and durable, when this returns.
 
         Cannot be cancelled but before it began: a commit on its way cannot be called back.
 
+        Args:
+            envelope: of the message.
+            content: all of it.
+            id: from `new_id`, if it is told before; else there is a new one.
+            key: who comes with the same again, now or within a week, after a crash too, gets the
+                answer of the first time, and nothing is stored. Should name who hands it in
+                besides what he calls it, as all keys are in one bag; some hundred letters at most.
+            digest: of what was handed in.
+
+        Returns:
+            The message's id; that of the one that came first with this key, if it was another.
+
         Raises:
+            KeyReusedError: the key came with another digest before.
             StoreUnavailable: the disk is full or broken. Nothing is kept.
         """
         size = len(content)
         if is_large(size):
             async with self.receive(envelope, id=id) as incoming:
                 await incoming.write(content)
-                return await incoming.commit()
-        message = self._message(envelope, id, size, eight_bit=not content.isascii())
-        await self._insert(message, content)
-        return message.id
+                return await incoming.commit(key=key, digest=digest)
+        eight_bit = not content.isascii()
+        message = self._arrivals.message(envelope, id, size, eight_bit=eight_bit)
+        return await self._arrivals.take_in(message, content, key, digest)
 
     async def accept_file(
         self,
@@ -175,10 +202,20 @@ class Queue:
         size: int,
         *,
         eight_bit: bool,
+        key: str = "",
+        digest: bytes = b"",
     ) -> MessageId:
         """For `Incoming`: the same for a body that is in its file, and synced."""
-        await self._insert(self._message(envelope, id, size, eight_bit=eight_bit), None)
-        return id
+        message = self._arrivals.message(envelope, id, size, eight_bit=eight_bit)
+        return await self._arrivals.take_in(message, None, key, digest)
+
+    async def known(self, key: str) -> Receipt | None:
+        """What was answered to whoever handed something in with this key; None if nobody did.
+
+        Raises:
+            StoreUnavailable: it cannot be read just now.
+        """
+        return await self._arrivals.known(key)
 
     async def in_thread(self, call: Callable[[], T], *, abandonable: bool = False) -> T:
         """Run what blocks; on virtual time at once, as its clock sees no threads.
@@ -191,81 +228,6 @@ class Queue:
             await trio.lowlevel.checkpoint()
             return call()
         return await trio.to_thread.run_sync(call, abandon_on_cancel=abandonable)
-
-    def _message(
-        self,
-        envelope: Envelope,
-        id: MessageId | None,  # noqa: A002 # the word of people
-        size: int,
-        *,
-        eight_bit: bool,
-    ) -> Message:
-        now, holder = self._clock(), envelope.holder
-        return Message(
-            id=id or self.new_id(),
-            sender=envelope.sender,
-            params=envelope.params,
-            recipients=[
-                Recipient(
-                    number=number,
-                    address=each.address,
-                    params=each.params,
-                    original=each.original,
-                    state=State.READY if holder is None else State.HELD,
-                    due=now if holder is None else 0.0,
-                    holder=holder,
-                )
-                for number, each in enumerate(envelope.recipients)
-            ],
-            received_at=now,
-            expires_at=now + self._lifetime(envelope),
-            size=size,
-            eight_bit=eight_bit,
-            hops=envelope.hops,
-            priority=envelope.priority,
-            origin=envelope.origin,
-            tags=envelope.tags,
-        )
-
-    def _lifetime(self, envelope: Envelope) -> float:
-        """How long the last of its recipients is tried, by the policy of this moment."""
-        lifetime, sender = self._patience.lifetime, envelope.sender
-        return max([lifetime(sender, each.address) for each in envelope.recipients], default=0.0)
-
-    async def _insert(self, message: Message, content: bytes | None) -> None:
-        insert = self._insert_of(message, content)
-        self._writer.submit(insert)
-        await insert.wait()
-
-    def _insert_of(self, message: Message, content: bytes | None) -> Insert:
-        held = any(each.state is State.HELD for each in message.recipients)
-        entry = Entry(message, Phase.SCATTERED if held else Phase.WHOLE)
-        return Insert(entry, content, self._queued)
-
-    def _queued(self, insert: Insert) -> None:
-        """A message is durable. It is tried at once, unless much is waiting before it."""
-        message, now = insert.entry.message, self._clock()
-        self.events.publish(
-            happened.Queued(
-                self.events.next(),
-                now,
-                message.id,
-                message.sender,
-                tuple([each.address for each in message.recipients]),
-                message.size,
-            )
-        )
-        if insert.entry.phase is Phase.WHOLE:
-            self._residence.admit(insert, now)
-        else:
-            self._tell_of_hold(message, now)
-
-    def _tell_of_hold(self, message: Message, now: float) -> None:
-        for each in message.recipients:
-            assert each.holder is not None, "only a message that is held comes in scattered"
-            by = (each.holder.owner, each.holder.reason)
-            number = self.events.next()
-            self.events.publish(happened.Held(number, now, message.id, each.address, *by))
 
     # What delivery needs.
 
@@ -316,7 +278,7 @@ class Queue:
 
         Settle it then as DEFERRED with `expired`, and tell the sender.
         """
-        return self._patience.expires(message, recipient, now)
+        return self.patience.expires(message, recipient, now)
 
     def warns(self, message: Message, recipient: Recipient, now: float) -> bool:
         """Whether an attempt that fails now, and is not the last, is to tell of the delay.
@@ -324,11 +286,11 @@ class Queue:
         That is so once for a recipient, when its message has been here for long, unless its
         sender wants no such report (RFC 3461 §4.1). Settle it then with `warned`.
         """
-        return self._patience.warns(message, recipient, now)
+        return self.patience.warns(message, recipient, now)
 
     def deadline(self, message: Message, recipient: Recipient) -> float:
         """When a recipient is given up by the policy of this moment, seconds since the epoch."""
-        return self._patience.deadline(message, recipient)
+        return self.patience.deadline(message, recipient)
 
     def retune(
         self,
@@ -344,21 +306,21 @@ class Queue:
         """
         now = self._clock()
         if policy is not None:
-            self._patience = Patience(policy)
+            self.patience = Patience(policy)
         if limits is not None:
             self._schedule.limit(limits, now)
         self._schedule.reroute(lane, now)
         self._residence.restart(now)
 
     def _next_word(self, message: Message, recipient: Recipient) -> float:
-        return self._patience.next_word(message, recipient)
+        return self.patience.next_word(message, recipient)
 
     def queue_report(self, report: Report) -> Insert:
         """For `settle` and for operators: what queues a report, once it is written."""
-        content = report.content
+        content, arrivals = report.content, self._arrivals
         eight_bit = not content.isascii()
-        message = self._message(report.envelope, None, len(content), eight_bit=eight_bit)
-        return self._insert_of(message, content)
+        message = arrivals.message(report.envelope, None, len(content), eight_bit=eight_bit)
+        return arrivals.insert_of(message, content)
 
     def _apply(self, work: Work, attempts: Sequence[Attempt], now: float) -> list[Recipient]:
         """Move recipients to where attempts leave them, in memory."""
@@ -378,9 +340,9 @@ class Queue:
                 if attempt.expired:
                     recipient.state = State.EXPIRED
                 else:
-                    policy = self._patience.policy(recipient.address)
+                    policy = self.patience.policy(recipient.address)
                     delay = policy.delay(recipient.attempts, lambda: chance)
-                    deadline = self._patience.deadline(entry.message, recipient)
+                    deadline = self.patience.deadline(entry.message, recipient)
                     recipient.due = min(now + delay, max(now, deadline))
             if recipient.state is not State.DELIVERED:
                 self._schedule.note(work.lane, str(attempt.reply))

@@ -17,7 +17,7 @@ from elemta.queue.errors import SpoolError, StoreUnavailable
 from elemta.queue.filter import Condition
 from elemta.queue.ids import key_of, parse_id, time_of
 from elemta.queue.load import read_messages
-from elemta.queue.model import State, Stats, Timeline
+from elemta.queue.model import Receipt, State, Stats, Timeline
 from elemta.queue.records import decode_attempt, decode_note
 from elemta.queue.schema import VERSION, version_of
 from elemta.queue.search import read_page
@@ -218,6 +218,18 @@ class StoreReader:
                 return None
             content = _content(connection, key_of(id))
         return content if content is not None else self._bodies.path(id).read_bytes()
+
+    def receipt(self, key: str) -> Receipt | None:
+        """What was answered to whoever came with this key; None if nobody did, or long ago.
+
+        Raises:
+            As `search`.
+        """
+        with self._connection() as connection:
+            row: tuple[str, bytes, float] | None = connection.execute(
+                "SELECT id, digest, at FROM receipt WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else Receipt(key, *row)
 
     async def open_body(self, message: Message, in_thread: InThread) -> StoredBody:
         """The content of a message that is not finished, for a worker.

@@ -96,6 +96,11 @@ class Residence:
         self._schedule.ready(entry, message.recipients, now)
         self.serve(now)
 
+    def put_off(self, entry: Entry) -> None:
+        """New mail that is not to be tried yet waits on disk."""
+        self._window.spill(entry)
+        self.wake_by(self._window.next_load())
+
     def _admits(self, entry: Entry, recipients: Iterable[Recipient], now: float) -> bool:
         """Whether a message may stand in a full memory: it goes where little else does."""
         if not self._schedule.wants(entry.message, recipients):

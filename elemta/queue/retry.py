@@ -79,8 +79,9 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 class Patience:
     """What the policy means for each recipient of a message.
 
-    A message has no lifetime of its own: it follows from when it came in and from the policy of
-    this moment for each recipient, so that a changed policy holds for mail that waits already.
+    A message has no lifetime of its own: it follows from when it came in (or was to be tried first)
+    and from the policy of this moment for each recipient, so that a changed policy holds for mail
+    that waits already.
 
     Args:
         policy: one for all, or one for each mailbox.
@@ -93,7 +94,7 @@ class Patience:
             self.policy = policy
 
     def lifetime(self, sender: ReversePath, address: Mailbox) -> float:
-        """How long this recipient is tried, in seconds since the message came in."""
+        """How long this recipient is tried, in seconds since the message was begun."""
         policy = self.policy(address)
         if sender is None:
             return min(policy.lifetime, policy.report_lifetime)
@@ -101,7 +102,7 @@ class Patience:
 
     def deadline(self, message: Message, recipient: Recipient) -> float:
         """When this recipient is given up, seconds since the epoch."""
-        return message.received_at + self.lifetime(message.sender, recipient.address)
+        return message.begun_at + self.lifetime(message.sender, recipient.address)
 
     def expires(self, message: Message, recipient: Recipient, now: float) -> bool:
         """See `Queue.expires`."""
@@ -127,4 +128,4 @@ class Patience:
             return math.inf
         if notify and Notify.DELAY not in notify:
             return math.inf
-        return message.received_at + after
+        return message.begun_at + after

@@ -86,6 +86,27 @@ MIGRATIONS: Final = (
       record BLOB NOT NULL          -- a Suspension, MessagePack
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE scheduled (        -- messages that came in to be tried later
+      key INTEGER PRIMARY KEY,
+      due REAL NOT NULL             -- not before; history counts their age from here
+    );
+
+    CREATE TABLE receipt (          -- what was answered to those who came with a key
+      key TEXT PRIMARY KEY,
+      id TEXT NOT NULL,             -- of the message, which may be forgotten by now
+      digest BLOB NOT NULL,
+      at REAL NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX receipt_at ON receipt (at);
+
+    CREATE TABLE statistics (       -- how much happened
+      step INTEGER NOT NULL,        -- seconds: 60 or 3600
+      start INTEGER NOT NULL,       -- seconds since the epoch
+      counts BLOB NOT NULL,         -- by the names of events in small letters, MessagePack
+      PRIMARY KEY (step, start)
+    ) WITHOUT ROWID;
+    """,
 )
 VERSION: Final = len(MIGRATIONS)
 

@@ -105,6 +105,10 @@ class Store:
             self._many(_INSERT_NOTE, 2, rows.notes)
         if rows.renewed:
             self._many(_RENEW, 2, rows.renewed)
+        if rows.scheduled:
+            self._many(_INSERT_SCHEDULED, 2, rows.scheduled)
+        if rows.receipts:
+            self._many(_INSERT_RECEIPT, 4, rows.receipts)
 
     def _many(self, statements: list[str], width: int, values: list[Value]) -> None:
         step = ROWS * width
@@ -169,6 +173,10 @@ _INSERT_ATTEMPT: Final = _statements(
     "INSERT INTO attempt (key, number, ordinal, record) VALUES ", "(?,?,?,?)"
 )
 _INSERT_NOTE: Final = _statements("INSERT INTO note (key, record) VALUES ", "(?,?)")
+_INSERT_SCHEDULED: Final = _statements("INSERT INTO scheduled (key, due) VALUES ", "(?,?)")
+_INSERT_RECEIPT: Final = _statements(
+    "INSERT INTO receipt (key, id, digest, at) VALUES ", "(?,?,?,?)"
+)
 _RENEW: Final = _statements(
     "UPDATE message SET record = new.column2 FROM (VALUES ",
     "(?,?)",

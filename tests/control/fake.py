@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from elemta.control.client import Client
 from elemta.control.conversation import Conversation
-from elemta.control.facts import Configuration, PluginStatus
+from elemta.control.facts import Configuration, PluginStatus, Submitted
 from elemta.control.interface import Saved, Status, UnknownError
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
         Spoken,
         Statistics,
         Submission,
-        Submitted,
         TraceFilter,
         Transcript,
     )
@@ -76,6 +75,7 @@ class FakeControl:
         known: the one message that has a timeline.
         installed: its plugins.
         who: steers it.
+        submitted: what was handed in.
     """
 
     def __init__(self) -> None:
@@ -93,6 +93,7 @@ class FakeControl:
         self.who = ""
         self.known: Timeline | None = None
         self.installed: list[PluginStatus] = []
+        self.submitted: list[Submission] = []
 
     def steered_by(self, who: str) -> FakeControl:
         """As the servers of the socket want it."""
@@ -251,7 +252,9 @@ class FakeControl:
         raise AssertionError("no test asked for this yet")
 
     async def submit(self, submission: Submission) -> Submitted:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        self.submitted.append(submission)
+        return Submitted(id=message(len(self.submitted)).id)
 
     async def metrics(self) -> list[Metric]:
         raise AssertionError("no test asked for this yet")
@@ -274,12 +277,14 @@ def message(number: int = 1, recipients: int = 1) -> Message:
 
 @asynccontextmanager
 async def served(
-    control: FakeControl, *, trusted: bool = False
+    control: FakeControl, *, trusted: bool = False, large: trio.Semaphore | None = None
 ) -> AsyncGenerator[trio.StapledStream]:
     """Our end of a stream at whose other end the control is served."""
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        talk = Conversation(theirs, control.steered_by, "operator:test", trusted=trusted)
+        talk = Conversation(
+            theirs, control.steered_by, "operator:test", trusted=trusted, large=large
+        )
         nursery.start_soon(talk.run)
         yield ours
         await ours.aclose()

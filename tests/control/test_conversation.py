@@ -8,14 +8,19 @@ import trio
 import trio.testing
 
 from elemta.config import ConfigError, Mistake
-from elemta.control.conversation import IDLE, LONGEST, PATIENCE, Conversation
-from elemta.control.framing import MAX_REQUEST
+from elemta.control.conversation import IDLE, LONGEST, PATIENCE, UPLOAD, Conversation
+from elemta.control.facts import Submission
+from elemta.control.framing import MAX_REQUEST, MAX_SUBMISSION, encode
 from elemta.control.interface import ControlError, RequestError, UnavailableError
+from elemta.control.messages import Submit
+from elemta.protocol import parse_mailbox
 from elemta.queue import Finished, Hold, View
 from tests.control.fake import FakeControl, client_of, message, served
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from trio.testing import MockClock
 
 
 class Talk:
@@ -44,6 +49,92 @@ class Talk:
         while answers[-1]["is"] not in ("done", "refused"):
             answers.append(await self.hear())
         return answers
+
+
+def submission(size: int) -> bytes:
+    asked = Submission(sender=None, recipients=(parse_mailbox("a@x.example"),), content=bytes(size))
+    return encode(Submit(submission=asked)).removesuffix(b"\n")
+
+
+async def test_a_large_message_can_be_handed_in_by_those_who_may() -> None:
+    control = FakeControl()
+    async with served(control, trusted=True) as stream:
+        talk = Talk(stream)
+        for _ in range(2):
+            (taken, done) = await talk.ask(submission(3 * MAX_REQUEST))
+            assert (taken["is"], done) == ("submitted", {"is": "done"})
+        (stats, _) = await talk.ask('{"is": "stats"}')
+        assert stats["is"] == "stats"
+    assert [len(each.content) for each in control.submitted] == [3 * MAX_REQUEST] * 2
+
+
+async def test_what_follows_a_large_request_at_once_is_answered_after_it() -> None:
+    control = FakeControl()
+    async with served(control, trusted=True) as stream:
+        talk = Talk(stream)
+        lines = (submission(MAX_REQUEST), b'{"is": "stats"}', submission(MAX_REQUEST))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk.say, b"\n".join(lines))
+            heard = [(await talk.hear())["is"] for _ in range(6)]
+    assert heard == ["submitted", "done", "stats", "done", "submitted", "done"]
+
+
+async def test_there_is_an_end_to_large_requests_too() -> None:
+    control = FakeControl()
+    async with served(control, trusted=True) as stream:
+        talk = Talk(stream)
+        piece = b"x" * 2**20
+        for _ in range(MAX_SUBMISSION // len(piece) + 1):
+            await stream.send_all(piece)
+        (refused,) = await talk.ask(b"")
+        assert f"at most {MAX_SUBMISSION} octets" in refused["text"]
+        (stats, _) = await talk.ask('{"is": "stats"}')
+        assert stats["is"] == "stats"
+
+
+async def test_few_large_requests_are_in_memory_at_a_time(autojump_clock: MockClock) -> None:
+    control, large = FakeControl(), trio.Semaphore(1)
+    async with (
+        served(control, trusted=True, large=large) as first,
+        served(control, trusted=True, large=large) as second,
+    ):
+        one, other = Talk(first), Talk(second)
+        line = submission(MAX_REQUEST)
+        await first.send_all(line[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        assert large.value == 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other.ask, line)
+            await trio.testing.wait_all_tasks_blocked()
+            assert control.submitted == []
+            await one.ask(line[-1:])
+        assert len(control.submitted) == 2
+        assert large.value == 1
+
+
+async def test_who_does_not_end_a_large_request_makes_room_for_others(
+    autojump_clock: MockClock,
+) -> None:
+    control, large = FakeControl(), trio.Semaphore(1)
+    async with (
+        served(control, trusted=True, large=large) as first,
+        served(control, trusted=True, large=large) as second,
+    ):
+        line = submission(MAX_REQUEST)
+        await first.send_all(line[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        await Talk(second).ask(line)
+        assert trio.current_time() - began == pytest.approx(UPLOAD, abs=1)
+
+
+async def test_who_leaves_within_a_large_request_is_gone() -> None:
+    control, large = FakeControl(), trio.Semaphore(1)
+    async with served(control, trusted=True, large=large) as stream:
+        await stream.send_all(submission(MAX_REQUEST)[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+    assert large.value == 1
+    assert control.submitted == []
 
 
 async def test_a_request_is_answered_and_then_the_next_one() -> None:
