@@ -1,0 +1,218 @@
+/** One message: its whole life. */
+
+import * as api from "../api.js";
+import { ACTIONS, act } from "../actions.js";
+import { fill, h } from "../dom.js";
+import { counted, duration, full, octets } from "../format.js";
+import { letter } from "../letter.js";
+import { address, badge, breakable, button, panel, poll, settled, trouble } from "../shapes.js";
+import { explanation, transcript } from "../transcript.js";
+import { facts, nothing, table } from "../table.js";
+import { ago, at } from "../times.js";
+
+/** Recipients, attempts and notes that are shown. */
+const SHOWN = 200;
+const RESULTS = { delivered: "Delivered", deferred: "Deferred", failed: "Failed", expired: "Expired" };
+
+export default function message({ rest: [id = ""], signal }, store) {
+  const path = `/v1/messages/${encodeURIComponent(id)}`;
+  const about = h("div", { class: "about" });
+  const recipients = h("div", {});
+  const life = h("ol", { class: "timeline", "aria-live": "polite" });
+  const why = h("div", {});
+  const talks = h("div", {});
+  const actions = h("div", { class: "actions", role: "group", "aria-label": "Do something with this message" });
+  const state = h("span", { role: "status" });
+  let found = null;
+  let drawn = "";
+
+  const load = async () => {
+    try {
+      found = await api.get(path, signal);
+      const text = JSON.stringify(found);
+      if (text !== drawn) {
+        drawn = text;
+        fill(about, aboutOf(found));
+        fill(recipients, recipientsOf(found, one));
+        fill(life, lifeOf(found));
+        fill(state, statesOf(found));
+        fill(actions, actionsOf(found, all));
+      }
+      await Promise.all([explain(), transcribe()]);
+    } catch (error) {
+      if (error.name !== "AbortError") fill(about, trouble(error));
+    }
+  };
+  const explain = async () => {
+    try {
+      const told = await api.get(`${path}/why`, signal);
+      fill(why, explanation(told), told.next_at ? h("p", {}, "Next: ", ago(told.next_at)) : null);
+    } catch (error) {
+      if (error.name !== "AbortError") fill(why, trouble(error));
+    }
+  };
+  let told = "";
+  const transcribe = async () => {
+    try {
+      const { transcripts } = await api.get(`${path}/transcripts`, signal);
+      const text = JSON.stringify(transcripts);
+      if (text === told) return;
+      told = text;
+      const open = new Set([...talks.querySelectorAll("details[open]")].map((each) => each.dataset.id));
+      fill(talks, transcripts.length
+        ? transcripts.map((each) => {
+            const element = transcript(each, open.has(each.id));
+            element.dataset.id = each.id;
+            return element;
+          })
+        : nothing("No conversation about it is remembered."));
+    } catch (error) {
+      if (error.name !== "AbortError") fill(talks, trouble(error));
+    }
+  };
+  const all = (word) => act(word, { message: id, what: `message ${id}`, priority: found.priority, after: load });
+  const one = (word, recipient) =>
+    act(word, { message: id, recipients: [recipient], what: recipient, priority: found.priority, after: load });
+
+  const again = settled(load);
+  store.watch((events) => events.some((event) => event.id === id) && again(), signal);
+  poll(load, 20_000, signal);
+
+  return {
+    title: "Message",
+    tools: [state],
+    body: [
+      h("p", { class: "mono id" }, id),
+      api.may("operate") ? actions : [],
+      h("div", { class: "columns wide-first" }, [
+        h("div", { class: "stack" }, panel("Life", [], life), panel("Conversations", [], talks)),
+        h("div", { class: "stack" }, panel("Why?", [], why), panel("About", [], about)),
+      ]),
+      panel("Recipients", [], recipients),
+      api.may("content") ? contentPanel(path) : [],
+    ],
+  };
+}
+
+/** What is in it is somebody's letter: it is shown when it is asked for, and that is written down. */
+function contentPanel(path) {
+  const place = h("div", {});
+  const open = button("Show", () => {
+    open.hidden = true;
+    fill(place, letter(path));
+  }, "small");
+  fill(place, h("p", { class: "soft" }, "Who looks at the content stands in the audit log."));
+  return panel("Content", open, place);
+}
+
+function unfinished({ recipients }) {
+  return recipients.some(({ state }) => state === "ready" || state === "deferred" || state === "held");
+}
+
+function actionsOf(found, run) {
+  if (!unfinished(found)) return h("span", { class: "soft" }, "It is finished: nothing is left to do.");
+  const held = found.recipients.some(({ state }) => state === "held");
+  const waits = found.recipients.some(({ state }) => state === "ready" || state === "deferred");
+  const usable = Object.entries(ACTIONS).filter(([word]) => {
+    if (word === "release") return held;
+    if (word === "hold" || word === "retry") return waits;
+    return true;
+  });
+  return usable.map(([word, { label, danger }]) => button(label, () => run(word), `small${danger ? " danger-text" : ""}`));
+}
+
+function statesOf({ recipients, finished_at: finished }) {
+  const states = [...new Set(recipients.map(({ state }) => state))];
+  return [states.map((state) => badge(state)), finished ? badge("off", "finished") : null];
+}
+
+function aboutOf(found) {
+  return facts([
+    ["From", address(found.sender)],
+    ["Received", [at(found.received_at), " (", ago(found.received_at), ")"]],
+    ["Given up", found.finished_at ? null : ago(found.expires_at)],
+    ["Finished", found.finished_at ? [at(found.finished_at), ` after ${duration(found.finished_at - found.received_at)}`] : null],
+    ["Size", octets(found.size)],
+    ["Priority", found.priority],
+    ["Tags", found.tags.length ? found.tags.map((tag) => badge("off", tag)) : null],
+    ["Client", found.client],
+    ["Called itself", found.helo],
+    ["Listener", found.listener],
+    ["Session", found.session && h("span", { class: "mono" }, found.session)],
+  ]);
+}
+
+function recipientsOf(found, run) {
+  const may = api.may("operate") && unfinished(found);
+  const buttons = ({ address: recipient, state }) => {
+    const words = { ready: ["retry", "hold", "redirect", "delete"], deferred: ["retry", "hold", "redirect", "delete"], held: ["release", "redirect", "delete"] }[state] ?? [];
+    return words.map((word) =>
+      h("button", { type: "button", class: "small quiet", "aria-label": `${ACTIONS[word].label} ${recipient}`, onclick: () => run(word, recipient) }, ACTIONS[word].label));
+  };
+  const list = table(
+    "Recipients",
+    [
+      { title: "Address", kind: "name", cell: (each) => [address(each.address), each.original && each.original !== each.address ? h("small", {}, " for ", each.original) : null] },
+      { title: "State", cell: (each) => badge(each.state) },
+      { title: "Attempts", kind: "number", cell: (each) => each.attempts },
+      { title: "Next", cell: (each) => (each.due ? ago(each.due) : "–") },
+      { title: "Last reply", kind: "main", cell: (each) => [
+        h("span", { class: "reply" }, each.last ?? "–"),
+        each.held_by ? h("div", { class: "soft" }, `held by ${each.held_by}${each.held_for ? `: ${each.held_for}` : ""}`) : null] },
+      ...(may ? [{ title: "", kind: "row-actions", cell: buttons }] : []),
+    ],
+    found.recipients.slice(0, SHOWN),
+    "It has no recipients.",
+  );
+  return [list, more(found.recipients.length, "recipient")];
+}
+
+/** A message may have a hundred thousand recipients, and a page that shows them all shows nothing. */
+function more(many, word) {
+  return many > SHOWN ? h("p", { class: "soft" }, `and ${counted(many - SHOWN, word)} more: the API has them all.`) : null;
+}
+
+/** What happened, in the order in which it did; of very much, the last. */
+function lifeOf(found) {
+  const steps = [
+    { at: found.received_at, kind: "in", title: "Received", text: [
+      `from ${found.sender ?? "<>"}`, found.client ? ` by ${found.client}` : "", found.helo ? ` (${found.helo})` : "",
+      `, for ${counted(found.recipients.length, "recipient")}, ${octets(found.size)}`] },
+    ...found.attempts.slice(-SHOWN).map(attemptOf),
+    ...found.notes.slice(-SHOWN).map((note) => ({
+      at: note.at, kind: "held", title: note.action.replace(/^./, (letter_) => letter_.toUpperCase()),
+      text: [`by ${note.who}`, note.reason ? `: ${note.reason}` : ""],
+      more: note.recipients.length < found.recipients.length ? note.recipients.join(", ") : null,
+    })),
+  ].sort((one, other) => one.at - other.at);
+  if (found.finished_at) {
+    steps.push({ at: found.finished_at, kind: "good", title: "Finished", text: [`after ${duration(found.finished_at - found.received_at)}`] });
+  } else {
+    const due = found.recipients.filter((each) => each.due).map((each) => each.due);
+    if (due.length) steps.push({ at: Math.min(...due), kind: "off", title: "Next attempt", text: [""], future: true });
+  }
+  return steps.map((step) =>
+    h(
+      "li",
+      { class: `${step.kind}${step.future ? " future" : ""}` },
+      h("div", { class: "when", title: full(step.at) }, step.future ? ago(step.at) : at(step.at)),
+      h("div", { class: "what" },
+        h("strong", {}, step.title), " ", step.text.map((part) => breakable(part)),
+        step.reply ? h("code", { class: "reply" }, step.reply) : null,
+        step.more ? h("div", { class: "soft" }, step.more) : null),
+    ));
+}
+
+function attemptOf(attempt) {
+  const where = [attempt.host, attempt.destination].filter(Boolean).filter((each, place, all) => all.indexOf(each) === place);
+  const kinds = { delivered: "good", deferred: "late", failed: "bad", expired: "bad" };
+  return {
+    at: attempt.ended,
+    kind: kinds[attempt.result] ?? "off",
+    title: RESULTS[attempt.result] ?? attempt.result,
+    text: [`${attempt.recipient}`, where.length ? ` by ${where.join(", ")}` : "", ` in ${duration(attempt.ended - attempt.started)}`],
+    reply: attempt.reply,
+    more: [attempt.remote ? null : "our own answer, not the other side's", attempt.warned ? "the sender was told of the delay" : null]
+      .filter(Boolean).join("; ") || null,
+  };
+}
