@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from elemta.api import tokens
 from elemta.api.problem import Fault, Problem
+from elemta.api.sessions import LIFETIME
 from elemta.api.tokens import TokenFileError
 from elemta.api.visit import Caller, Scope
 
@@ -101,7 +102,7 @@ class Entrance:
         """Let somebody in who has a token, or a one-time link.
 
         Returns:
-            What their cookie holds, and their session.
+            The cookie to set (RFC 6265 §4.1), and their session.
 
         Raises:
             Problem: 401, neither is good; 403, a page of somebody else's sent them; 422, not
@@ -111,7 +112,7 @@ class Entrance:
         if token is not None and once is None:
             await self.keys.look()
             found = await self._token(visit.client, token)
-            return self._sessions.begin(_caller(found), found.id)
+            return self._begin(visit, _caller(found), found.id)
         if once is None or token is not None:
             raise Problem(
                 HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -129,12 +130,17 @@ class Entrance:
         except TokenFileError:
             raise _trouble() from None
         caller = Caller(who=f"link:{text.id}", scopes=frozenset({Scope.ADMIN}))
-        return self._sessions.begin(caller, None)
+        return self._begin(visit, caller, None)
 
-    def leave(self, visit: Visit) -> None:
-        """End the session of who makes this request, if there is one."""
+    def leave(self, visit: Visit) -> str:
+        """End the session of who makes this request, if there is one.
+
+        Returns:
+            The cookie to set, which takes the old one away.
+        """
         if (secret := visit.cookies.get(COOKIE)) is not None:
             self._sessions.end(secret)
+        return f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict"
 
     def csrf(self, visit: Visit) -> str | None:
         """What a page needs to know to change something; None: they came in by a token."""
@@ -142,6 +148,16 @@ class Entrance:
             return None
         session = self._session(visit)
         return session.csrf if session is not None else None
+
+    def _begin(self, visit: Visit, caller: Caller, token: str | None) -> tuple[str, Session]:
+        secret, session = self._sessions.begin(caller, token)
+        # Behind a proxy that encrypts, the page says that it came encrypted.
+        encrypted = self._secure or _lower(visit).get("origin", "").startswith("https://")
+        return (
+            f"{COOKIE}={secret}; Path=/; Max-Age={LIFETIME:.0f}; HttpOnly; SameSite=Strict"
+            + ("; Secure" if encrypted else ""),
+            session,
+        )
 
     def _session(self, visit: Visit) -> Session | None:
         session = self._sessions.find(visit.cookies.get(COOKIE, ""))

@@ -8,7 +8,7 @@ from quart_trio import QuartTrio
 from typing_extensions import override
 from werkzeug.exceptions import HTTPException
 
-from elemta.api import queue_endpoints
+from elemta.api import login, queue_endpoints
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
 from elemta.api.pages import add_pages
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 #: All of them. Whoever makes a module of endpoints adds it here.
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*queue_endpoints.ENDPOINTS,)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*queue_endpoints.ENDPOINTS, *login.ENDPOINTS)
 
 
 class Application(QuartTrio):

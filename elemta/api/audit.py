@@ -5,6 +5,7 @@ The rules of this file:
 - Whoever notes something waits for nothing. A disk that is slow, full or dead costs lines, which
   are counted; each is in the log, too.
 - No secret gets in: what looks like a token is masked, whoever notes it.
+- Nobody whom we do not know can push out what others did: of strangers only so much is kept.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ WAITING: Final = 10_000
 REMEMBERED: Final = 1000
 #: Characters of what is told of a request.
 TOLD: Final = 2000
+#: Lines about strangers within `STRANGERS_TIME` seconds; what is beyond is only counted.
+STRANGERS: Final = 100
+STRANGERS_TIME: Final = 60.0
 #: Seconds that lines are gathered for; and that the disk gets for them once we are to stop.
 GATHER: Final = 0.2
 LAST: Final = 1.0
@@ -88,11 +92,15 @@ class AuditLog:
         self._waiting: deque[Noted] = deque(maxlen=WAITING)
         self._news = trio.Event()
         self._failing = False
+        self._strangers = 0
+        self._strangers_since = 0.0
         # Not the threads that mail needs.
         self._disk = trio.CapacityLimiter(1)
 
     def note(self, caller: Caller | None, visit: Visit, status: int, told: str = "") -> None:
         """See `Audit`."""
+        if caller is None and not self._heed_stranger():
+            return
         noted = Noted(
             at=self._clock(),
             who=caller.who if caller is not None else "",
@@ -116,6 +124,16 @@ class AuditLog:
             self.lost += 1
         self._waiting.append(noted)
         self._news.set()
+
+    def _heed_stranger(self) -> bool:
+        """Whether one more is kept of those whom we do not know."""
+        now = self._clock()
+        if not 0 <= now - self._strangers_since < STRANGERS_TIME:
+            if self._strangers > STRANGERS:
+                log.warning("api.strangers", left_out=self._strangers - STRANGERS)
+            self._strangers, self._strangers_since = 0, now
+        self._strangers += 1
+        return self._strangers <= STRANGERS
 
     def last(self, limit: int) -> list[Noted]:
         """The newest first."""
