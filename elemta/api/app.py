@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from elemta.api import login, queue_endpoints
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
+from elemta.api.live import add_live
 from elemta.api.pages import add_pages
 from elemta.api.problem import Problem
 from elemta.log import logger
@@ -58,6 +59,7 @@ def create_app(site: Site, endpoints: Iterable[Endpoint] = ENDPOINTS) -> QuartTr
         rule = endpoint.path.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, endpoint.name, _view(dispatch, endpoint), methods=[endpoint.method])
     add_pages(app, site)
+    add_live(app, site)
     return app
 
 

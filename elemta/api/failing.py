@@ -12,6 +12,7 @@ from elemta.api.problem import Fault, Problem
 from elemta.config import ConfigError
 from elemta.control.interface import (
     ControlError,
+    ForbiddenError,
     RequestError,
     UnavailableError,
     UnknownError,
@@ -63,6 +64,8 @@ def problem_of(error: Exception) -> Problem:
             return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(refused), *where)
         case UnknownError() as unknown:
             return Problem(HTTPStatus.NOT_FOUND, str(unknown))
+        case ForbiddenError() as forbidden:
+            return Problem(HTTPStatus.FORBIDDEN, str(forbidden))
         case UnavailableError() | ControlError() as trouble:
             return unavailable(str(trouble))
         case _:

@@ -17,8 +17,14 @@ import trio
 from elemta.cli import codes
 from elemta.cli.terminal import say
 from elemta.config import ConfigError
-from elemta.control.client import ForbiddenError, NotRunningError, connect
-from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
+from elemta.control.client import NotRunningError, connect
+from elemta.control.interface import (
+    ControlError,
+    ForbiddenError,
+    RequestError,
+    UnavailableError,
+    UnknownError,
+)
 from elemta.delivery.routing import Router
 from elemta.nodes import folders, in_order, sum_stats
 from elemta.queue import SpoolError, StoreReader, StoreUnavailable, check

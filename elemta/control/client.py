@@ -11,7 +11,13 @@ import trio
 from elemta.config import ConfigError
 from elemta.control import messages as wire
 from elemta.control.framing import MAX_ANSWER, Lines, decode_answer, encode
-from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
+from elemta.control.interface import (
+    ControlError,
+    ForbiddenError,
+    RequestError,
+    UnavailableError,
+    UnknownError,
+)
 from elemta.control.place import reachable
 from elemta.queue import Missed
 
@@ -62,15 +68,12 @@ _ERRORS: Final[dict[wire.Refusal, type[ControlError]]] = {
     wire.Refusal.REQUEST: RequestError,
     wire.Refusal.UNKNOWN: UnknownError,
     wire.Refusal.UNAVAILABLE: UnavailableError,
+    wire.Refusal.FORBIDDEN: ForbiddenError,
 }
 
 
 class NotRunningError(ControlError):
     """Nobody listens at the control socket."""
-
-
-class ForbiddenError(ControlError):
-    """We may not write to the control socket."""
 
 
 @asynccontextmanager

@@ -21,7 +21,13 @@ import trio
 
 from elemta.config import ConfigError
 from elemta.control.framing import MAX_REQUEST, MAX_SUBMISSION, Lines, decode_request, encode
-from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
+from elemta.control.interface import (
+    ControlError,
+    ForbiddenError,
+    RequestError,
+    UnavailableError,
+    UnknownError,
+)
 from elemta.control.messages import Done, Endless, Refusal, Refused, SpeakFor
 from elemta.control.responses import respond
 from elemta.log import logger
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from elemta.control.interface import Control
     from elemta.control.messages import Answer, Request
+    from elemta.control.responses import Respond
 
 log = logger(__name__)
 
@@ -53,6 +60,7 @@ _REFUSALS: Final[dict[type[ControlError], Refusal]] = {
     RequestError: Refusal.REQUEST,
     UnknownError: Refusal.UNKNOWN,
     UnavailableError: Refusal.UNAVAILABLE,
+    ForbiddenError: Refusal.FORBIDDEN,
 }
 
 
@@ -73,6 +81,7 @@ class Conversation:
         who: this client is, e.g. ``operator:root``.
         trusted: it may speak for others, and hand in large messages.
         large: for each large request one of these is taken: shared by all clients.
+        answer: does what is asked.
 
     Resource handling:
         The stream is the caller's to close.
@@ -86,6 +95,7 @@ class Conversation:
         *,
         trusted: bool = False,
         large: trio.Semaphore | None = None,
+        answer: Respond = respond,
     ) -> None:
         self._stream = stream
         self._large = large or trio.Semaphore(LARGE)
@@ -94,6 +104,7 @@ class Conversation:
         self._control = control(who)
         self._who = who
         self._trusted = trusted
+        self._respond = answer
 
     async def run(self) -> None:
         """Serve until the client leaves or has nothing more to ask."""
@@ -184,7 +195,7 @@ class Conversation:
             return
         within = math.inf if isinstance(request, Endless) else LONGEST
         with trio.move_on_after(within) as time:
-            await respond(request, self._control, self._give)
+            await self._respond(request, self._control, self._give)
         if time.cancelled_caught:
             raise UnavailableError(f"it took longer than {LONGEST:.0f} s, and was stopped")
 

@@ -74,6 +74,10 @@ class UnknownError(ControlError):
     """There is no such thing, or it is no longer known."""
 
 
+class ForbiddenError(ControlError):
+    """Who asks may not do it."""
+
+
 class UnavailableError(ControlError):
     """It cannot be done just now: the disk, or the server, is in trouble."""
 

@@ -432,6 +432,8 @@ class Refusal(enum.Enum):
     REQUEST = "request"
     #: There is no such thing.
     UNKNOWN = "unknown"
+    #: Who asks may not.
+    FORBIDDEN = "forbidden"
     #: Try again later.
     UNAVAILABLE = "unavailable"
     #: The configuration has mistakes.

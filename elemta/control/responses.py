@@ -35,6 +35,9 @@ Insight: TypeAlias = (
 
 #: Hands an answer to the client; returns when there is room for more.
 Give: TypeAlias = "Callable[[Answer], Awaitable[None]]"
+#: Does what is asked of a server, and gives all answers but the last: `respond`, or what stands
+#: before it.
+Respond: TypeAlias = "Callable[[Question, Control, Give], Awaitable[None]]"
 
 
 async def respond(request: Question, control: Control, give: Give) -> None:

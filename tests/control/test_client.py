@@ -146,7 +146,8 @@ async def test_a_server_that_is_down_is_told(tmp_path: Path) -> None:
 AS_NOBODY = """
 import os, sys, trio
 from pathlib import Path
-from elemta.control.client import ForbiddenError, connect
+from elemta.control.client import connect
+from elemta.control.interface import ForbiddenError
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 async def main():
     async with connect(Path(sys.argv[1])):

@@ -1,0 +1,8 @@
+"""What is told live, over websockets and as Server-Sent Events; and the control socket, remotely.
+
+``add_live`` is the front door.
+"""
+
+from __future__ import annotations
+
+from elemta.api.live.live import add_live as add_live
