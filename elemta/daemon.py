@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -18,6 +19,7 @@ from elemta.control.node import Node
 from elemta.control.server import ControlServer
 from elemta.delivery.routing import Router
 from elemta.log import logger
+from elemta.metrics.meters import Meters
 from elemta.parts import Parts
 from elemta.privileges import StartError, open_files
 from elemta.queue import (
@@ -28,6 +30,7 @@ from elemta.queue import (
     Tuning,
     open_queue,
 )
+from elemta.readings import watch_loop
 from elemta.supervision import Supervision
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ async def run(
         run
         └── queue                       closed last: what was answered is written
             └── ground                  cancelled when all above is over, or at a second signal
-                ├── signals, log, reaper, control, what systemd is told
+                ├── signals, log, reaper, control, lag, what systemd is told
                 └── api                 shows to the end what goes on; then cut off
                     └── delivery        begins nothing more; what it has begun it may finish
                         └── sessions    the idle are sent away; who is in a message may finish it
@@ -94,6 +97,7 @@ async def run(
     router = Router(config)
     folder = queue_dir or config.data_dir / "queue"
     wanted = config.delivery.max_connections
+    meters = Meters()
     files = open_files(config.limits.connections, wanted)
     if files.deliveries < wanted:
         log.warning("deliveries.limited", wanted=wanted, places=files.deliveries, files=files.limit)
@@ -112,6 +116,7 @@ async def run(
                 largest=max(each.message_size for each in config.listeners),
             ),
             keep=supervision.keep,
+            meters=meters,
         ) as queue:
             with StoreReader(folder) as reader:
                 parts = Parts(
@@ -125,9 +130,10 @@ async def run(
                     reread=reread,
                     clock=clock,
                     file=file,
+                    meters=meters,
                 )
                 node = Node(parts, reader, folder, clock)
-                await _Tree(parts, supervision, node, api).run(ready, until)
+                await _Tree(parts, supervision, node, api, meters).run(ready, until)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
         raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
@@ -141,9 +147,17 @@ async def run(
 class _Tree:
     """Starts all parts, and stops them in the opposite order."""
 
-    def __init__(self, parts: Parts, supervision: Supervision, node: Node, api: Api | None) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        supervision: Supervision,
+        node: Node,
+        api: Api | None,
+        meters: Meters,
+    ) -> None:
         self._parts = parts
         self._node = node
+        self._meters = meters
         self._api = api
         if api is not None:
             parts.urls = api.urls
@@ -163,6 +177,7 @@ class _Tree:
             ground.start_soon(keep, "log", logs.run)
             ground.start_soon(keep, "reaper", parts.reaper.run)
             ground.start_soon(keep, "control", self._control.run)
+            ground.start_soon(keep, "lag", partial(watch_loop, self._meters))
             api = self._api
             async with nullcontext() if api is None else api.serving(keep, self._node.steered_by):
                 await self._serve_mail(ground, ready)

@@ -18,14 +18,18 @@ from elemta.delivery.worker import Delivery
 from elemta.listener.accept import Listeners
 from elemta.listener.reception import House
 from elemta.log import logger
+from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.plugins import hooks
+from elemta.readings import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.config import Change, Config
+    from elemta.control.facts import Metric
+    from elemta.control.measuring import Stored
     from elemta.listener.sockets import BoundListener
     from elemta.plugins import Loaded
     from elemta.privileges import Files
@@ -59,6 +63,7 @@ class Parts:
         reread: gives the configuration anew; None: it has no file.
         clock: seconds since the epoch.
         file: of the configuration; empty: it has none.
+        meters: what the queue counts in, too.
 
     Attributes:
         config: what runs.
@@ -84,18 +89,27 @@ class Parts:
         reread: Callable[[], Config] | None,
         clock: Callable[[], float],
         file: str = "",
+        meters: Meters | None = None,
     ) -> None:
+        meters = meters or Meters()
         self.config = config
         self.file = file
         self.stopping = False
         self.urls: tuple[str, ...] = ()
         self.queue = queue
         self.reaper = Reaper()
-        self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock)
+        self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock, meters=meters)
         self.listeners = Listeners(bound, self._house, keep=supervision.keep)
         self.dialogues = self._house.dialogues
+        resolver = _resolver(config)
         self.delivery = Delivery(
-            config, router, queue, _resolver(config), clock=clock, dialogues=self.dialogues
+            config,
+            router,
+            queue,
+            resolver,
+            clock=clock,
+            dialogues=self.dialogues,
+            meters=meters,
         )
         self._bound = tuple(bound)
         self._reader = reader
@@ -104,6 +118,19 @@ class Parts:
         self._reread = reread
         self._clock = clock
         self._started_at = clock()
+        self._readings = Readings(
+            meters,
+            queue,
+            self.listeners,
+            lambda: self._house,
+            self.delivery.reporter,
+            resolver,
+            supervision,
+            files,
+            troubles=self.troubles,
+            nodes=config.nodes,
+            clock=clock,
+        )
         self._found = self._count()
 
     @property
@@ -183,6 +210,10 @@ class Parts:
     def plugins(self) -> list[PluginStatus]:
         """See `Control.plugins`."""
         return [_plugin_status(each) for each in self._house.plugins.plugins]
+
+    def metrics(self, stored: Stored) -> list[Metric]:
+        """See `elemta.control.node.Server`."""
+        return self._readings.metrics(stored)
 
     def _listener_statuses(self) -> list[ListenerStatus]:
         addresses: dict[str, list[str]] = {}

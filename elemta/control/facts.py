@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from elemta.metrics.catalogue import Kind, Together
 from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import MessageId, Priority
 
@@ -312,11 +313,12 @@ class Metric(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         name: of a counter without ``_total``.
         samples: of a histogram its ``_bucket``, ``_sum`` and ``_count``.
-        together: what several nodes come to: the sum of what each has, or the largest of it.
+        together: what several nodes come to: the sum of what each has, the largest or the least of
+            it; or all of it, told apart by a label.
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Kind
     about: str
     samples: tuple[Sample, ...]
-    together: Literal["sum", "max"] = "sum"
+    together: Together = "sum"

@@ -12,7 +12,9 @@ import trio
 
 from elemta.control import journal, tracing
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
+from elemta.control.measuring import Stored, free_octets, process_metrics
 from elemta.log import logger
+from elemta.metrics.collecting import process_registry
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
     Filter,
@@ -100,6 +102,10 @@ class Server(Protocol):
         """How the server is, but for what must be read from the disk."""
         ...
 
+    def metrics(self, stored: Stored) -> list[Metric]:
+        """See `Control.metrics`; what takes a thread to find out is given."""
+        ...
+
     def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
         """See `Control.reload`."""
         ...
@@ -135,6 +141,7 @@ class Node:
         self.folder = folder
         self.clock = clock
         self._reading = trio.CapacityLimiter(READERS)
+        self._process = process_registry()
 
     def steered_by(self, who: str) -> NodeControl:
         """The server, as somebody steers it.
@@ -158,6 +165,22 @@ class Node:
                 raise UnavailableError(f"the queue cannot be read: {error}") from error
             except ValueError as error:
                 raise RequestError(str(error), "filter") from None
+
+    async def stored(self) -> Stored:
+        """What only the disk and the kernel know.
+
+        Raises:
+            UnavailableError: as the queue's folder says nothing at all.
+        """
+        try:
+            stats = await self.read(self.reader.stats)
+        except UnavailableError:  # that is a finding, too
+            stats = None
+
+        def ask() -> Stored:
+            return Stored(stats, free_octets(self.folder), process_metrics(self._process))
+
+        return await self.read(ask)
 
 
 class NodeControl:
@@ -398,8 +421,8 @@ class NodeControl:
         raise NotImplementedError
 
     async def metrics(self) -> list[Metric]:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. What the disk does not tell is left out."""
+        return self._node.server.metrics(await self._node.stored())
 
 
 async def _steering(call: Awaitable[T]) -> T:

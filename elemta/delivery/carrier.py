@@ -27,6 +27,7 @@ from elemta.delivery.routing import ToHosts
 from elemta.delivery.session import HostUnusable, SmtpSession, Timeouts, TlsFailed
 from elemta.log import logger
 from elemta.message import Action
+from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Standing, unheard
 from elemta.protocol import Reply
 from elemta.queue import Result
@@ -119,6 +120,7 @@ class Carrier:
         security: whether to encrypt.
         messages: transactions on one connection.
         records: where it is written down what is said.
+        meters: count connections.
 
     Attributes:
         hosts: as given.
@@ -139,7 +141,9 @@ class Carrier:
         *,
         messages: int = MAX_TRANSACTIONS,
         records: Records = unheard,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self.hosts = hosts
         self.welcome = Welcome.SILENT
         self.trouble = ""
@@ -299,6 +303,7 @@ class Carrier:
             try:
                 return await self._open(candidate, search, tls)
             except TlsFailed as error:
+                self._meters.tls_failures += 1
                 if tls is None or tls.required:
                     raise
                 log.warning("delivery.tls_failed", host=str(candidate), reason=str(error.reply))
@@ -306,9 +311,11 @@ class Carrier:
             search.sessions -= 1  # it is the same host
             return await self._open(candidate, search, None)
         except HostUnusable as error:
+            self._meters.hosts["unusable"] += 1
             self._note(Welcome.TURNED_AWAY if error.reply.code == 421 else Welcome.SILENT)
             search.trouble = Tried(Result.DEFERRED, error.reply, error.remote, str(candidate))
         except (OSError, trio.TooSlowError) as error:
+            self._meters.hosts["unreachable"] += 1
             search.trouble = Tried(Result.DEFERRED, _unreachable(candidate, error))
         return None
 
@@ -332,6 +339,9 @@ class Carrier:
         except BaseException:
             session.close()
             raise
+        self._meters.hosts["open"] += 1
+        if session.secret:
+            self._meters.tls[session.secret.partition(" ")[0]] += 1
         return session
 
     async def _plan(self, search: _Search) -> None:

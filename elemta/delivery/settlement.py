@@ -8,6 +8,7 @@ from elemta.delivery.carrier import Tried
 from elemta.delivery.reports import News
 from elemta.log import logger
 from elemta.message import Action
+from elemta.metrics.meters import Meters
 from elemta.protocol import reply
 from elemta.queue import Attempt, Result
 
@@ -33,9 +34,17 @@ class Settlement:
         queue: what is told of each attempt.
         reporter: writes what senders are told.
         clock: seconds since the epoch.
+        meters: told how long attempts took.
     """
 
-    def __init__(self, queue: Queue, reporter: Reporter, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        reporter: Reporter,
+        clock: Callable[[], float],
+        meters: Meters | None = None,
+    ) -> None:
+        self._meters = meters or Meters()
         self._queue = queue
         self._reporter = reporter
         self._clock = clock
@@ -61,6 +70,9 @@ class Settlement:
         """
         ended = self._clock()
         message = work.message
+        if not work.overdue:
+            transport = work.lane.partition(":")[0]
+            self._meters.attempts[transport].observe(ended - started)
         attempts: list[Attempt] = []
         news: list[News] = []
         for recipient in recipients:

@@ -28,6 +28,7 @@ from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
 from elemta.delivery.targets import OwnAddresses
 from elemta.log import logger
+from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogue, Dialogues
 from elemta.net.transport import connect, connect_unix
 from elemta.queue import Result
@@ -69,6 +70,7 @@ class Delivery:
         clock: seconds since the epoch.
         random: gives the order among equal hosts.
         dialogues: where conversations are written down; None: in a record of its own.
+        meters: count what goes out.
 
     Attributes:
         reporter: writes what senders are told.
@@ -85,7 +87,9 @@ class Delivery:
         clock: Callable[[], float] = time.time,
         random: Random | None = None,
         dialogues: Dialogues | None = None,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._queue = queue
         self._resolver = resolver
         self._dial = dial or self._connect
@@ -95,7 +99,7 @@ class Delivery:
         self._draining = False
         self._waits: set[trio.CancelScope] = set()
         self.reporter = Reporter(config, queue.new_id, clock)
-        self._settlement = Settlement(queue, self.reporter, clock)
+        self._settlement = Settlement(queue, self.reporter, clock, self._meters)
         self._security = Security(config.delivery.tls)
         self.configure(config, router)
 
@@ -154,6 +158,7 @@ class Delivery:
                 self._security,
                 messages=self._messages,
                 records=records,
+                meters=self._meters,
             )
             try:
                 work = claim.take()

@@ -68,6 +68,7 @@ class Listeners:
         self._bound = tuple(bound)
         self._addresses = [each.address for each in bound]
         self._roster = house.roster
+        self._meters = house.meters
         self._clients = {each.table.name: Limit(1, 1) for each in bound}
         self._receptions = self._received(house)
         self._accepting = trio.CancelScope()
@@ -76,6 +77,11 @@ class Listeners:
     def addresses(self) -> list[Endpoint]:
         """Where clients find us, or found us, in the order of the configuration."""
         return list(self._addresses)
+
+    @property
+    def names(self) -> list[str]:
+        """What the listeners are called, in the order of the configuration."""
+        return list(self._clients)
 
     def connections(self, name: str) -> int:
         """How many the clients of one listener hold just now."""
@@ -154,6 +160,7 @@ class Listeners:
                         log.warning(
                             "listener.exhausted", listener=name, error=os.strerror(error.errno)
                         )
+                        self._meters.connection_errors["no_files"] += 1
                         await trio.sleep(PAUSE)
                         break
                     continue  # the client went away before we came to it (accept(2))
@@ -163,11 +170,15 @@ class Listeners:
         self, sock: socket.socket, address: SocketAddress, reception: Reception
     ) -> None:
         with sock:
+            meters = self._meters
+            meters.connections[reception.table.name] += 1
             client = endpoint(address).host
             key, clients = network(client), reception.clients
             if clients.count(key) >= clients.per_key:
+                meters.connection_errors["too_many_of_client"] += 1
                 _shed(sock, client, reception, replies.TOO_MANY_OF_YOURS)
             elif self._roster.full:
+                meters.connection_errors["too_many"] += 1
                 _shed(sock, client, reception, replies.TOO_MANY_CONNECTIONS)
             else:
                 with clients.hold(key), suppress(trio.BrokenResourceError):  # gone already

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from elemta.config import Config, Listener
 from elemta.listener.budget import Budget
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
+from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogues
 from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
@@ -84,6 +85,7 @@ class House(Struct, frozen=True, kw_only=True):
 
     Attributes:
         clock: seconds since the epoch, as `time.time`.
+        meters: count what clients do.
     """
 
     config: Config
@@ -95,6 +97,7 @@ class House(Struct, frozen=True, kw_only=True):
     reaper: Reaper
     dialogues: Dialogues
     clock: Callable[[], float]
+    meters: Meters = field(default_factory=Meters)
 
     @classmethod
     def of(
@@ -105,6 +108,7 @@ class House(Struct, frozen=True, kw_only=True):
         reaper: Reaper,
         dialogues: Dialogues | None = None,
         clock: Callable[[], float] = time.time,
+        meters: Meters | None = None,
     ) -> House:
         """What the configuration asks for.
 
@@ -114,6 +118,7 @@ class House(Struct, frozen=True, kw_only=True):
             reaper: watches deadlines.
             dialogues: where conversations are written down; None: in a record of its own.
             clock: seconds since the epoch.
+            meters: count what clients do; None: nobody looks at them.
 
         Raises:
             ConfigError: a plugin cannot be loaded.
@@ -128,6 +133,7 @@ class House(Struct, frozen=True, kw_only=True):
             reaper=reaper,
             dialogues=dialogues or Dialogues(config.limits.transcripts, clock),
             clock=clock,
+            meters=meters or Meters(),
         )
 
     def reconfigured(self, config: Config) -> House:

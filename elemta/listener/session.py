@@ -16,6 +16,7 @@ from elemta.listener.intake import Intake
 from elemta.listener.patience import Patience
 from elemta.listener.precedence import allowed
 from elemta.listener.recipients import NO_SUCH_MAILBOX, told
+from elemta.listener.refusals import reason
 from elemta.listener.roster import DrainedError
 from elemta.listener.wire import Wire
 from elemta.log import logger
@@ -54,6 +55,12 @@ log = logger(__name__)
 
 #: Octets of a bad command that are logged.
 SHOWN: Final = 200
+#: How a conversation must not end, and what that is counted as.
+_FAULTS: Final = {
+    "timed out": "timed_out",
+    "connection lost": "lost",
+    "failed": "failed",
+}
 
 
 class Session:
@@ -71,6 +78,7 @@ class Session:
         self._reception = reception
         self._queue = house.queue
         self._plugins = house.plugins
+        self._meters = house.meters
         self._view = view = plugins.Session(
             id=os.urandom(6).hex(),
             address=host,
@@ -86,11 +94,12 @@ class Session:
         self._transaction: Transaction | None = None
         self._over = False  # we have said goodbye, of our own accord
         self._messages = 0
+        self._mail_at = 0.0  # when the last MAIL came (Trio time)
 
     async def run(self) -> None:
         """Serve the client, then close the transport, whatever happened."""
         house = self._reception.house
-        end = "over"
+        began, end = trio.current_time(), "over"
         try:
             house.roster.enter(self)
             self._dialogue.begin(self._standing)
@@ -120,6 +129,9 @@ class Session:
             if end != "over":
                 self._dialogue.said("S", end)
             self._dialogue.end()
+            self._meters.conversations.observe(trio.current_time() - began)
+            if (fault := _FAULTS.get(end)) is not None:
+                self._meters.connection_errors[fault] += 1
             log.debug(
                 "session.ended",
                 session=self._view.id,
@@ -169,6 +181,7 @@ class Session:
         if self._plugins.connect:
             objection = (await self._plugins.on_connect(self._view)).reply
             if objection is not None:
+                self._meters.refusals["plugin"] += 1
                 code = 421 if objection.code < 500 else 554
                 self._wire.reply(Reply(code, objection.status, objection.lines))
                 return
@@ -202,9 +215,9 @@ class Session:
             case Help():
                 self._small_talk(replies.HELP)
             case StartTls(injected=injected):
-                await self._mistake(replies.INJECTED if injected else replies.NOT_OFFERED)
+                await self._refuse(replies.INJECTED if injected else replies.NOT_OFFERED)
             case Auth() | AuthResponse():
-                await self._mistake(replies.NOT_OFFERED)
+                await self._refuse(replies.NOT_OFFERED)
             case Content() | ContentEnd() | ChunkEnd() | Closed():
                 raise AssertionError(event)
             case _:
@@ -221,7 +234,9 @@ class Session:
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
 
     async def _mail(self, mail: Mail) -> None:
+        self._mail_at = trio.current_time()
         if self._messages >= self._reception.table.messages:
+            self._meters.refusals[reason(replies.TOO_MANY_MESSAGES)] += 1
             self._hang_up(replies.TOO_MANY_MESSAGES)
             return
         params, lowered = allowed(mail.params, self._view)
@@ -343,6 +358,8 @@ class Session:
             await self._refuse_message(refusal, fault)
             return
         self._messages += 1
+        self._meters.octets.observe(intake.size)
+        self._meters.accepts.observe(trio.current_time() - self._mail_at)
         self._patience.message_taken()
         view = self._view
         log.info(
@@ -409,6 +426,7 @@ class Session:
 
     def _log_refusal(self, refusal: Reply, **what: str) -> None:
         """Say in the log what a client was refused, so that its owner can be told why."""
+        self._meters.refusals[reason(refusal)] += 1
         view = self._view
         if self._transaction is not None and self._wire.smtp.in_transaction:
             what["id"] = self._transaction.id

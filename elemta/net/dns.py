@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import dns.asyncresolver
@@ -25,6 +25,8 @@ import dns.rdatatype
 import dns.resolver
 import trio
 from msgspec import Struct
+
+from elemta.metrics.meters import LATENCY, Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -129,9 +131,15 @@ class Absent(Struct, frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """Nobody could say; for our log, why."""
+    """Nobody could say.
+
+    Attributes:
+        why: for our log.
+        timed_out: as nobody answered in time.
+    """
 
     why: str
+    timed_out: bool = False
 
     @property
     def lifetime(self) -> float:
@@ -171,6 +179,8 @@ class DnsResolver:
         hits: questions answered from the cache.
         joined: questions answered by one that was under way.
         misses: questions asked.
+        answers: what came of those: ``found``, ``absent``, ``failed`` or ``timed_out``.
+        seconds: how long these took.
 
     Raises:
         ValueError: no such nameserver, or none at all.
@@ -187,6 +197,8 @@ class DnsResolver:
         self.hits = 0
         self.joined = 0
         self.misses = 0
+        self.answers = Counter[str]()
+        self.seconds = Distribution(LATENCY)
         self._backend = backend or Nameservers(nameservers, timeout=timeout)
         self._entries = entries
         self._cache: OrderedDict[tuple[str, Kind], tuple[float, Found | Absent | Failed]]
@@ -259,11 +271,14 @@ class DnsResolver:
     async def _ask(self, question: tuple[str, Kind]) -> Found | Absent | Failed:
         self.misses += 1
         under_way = self._under_way[question] = _UnderWay()
+        began = trio.current_time()
         try:
             answer = under_way.answer = await self._backend.ask(*question)
         finally:
             del self._under_way[question]
             under_way.over.set()
+        self.seconds.observe(trio.current_time() - began)
+        self.answers[_kind(answer)] += 1
         self._remember(question, answer)
         return answer
 
@@ -329,7 +344,7 @@ class Nameservers:
                 ttl = _ttl(response)  # pyright: ignore[reportUnknownArgumentType]
                 return Absent(domain=True, ttl=ttl)
             except dns.exception.DNSException as error:
-                return Failed(str(error))
+                return Failed(str(error), timed_out=isinstance(error, dns.exception.Timeout))
             chain = answer.chaining_result
             if answer.rrset is not None:
                 return Found(_texts(answer.rrset), min(ttl, chain.minimum_ttl))
@@ -341,6 +356,18 @@ class Nameservers:
             target = chain.canonical_name
             ttl = min(ttl, *(alias.ttl for alias in chain.cnames))
         return Failed("too many aliases")
+
+
+def _kind(answer: Found | Absent | Failed) -> str:
+    match answer:
+        case Found():
+            return "found"
+        case Absent():
+            return "absent"
+        case Failed(timed_out=True):
+            return "timed_out"
+        case Failed():
+            return "failed"
 
 
 def _texts(records: Iterable[dns.rdata.Rdata]) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ async def _ask(
     for loaded in plugins:
         plugin, counts = loaded.plugin, loaded.counts
         counts.asked += 1
+        began = trio.current_time()
         try:
             with trio.fail_after(loaded.timeout):
                 found = await hook(plugin)
@@ -132,10 +133,12 @@ async def _ask(
             )
             counts.failed += 1
             found = plugin.on_error
+        counts.seconds.observe(trio.current_time() - began)
         match found:
             case Continue():
                 continue
             case Defer() | Reject():
+                counts.objected += 1
                 log.info(
                     "plugin.objected",
                     plugin=plugin.name,

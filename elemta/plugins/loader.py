@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 from elemta.config import ConfigError, Mistake
+from elemta.metrics.meters import LATENCY, Distribution
 from elemta.plugins.api import Plugin
 from elemta.plugins.recipient_limit import RecipientLimit
 
@@ -24,10 +25,16 @@ GROUP: Final = "elemta.plugins"
 
 
 class Counts(Struct):
-    """How often a plugin was asked, and how often it failed to answer."""
+    """How often a plugin was asked, objected, or failed to answer.
+
+    Attributes:
+        seconds: how long it took.
+    """
 
     asked: int = 0
+    objected: int = 0
     failed: int = 0
+    seconds: Distribution = field(default_factory=lambda: Distribution(LATENCY))
 
 
 class Loaded(Struct, frozen=True):

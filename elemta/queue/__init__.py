@@ -14,6 +14,7 @@ from elemta.queue.backup import backup as backup
 from elemta.queue.bodies import StoredBody as StoredBody
 from elemta.queue.check import Finding as Finding
 from elemta.queue.check import check as check
+from elemta.queue.destination import Census as Census
 from elemta.queue.destination import Destination as Destination
 from elemta.queue.errors import KeyReusedError as KeyReusedError
 from elemta.queue.errors import SpoolError as SpoolError

@@ -5,6 +5,20 @@ from __future__ import annotations
 from msgspec import Struct
 
 
+class Census(Struct, frozen=True, kw_only=True):
+    """How many destinations there are, by how it stands with them, and what stands there.
+
+    Attributes:
+        destinations: by ``open``, ``parked``, ``suspended`` or ``throttled``.
+        messages: that stand in those, or wait on disk for them, as far as they were found yet.
+        workers: who are at work, or keep a connection, in all.
+    """
+
+    destinations: dict[str, int]
+    messages: dict[str, int]
+    workers: int
+
+
 class Destination(Struct, frozen=True, kw_only=True):
     """How it stands with a lane that something waits in, or that is not as others are.
 

@@ -232,6 +232,11 @@ class EventBus:
         self.counts: Counter[str] = Counter()
         """How many of each kind there were, by the names of their classes."""
 
+    @property
+    def subscribers(self) -> int:
+        """How many listen."""
+        return len(self._subscriptions)
+
     def next(self) -> int:
         """The number for the event that is made now; publish it before anything else."""
         self.number += 1

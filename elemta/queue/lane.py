@@ -138,6 +138,15 @@ class Lane:
         return self.ready > 0 and self.workers < most
 
     @property
+    def condition(self) -> str:
+        """How it stands with it, in a word; of several reasons to be closed the gravest."""
+        if self.suspended is not None:
+            return "suspended"
+        if self.parked_until is not None:
+            return "parked"
+        return "throttled" if self.closed else "open"
+
+    @property
     def gives(self) -> bool:
         """Whether a worker who is here would get something."""
         if not self.closed:

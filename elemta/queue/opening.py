@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
+from elemta.metrics.meters import Meters
 from elemta.queue.maintenance import HistoryLimits, Maintenance
 from elemta.queue.queue import Queue
 from elemta.queue.rate import unlimited
@@ -65,6 +66,7 @@ async def open_queue(
     inline: bool = False,
     disk: Callable[[Store], Applies] = lambda store: store,
     keep: Keeps = once,
+    meters: Meters | None = None,
 ) -> AsyncGenerator[Queue, None]:
     """Open the queue in a folder, made if need be; on leaving, all that was submitted is written.
 
@@ -82,19 +84,20 @@ async def open_queue(
             `InlineWriter`.
         disk: what stands between writer and store: a test's bad disk.
         keep: runs the queue's own tasks: starts them again, it may be, if they fail.
+        meters: count what goes on.
 
     Raises:
         SpoolError: another process uses this queue, or a later Elemta wrote it.
         OSError, sqlite3.Error: the disk.
     """
-    tuning = tuning or Tuning()
+    tuning, meters = tuning or Tuning(), meters or Meters()
     store = Store(path) if inline else await trio.to_thread.run_sync(Store, path)
     try:
         target = disk(store)
         writer: Writer = (
             InlineWriter(target)
             if inline
-            else ThreadWriter(target, gather=tuning.gather, linger=tuning.linger)
+            else ThreadWriter(target, gather=tuning.gather, linger=tuning.linger, meters=meters)
         )
         lifetime = policy.lifetime if isinstance(policy, RetryPolicy) else 0.0
         maintenance = Maintenance(store, writer, clock, history or HistoryLimits(), lifetime)
@@ -114,6 +117,7 @@ async def open_queue(
                 workers=tuning.workers,
                 memory=tuning.memory,
                 inline=inline,
+                meters=meters,
             )
             async with _running(queue, maintenance, writer, keep):
                 yield queue

@@ -31,10 +31,11 @@ from elemta.queue.writer import probe
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elemta.metrics.meters import Meters
     from elemta.protocol import Mailbox
     from elemta.queue.action import Action, MakesReports, Tally
     from elemta.queue.change import Insert
-    from elemta.queue.destination import Destination
+    from elemta.queue.destination import Census, Destination
     from elemta.queue.entry import Entry
     from elemta.queue.filter import Filter
     from elemta.queue.lane import Lane
@@ -91,8 +92,10 @@ class Queue:
         workers: int,
         memory: int,
         inline: bool,
+        meters: Meters,
     ) -> None:
         self.events = happened.EventBus(first=happened.first_number(clock()))
+        self._meters = meters
         self.bodies = store.bodies
         self.new_id = IdSource(clock, store.last_key)
         self._writer = writer
@@ -374,6 +377,7 @@ class Queue:
     def _finished(self, entry: Entry, now: float) -> None:
         number = self.events.next()
         self.events.publish(happened.Finished(number, now, entry.message.id))
+        self._meters.stays.observe(now - entry.message.received_at)
 
     # What a claim and a work need (`work.Gives`).
 
@@ -389,6 +393,8 @@ class Queue:
         claim.taken += 1
         entry.works += 1
         if not overdue:
+            if not recipients[0].attempts:
+                self._meters.waits.observe(now - entry.message.received_at)
             self.events.publish(
                 happened.AttemptStarted(
                     self.events.next(),
@@ -460,6 +466,10 @@ class Queue:
     def destinations(self) -> list[Destination]:
         """How it stands with each lane that something is known of."""
         return self._schedule.destinations()
+
+    def census(self) -> Census:
+        """How many of them there are, by how it stands with them."""
+        return self._schedule.census()
 
     def probe(self, lane: str) -> None:
         """Let one worker try a parked destination now. It is released if that goes well."""

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
-from elemta.queue.destination import Destination
+from elemta.queue.destination import Census, Destination
 from elemta.queue.lane import ENOUGH, FEW, Lane, Stand
 from elemta.queue.model import State
 from elemta.queue.rate import unlimited
@@ -488,6 +488,22 @@ class Schedule:
         lane = self._lanes.get(name)
         if lane is not None:
             lane.error = error
+
+    def census(self) -> Census:
+        """How many lanes there are, without a picture of each."""
+        lanes, messages = Counter[str](), Counter[str]()
+        ready = 0
+        for lane in self._lanes.values():
+            backlog = lane.backlog
+            if backlog is None and not lane.closed:  # nearly all
+                ready += lane.ready
+                continue
+            condition = lane.condition
+            lanes[condition] += 1
+            messages[condition] += lane.ready + (0 if backlog is None else backlog.count)
+        lanes["open"] += len(self._lanes) - lanes.total()
+        messages["open"] += ready
+        return Census(destinations=lanes, messages=messages, workers=self.workers)
 
     def destinations(self) -> list[Destination]:
         """How it stands with each lane."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import trio
 
 from elemta.log import logger
+from elemta.metrics.meters import Meters
 from elemta.queue.operation import Call
 
 if TYPE_CHECKING:
@@ -91,12 +92,21 @@ class ThreadWriter:
         gather: seconds to wait for more, once something waits that somebody waits for; again
             as long as more comes or is to be expected, `PAUSES` times at most.
         linger: seconds to wait for more while nobody waits for any of it.
+        meters: told of each transaction, in the thread that writes it.
 
     Resource handling:
         `close` it. The thread is a daemon: an interpreter that dies is a crash like any other.
     """
 
-    def __init__(self, store: Applies, *, gather: float = 0.001, linger: float = 0.02) -> None:
+    def __init__(
+        self,
+        store: Applies,
+        *,
+        gather: float = 0.001,
+        linger: float = 0.02,
+        meters: Meters | None = None,
+    ) -> None:
+        self._meters = meters or Meters()
         self._store = store
         self._gather = gather
         self._linger = linger
@@ -201,7 +211,10 @@ class ThreadWriter:
 
     def _write(self, group: list[Operation]) -> None:
         group.sort(key=_reads)
+        began = time.monotonic()
         results = attempt(self._store, group)
+        self._meters.commits.observe(time.monotonic() - began)
+        self._meters.groups.observe(len(group))
         trouble = _trouble(results)
         self._ailing = trouble is not None
         self._tell(partial(self._health.learn, trouble))

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Change
+    from elemta.control.facts import Metric
     from elemta.control.interface import Control, Happening
+    from elemta.control.measuring import Stored
     from elemta.queue import Attempt, MakesReports, Message, Queue, Recipient, StoredBody
 
 
@@ -62,6 +64,7 @@ class Server:
         self.reloads: list[bool] = []
         self.told: list[tuple[str, list[str]]] = []
         self.asked = True
+        self.stored: Stored | None = None
 
     @property
     def report(self) -> MakesReports:
@@ -85,6 +88,10 @@ class Server:
             deliveries=1, files=1, in_memory=self.queue.waiting, queue=None,
             counts=dict(self.queue.events.counts), parts=(),
         )  # fmt: skip
+
+    def metrics(self, stored: Stored) -> list[Metric]:
+        self.stored = stored
+        return list(stored.process)
 
     def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
         self.reloads.append(dry_run)
@@ -418,3 +425,29 @@ async def test_configuration_and_plugins_are_those_of_the_server(tmp_path: Path)
         assert not plugin.enabled
         with pytest.raises(UnknownError):
             await here.control.switch_plugin("q", enabled=False)
+
+
+async def test_metrics_have_what_the_disk_and_the_kernel_know(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house(tmp_path) as here:
+        await here.accept("a@x", "b@x")
+        found = await here.control.metrics()
+        stored = here.server.stored
+    assert stored is not None
+    assert stored.stats is not None
+    assert (stored.stats.messages, stored.stats.recipients[State.READY]) == (1, 2)
+    assert (stored.free or 0) > 0
+    (memory,) = [each for each in found if each.name == "process_resident_memory_bytes"]
+    assert memory.samples[0].value > 2**20
+    assert memory.together == "each"
+
+
+async def test_metrics_are_told_though_the_disk_says_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with house(tmp_path) as here:
+        node = Node(here.server, StoreReader(tmp_path / "gone"), tmp_path / "gone", now)
+        assert await node.steered_by("operator:jane").metrics()
+        assert here.server.stored is not None
+        assert (here.server.stored.stats, here.server.stored.free) == (None, None)

@@ -15,6 +15,7 @@ from elemta.delivery.routing import ByMx, Terms, ToHosts
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.message import Action
+from elemta.metrics.meters import Meters
 from elemta.protocol import (
     Mailbox,
     MailParams,
@@ -69,6 +70,7 @@ class Bench:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.net = Net(nursery)
+        self.meters = Meters()
         self.zone = Zone()
         self.zone.mx_records["b.example"] = [
             (10, "mx1.example"),
@@ -78,7 +80,12 @@ class Bench:
         self.zone.hosts |= {"mx1.example": [FIRST], "mx2.example": [SECOND], "mx3.example": [THIRD]}
         hosts = Hosts(self.zone, hostname="mx.us.example", is_own=lambda *_: False)
         self.carrier = Carrier(
-            self.net.dial, hosts, "mx.us.example", Timeouts(), Security("opportunistic")
+            self.net.dial,
+            hosts,
+            "mx.us.example",
+            Timeouts(),
+            Security("opportunistic"),
+            meters=self.meters,
         )
 
     async def deliver(self, *names: str, route: ByMx | ToHosts = ROUTE) -> list[Tried]:
@@ -486,3 +493,10 @@ async def test_cancelled_in_the_middle_it_hangs_up(bench: Bench, nursery: trio.N
     assert not bench.carrier.connected
     bench.carrier.close()
     assert first.taken == []
+
+
+async def test_connections_are_counted_by_what_came_of_them(bench: Bench) -> None:
+    bench.net.host(SECOND)
+    await bench.deliver()
+    assert bench.meters.hosts == {"unreachable": 1, "open": 1}
+    assert not bench.meters.tls

@@ -167,6 +167,8 @@ async def test_one_client_may_not_take_all_places() -> None:
         third = await host.call()
         assert await third.line() == "421 4.7.0 too many connections from your network"
         assert await third.line() == ""
+        assert host.house.meters.connections == {"mx": 3}
+        assert host.house.meters.connection_errors == {"too_many_of_client": 1}
         assert (await clients[0].say("QUIT")).startswith("221")
         assert await clients[0].line() == ""
         await trio.testing.wait_all_tasks_blocked()

@@ -891,3 +891,75 @@ async def test_a_trusted_client_is_known_to_plugins(
         nursery.start_soon(server.run)
         await server.expect("220 mx.example ESMTP")
     assert seen == [False, True]
+
+
+async def test_what_comes_in_and_how_long_it_took_is_measured(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server = Server()
+    nursery.start_soon(server.run)
+    await server.play(MESSAGE)
+    await trio.sleep(20)
+    await server.play("""
+        C: Subject: x
+        C: .
+        S: 250 2.0.0 OK: queued as Q1
+        C: QUIT
+        S: 221 2.0.0 bye
+    """)
+    await server.expect_end()
+    meters = server.house.meters
+    assert (sum(meters.accepts.counts), meters.accepts.total) == (1, pytest.approx(20))
+    assert (sum(meters.octets.counts), meters.octets.total) == (1, 12)
+    assert meters.conversations.total >= 20
+    assert not meters.connection_errors
+
+
+async def test_who_takes_too_long_is_counted_as_an_error(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server = Server()
+    nursery.start_soon(server.run)
+    await server.expect("220 mx.example ESMTP")
+    await server.expect("421 4.4.2 timed out waiting for you")
+    await server.expect_end()
+    assert server.house.meters.connection_errors == {"timed_out": 1}
+
+
+async def test_refusals_are_counted_by_their_reason(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    class Picky(Plugin):
+        name = "picky"
+
+        @override
+        async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+            return Reject((7, 1), "not you")
+
+    server = Server(Picky())
+    nursery.start_soon(server.run)
+    await server.play("""
+        S: 220 ...
+        C: EHLO client.example
+        S: 250 ...
+        C: RCPT TO:<alice@here.example>
+        S: 503 ...
+        C: MAIL FROM:<a@b.example> SIZE=999999999999
+        S: 552 ...
+        C: MAIL FROM:<a@b.example>
+        S: 250 ...
+        C: RCPT TO:<who@here.example>
+        S: 550 ...
+        C: RCPT TO:<who@there.example>
+        S: 550 ...
+        C: RCPT TO:<alice@here.example>
+        S: 550 ...
+        C: STARTTLS
+        S: 502 ...
+        C: WHAT
+        S: 500 ...
+    """)
+    assert server.house.meters.refusals == {
+        "sequence": 1, "too_big": 1, "unknown_mailbox": 1, "relay_denied": 1, "plugin": 1,
+        "not_offered": 1, "syntax": 1,
+    }  # fmt: skip

@@ -94,6 +94,8 @@ async def test_trouble_is_temporary(server: Nameserver, trouble: str) -> None:
         await resolver.mx("example.net")
     with pytest.raises(DnsTemporaryError):
         await resolver.addresses("example.net")
+    word = "timed_out" if trouble == "silent" else "failed"
+    assert resolver.answers == {word: 3}
 
 
 async def test_a_nameserver_that_is_down_is_temporary() -> None:

@@ -214,3 +214,26 @@ async def test_half_an_answer_is_used_and_half_a_failure_is_no_absence(
     else:
         with pytest.raises(want):
             await resolver.addresses("mx.example")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (Found(("10 mx.example",), ttl=60), "found"),
+        (Absent(domain=True, ttl=60), "absent"),
+        (Failed("SERVFAIL"), "failed"),
+        (Failed("nobody there", timed_out=True), "timed_out"),
+    ],
+)
+async def test_what_name_servers_answer_is_counted_and_timed(
+    autojump_clock: MockClock, answer: Found | Absent | Failed, word: str
+) -> None:
+    backend = FakeBackend(answer)
+    backend.delay = 2.0
+    resolver = DnsResolver(backend=backend)
+    for _ in range(2):
+        with suppress(DnsError):
+            await resolver.mx("example.net")
+    assert resolver.answers == {word: 1}
+    assert (resolver.hits, resolver.misses) == (1, 1)
+    assert (sum(resolver.seconds.counts), resolver.seconds.total) == (1, 2.0)

@@ -169,6 +169,25 @@ async def test_answers_and_failures_are_counted() -> None:
         await asked.on_connect(SESSION)
     told = [(each.counts.asked, each.counts.failed) for each in asked.plugins]
     assert told == [(3, 0), (3, 3), (3, 3), (3, 0), (0, 0)]
+    assert [each.counts.objected for each in asked.plugins] == [0, 0, 0, 3, 0]
+    assert [sum(each.counts.seconds.counts) for each in asked.plugins] == [3, 3, 3, 3, 0]
+
+
+async def test_how_long_a_plugin_takes_is_measured_also_when_it_hangs(
+    autojump_clock: MockClock,
+) -> None:
+    class Sleeps(Plugin):
+        name = "sleeps"
+
+        @override
+        async def on_connect(self, session: Session) -> Verdict:
+            await trio.sleep(9)
+            return CONTINUE
+
+    for timeout, seconds in ((20, 9), (7, 7)):
+        asked = chain(Sleeps(), timeout=timeout)
+        await asked.on_connect(SESSION)
+        assert asked.plugins[0].counts.seconds.total == pytest.approx(seconds)
 
 
 def test_hooks_are_named_in_the_order_of_a_conversation() -> None:

@@ -1,0 +1,49 @@
+"""Why clients are refused, in a word each: few enough to count them apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from elemta.listener import recipients, replies
+from elemta.protocol import Fault
+
+if TYPE_CHECKING:
+    from elemta.protocol import Reply
+
+_REASONS: Final = {
+    recipients.RELAY_DENIED: "relay_denied",
+    recipients.NO_SUCH_MAILBOX: "unknown_mailbox",
+    recipients.ALIAS_LOOP: "alias",
+    recipients.ALIAS_TOO_LARGE: "alias",
+    recipients.ALIAS_BROKEN: "alias",
+    replies.TOO_BIG: "too_big",
+    replies.HEADER_TOO_BIG: "too_big",
+    replies.TOO_MANY_RECIPIENTS: "too_many_recipients",
+    replies.TOO_MANY_MESSAGES: "too_many_messages",
+    replies.TOO_MANY_ERRORS: "too_many_errors",
+    replies.TOO_MUCH_TALK: "too_much_talk",
+    replies.NO_ROOM: "no_room",
+    replies.NOT_STORED: "not_stored",
+    replies.GOING_ROUND: "loop",
+    replies.FAULTS[Fault.BARE_NEWLINE]: "bare_newline",
+    replies.FAULTS[Fault.LINE_TOO_LONG]: "line_too_long",
+    replies.SPOKE_FIRST: "spoke_first",
+    replies.INJECTED: "injected",
+    replies.NOT_OFFERED: "not_offered",
+}
+#: What plugins answer with (`elemta.plugins.Defer` and `Reject`).
+_OF_PLUGINS: Final = (451, 452, 550)
+#: What the engine refuses, by code, but for what it does not understand.
+_OF_ENGINE: Final = {502: "not_offered", 503: "sequence"}
+#: All that there are.
+REASONS: Final = frozenset({*_REASONS.values(), *_OF_ENGINE.values(), "plugin", "syntax"})
+
+
+def reason(refusal: Reply) -> str:
+    """Why a client was refused. What is none of ours is a plugin's, or the engine's."""
+    known = _REASONS.get(refusal)
+    if known is not None:
+        return known
+    if refusal.code in _OF_PLUGINS:
+        return "plugin"
+    return _OF_ENGINE.get(refusal.code, "syntax")
