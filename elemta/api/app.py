@@ -8,7 +8,14 @@ from quart_trio import QuartTrio
 from typing_extensions import override
 from werkzeug.exceptions import HTTPException
 
-from elemta.api import login, queue_endpoints
+from elemta.api import (
+    action_endpoints,
+    destination_endpoints,
+    login,
+    message_endpoints,
+    queue_endpoints,
+    server_endpoints,
+)
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
 from elemta.api.live import add_live
@@ -27,7 +34,14 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 #: All of them. Whoever makes a module of endpoints adds it here.
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (*queue_endpoints.ENDPOINTS, *login.ENDPOINTS)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    *queue_endpoints.ENDPOINTS,
+    *action_endpoints.ENDPOINTS,
+    *message_endpoints.ENDPOINTS,
+    *destination_endpoints.ENDPOINTS,
+    *server_endpoints.ENDPOINTS,
+    *login.ENDPOINTS,
+)
 
 
 class Application(QuartTrio):

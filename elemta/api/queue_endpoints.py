@@ -9,24 +9,10 @@ import trio
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
-from elemta.api.schema import Overview, Page, Status, message_of, overview, status_of
+from elemta.api.schema import Overview, Page, message_of, overview
 from elemta.api.selection import Search, searched
 from elemta.api.visit import Scope
 from elemta.queue import parse_id
-
-
-@endpoint(
-    "GET",
-    "/v1/status",
-    scope=Scope.READ,
-    query=Nothing,
-    body=Nothing,
-    answer=Status,
-    tag="server",
-)
-async def status(asked: Asked[Nothing, Nothing]) -> Status:
-    """How the server is."""
-    return status_of(await asked.control.status())
 
 
 @endpoint(
@@ -54,20 +40,23 @@ async def queue(asked: Asked[Nothing, Nothing]) -> Overview:
     costly=True,
 )
 async def messages(asked: Asked[Search, Nothing]) -> Page:
-    """Messages with a recipient for whom all conditions hold, the oldest first.
+    """Messages with a recipient for whom all conditions hold.
 
-    Without a view, those that are not finished.
+    The oldest come first, unless `newest` is asked for. Without a view, those are found that are
+    not finished.
     A page may be the last although it is full; then the next one is empty.
     """
     search = asked.query
     after = search.cursor
     if after is not None and (after := parse_id(after)) is None:
         raise refused(Fault("cursor", "expected `next` of the page before"))
-    found = await asked.control.search(searched(search), limit=search.limit, after=after)
+    found = await asked.control.search(
+        searched(search), limit=search.limit, after=after, newest=search.newest
+    )
     listed = [await message_of(each) for each in found]
     await trio.lowlevel.checkpoint()
     full = len(found) == search.limit
     return Page(messages=listed, next=found[-1].id if full else None)
 
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (status, queue, messages)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (queue, messages)

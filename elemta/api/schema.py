@@ -16,7 +16,7 @@ from elemta.queue import Deferred, Destination, Expired, Failed, Priority, State
 from elemta.supervision import Part
 
 if TYPE_CHECKING:
-    from elemta import queue
+    from elemta import config, queue
     from elemta.control import interface
     from elemta.control.interface import Control
 
@@ -57,6 +57,7 @@ class Message(Struct, frozen=True, kw_only=True):
         id: its name.
         sender: null of a report.
         received_at, expires_at: seconds since the epoch.
+        send_at: it is not tried before, seconds since the epoch, as its sender wanted.
         size: octets.
         priority: the higher goes first.
         client, helo, session, listener: where it came from: address, name, session in the log.
@@ -68,6 +69,7 @@ class Message(Struct, frozen=True, kw_only=True):
     sender: str | None
     received_at: float
     expires_at: float
+    send_at: float | None
     size: int
     priority: Urgency
     client: str | None
@@ -187,6 +189,8 @@ class Status(Struct, frozen=True, kw_only=True):
         queue: what is on disk; null: it cannot be read.
         counts: how much happened since the start.
         parts: that are kept running, and how that goes.
+        event: the number of the last one.
+        api: where the server is found over HTTP.
     """
 
     version: str
@@ -205,6 +209,8 @@ class Status(Struct, frozen=True, kw_only=True):
     queue: Stats | None
     counts: dict[str, int]
     parts: list[Part]
+    event: int
+    api: list[str]
 
 
 class Suspension(Struct, frozen=True, kw_only=True):
@@ -267,6 +273,21 @@ class Failure(Struct, frozen=True, kw_only=True):
     due: float | UnsetType = UNSET
 
 
+class Change(Struct, frozen=True, kw_only=True):
+    """A value of the configuration that is not what it was.
+
+    Attributes:
+        place: e.g. ``listeners[mx].messages``.
+        before, after: as the file would have it; null: it is not there.
+        needs_restart: it only holds after a restart.
+    """
+
+    place: str
+    before: str | None
+    after: str | None
+    needs_restart: bool
+
+
 async def message_of(found: queue.Message) -> Message:
     """A message that waits, or is history."""
     origin = found.origin
@@ -280,6 +301,7 @@ async def message_of(found: queue.Message) -> Message:
         sender=address(found.sender),
         received_at=found.received_at,
         expires_at=found.expires_at,
+        send_at=found.due,
         size=found.size,
         priority=urgency_of(found.priority),
         client=origin.address or None,
@@ -386,6 +408,8 @@ def status_of(found: interface.Status) -> Status:
         queue=None if found.queue is None else stats_of(found.queue),
         counts=found.counts,
         parts=list(found.parts),
+        event=found.event,
+        api=list(found.api),
     )
 
 
@@ -434,6 +458,16 @@ def _kind_of(found: Deferred | Failed | Expired) -> Literal["Deferred", "Failed"
             return "Failed"
         case Expired():
             return "Expired"
+
+
+def change_of(found: config.Change) -> Change:
+    """A value of the configuration that is not what it was."""
+    return Change(
+        place=found.place,
+        before=found.before,
+        after=found.after,
+        needs_restart=found.needs_restart,
+    )
 
 
 def urgency_of(priority: Priority) -> Urgency:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Urgency, priority_of
+from elemta.api.words import Age, Needle, Size
 from elemta.queue import Filter, MessageId, View, parse_id
-
-#: Seconds, beyond any age of mail.
-Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e10)]
-#: Octets.
-Size: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
-Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
 
 
 class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,20 +27,23 @@ class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         destination: the lane in which the recipient is tried.
         priority: the message's.
         owner: of a hold.
+        text: found in the message's id, sender or tags, in the recipient's address, or in the last
+            reply.
     """
 
-    domain: Text | None = None
-    sender: Text | None = None
-    recipient: Text | None = None
-    tag: Text | None = None
+    domain: Needle | None = None
+    sender: Needle | None = None
+    recipient: Needle | None = None
+    tag: Needle | None = None
     older_than: Age | None = None
     younger_than: Age | None = None
     larger_than: Size | None = None
     smaller_than: Size | None = None
-    error: Text | None = None
-    destination: Text | None = None
+    error: Needle | None = None
+    destination: Needle | None = None
     priority: Urgency | None = None
-    owner: Text | None = None
+    owner: Needle | None = None
+    text: Needle | None = None
 
 
 class Selection(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +54,7 @@ class Selection(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         views: in any of these queues; none: in those of what is not finished.
     """
 
-    ids: Annotated[list[Text], Meta(max_length=1000)] = []
+    ids: Annotated[list[Needle], Meta(max_length=1000)] = []
     views: Annotated[list[View], Meta(max_length=5)] = []
 
 
@@ -69,12 +67,14 @@ class Search(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
             finished.
         limit: messages of the page at most.
         cursor: ``next`` of the page before.
+        newest: the newest first; else the oldest.
     """
 
-    id: Annotated[list[Text], Meta(max_length=1000)] = []
+    id: Annotated[list[Needle], Meta(max_length=1000)] = []
     view: Annotated[list[View], Meta(max_length=5)] = []
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
     cursor: Annotated[str, Meta(max_length=100)] | None = None
+    newest: bool = False
 
 
 def selected(meant: Selection) -> Filter:
@@ -123,4 +123,5 @@ def _filter(meant: Conditions, ids: tuple[MessageId, ...], views: list[View]) ->
         destination=meant.destination,
         priority=None if meant.priority is None else priority_of(meant.priority),
         owner=meant.owner,
+        text=meant.text,
     )

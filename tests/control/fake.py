@@ -12,7 +12,15 @@ from msgspec.structs import replace
 
 from elemta.control.client import Client
 from elemta.control.conversation import Conversation
-from elemta.control.facts import Configuration, PluginStatus, Submitted
+from elemta.control.facts import (
+    Bucket,
+    Configuration,
+    Explanation,
+    PluginStatus,
+    Statistics,
+    Step,
+    Submitted,
+)
 from elemta.control.interface import Saved, Status, UnknownError
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
@@ -31,14 +39,12 @@ if TYPE_CHECKING:
 
     from elemta.config import Change
     from elemta.control.facts import (
-        Explanation,
         Hypothesis,
         LogEntry,
         Metric,
         Scale,
         SessionStatus,
         Spoken,
-        Statistics,
         Submission,
         TraceFilter,
         Transcript,
@@ -76,6 +82,10 @@ class FakeControl:
         installed: its plugins.
         who: steers it.
         submitted: what was handed in.
+        sought: filters of searches.
+        stopped: scopes that are suspended, why, and until when.
+        supposed: what was to be explained.
+        connected, recorded, failed, logged, level: what it tells of itself.
     """
 
     def __init__(self) -> None:
@@ -94,6 +104,14 @@ class FakeControl:
         self.known: Timeline | None = None
         self.installed: list[PluginStatus] = []
         self.submitted: list[Submission] = []
+        self.sought: list[Filter] = []
+        self.stopped: list[tuple[str, str, float | None]] = []
+        self.supposed: list[Hypothesis] = []
+        self.connected: list[SessionStatus] = []
+        self.recorded: list[Transcript] = []
+        self.failed: list[QueueEvent] = []
+        self.logged: list[LogEntry] = []
+        self.level = "info"
 
     def steered_by(self, who: str) -> FakeControl:
         """As the servers of the socket want it."""
@@ -127,6 +145,7 @@ class FakeControl:
         newest: bool = False,
     ) -> list[Message]:
         await self._answer()
+        self.sought.append(filter)
         found = sorted(self.messages, key=lambda each: each.id, reverse=newest)
         if after is not None:
             found = [each for each in found if (each.id < after if newest else each.id > after)]
@@ -174,11 +193,17 @@ class FakeControl:
         self, scope: str, *, reason: str = "", until: float | None = None, dry_run: bool = False
     ) -> Tally | None:
         await self._answer()
-        return Tally() if dry_run else None
+        if dry_run:
+            return Tally()
+        self.stopped.append((scope, reason, until))
+        return None
 
     async def resume(self, scope: str, *, dry_run: bool = False) -> Tally | None:
         await self._answer()
-        return Tally() if dry_run else None
+        if dry_run:
+            return Tally()
+        self.stopped = [each for each in self.stopped if each[0] != scope]
+        return None
 
     async def suspensions(self) -> list[Suspension]:
         await self._answer()
@@ -206,28 +231,38 @@ class FakeControl:
         return Saved(target=str(target))
 
     async def sessions(self) -> list[SessionStatus]:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        return self.connected
 
     async def transcripts(self, id: MessageId) -> list[Transcript]:  # noqa: A002 # the word of people
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        return [each for each in self.recorded if id in each.messages]
 
     def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
         raise AssertionError("no test asked for this yet")
 
     async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        return self.failed[:limit]
 
     async def log(self, *, level: str = "debug", limit: int = 100) -> list[LogEntry]:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        levels = ("debug", "info", "warning", "error")
+        least = levels.index(level)
+        return [each for each in self.logged if levels.index(each.level) >= least][-limit:]
 
     def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
         raise AssertionError("no test asked for this yet")
 
     async def log_level(self, level: str | None = None) -> str:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        self.level = level or self.level
+        return self.level
 
     async def statistics(self, scale: Scale) -> Statistics:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        bucket = Bucket(start=0.0, counts={"queued": 2})
+        return Statistics(scale=scale, step=60.0, buckets=(bucket,), total={"queued": 2})
 
     async def configuration(self) -> Configuration:
         await self._answer()
@@ -246,10 +281,14 @@ class FakeControl:
         ]
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
-        raise AssertionError("no test asked for this yet")
+        await self._answer()
+        self.supposed.append(hypothesis)
+        step = Step(question="recipient", answer="it is known", good=True)
+        return Explanation(summary="it would go to a Maildir", steps=(step,))
 
     async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
-        raise AssertionError("no test asked for this yet")
+        await self.timeline(id)
+        return Explanation(summary="it waits for its time", steps=(), next_at=60.0)
 
     async def submit(self, submission: Submission) -> Submitted:
         await self._answer()

@@ -1,0 +1,50 @@
+"""Words in requests that several endpoints know: addresses, times, reasons."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from msgspec import Meta
+
+from elemta.api.problem import Fault
+from elemta.api.reading import refused
+from elemta.protocol import parse_mailbox
+
+if TYPE_CHECKING:
+    from elemta.protocol import Mailbox, ReversePath
+
+#: Seconds, beyond any age of mail.
+Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e10)]
+#: Seconds since the epoch, up to the year 9999.
+Moment: TypeAlias = Annotated[float, Meta(ge=0, le=253402300799)]
+#: Octets.
+Size: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+#: A reason, or what else people write.
+Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
+#: A name, or what is looked for. An empty one would be found everywhere.
+Needle: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
+#: An address as people write it.
+Address: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=1000, examples=["alice@example.net"])
+]
+
+
+def mailbox(text: str, field: str) -> Mailbox:
+    """An address that somebody wrote.
+
+    Raises:
+        Problem: it is none.
+    """
+    try:
+        return parse_mailbox(text)
+    except ValueError as error:
+        raise refused(Fault(field, f"expected an address, and this has {error}")) from None
+
+
+def reverse_path(text: str | None, field: str) -> ReversePath:
+    """A sender that somebody wrote: nothing, or ``<>``, is the null sender.
+
+    Raises:
+        Problem: it is no address.
+    """
+    return None if text in (None, "", "<>") else mailbox(text, field)
