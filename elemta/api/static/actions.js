@@ -176,7 +176,7 @@ export async function suspend(scope, after) {
     yes.disabled = true;
     try {
       const counts = await api.post("/v1/destinations/suspend", told(form, true));
-      fill(tally, counts.messages === undefined ? "" : `${counted(counts.messages, "message")} wait there now.`);
+      fill(tally, counts.tally === null ? "" : `${counted(counts.tally.messages, "message waits", "messages wait")} there now.`);
       yes.disabled = false;
     } catch (error) {
       fill(tally, explained(error));

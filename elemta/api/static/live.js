@@ -70,12 +70,8 @@ export class Live {
   #read(text) {
     const told = JSON.parse(text);
     const frames = Array.isArray(told) ? told : [told];
-    for (const { type, number } of frames) {
-      // After a restart the server counts from 1 again, and Hello says so.
-      if (number !== undefined && (type === "Hello" || number > (this.since ?? -1))) {
-        if (type !== "Hello" || this.since === null || number < this.since) this.since = number;
-      }
-    }
+    // In order; of what was missed, the last one that was.
+    for (const { number, last } of frames) this.since = number ?? (last || this.since);
     this.take(frames);
   }
 

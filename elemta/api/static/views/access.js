@@ -1,6 +1,7 @@
 /** Who may come in, and who did what. */
 
 import * as api from "../api.js";
+import * as clock from "../clock.js";
 import { dialog } from "../dialog.js";
 import { h } from "../dom.js";
 import { check, line } from "../fields.js";
@@ -24,11 +25,11 @@ export default function access({ signal }) {
   const load = () => Promise.all([
     show(tokens, async () => {
       const found = await api.get("/v1/tokens", signal);
-      return tokensOf(found.tokens ?? found, load);
+      return tokensOf(found.tokens, load);
     }),
     show(audit, async () => {
       const found = await api.get("/v1/audit?limit=100", signal);
-      return auditOf(found.entries ?? found.audit ?? found);
+      return auditOf(found.entries);
     }),
   ]);
   load();
@@ -44,7 +45,10 @@ async function create(after) {
   await dialog({
     title: "New token",
     body: [
-      line("Name", "name", { required: true, hint: "Timelines and the audit log have it.", maxlength: 64 }),
+      line("Name", "name", {
+        required: true, maxlength: 63, pattern: "[A-Za-z0-9][A-Za-z0-9_.@\\-]*",
+        hint: "Timelines and the audit log have it. Letters, digits, and _ . @ -",
+      }),
       h("fieldset", {}, h("legend", {}, "It may"), SCOPES.map(([scope, about]) =>
         check(`${scope}: ${about}`, "scopes", { value: scope, checked: scope === "read" }))),
       line("Ends after", "ends", { hint: "E.g. 90 d; empty: when it is revoked." }),
@@ -55,7 +59,7 @@ async function create(after) {
       const scopes = found.getAll("scopes");
       if (scopes.length === 0) throw new Error("Choose at least one thing that it may do.");
       const ends = seconds(found.get("ends"));
-      made = await api.post("/v1/tokens", { name: found.get("name").trim(), scopes, ...(ends === null ? {} : { ends_in: ends }) });
+      made = await api.post("/v1/tokens", { name: found.get("name").trim(), scopes, ...(ends === null ? {} : { expires: clock.now() + ends }) });
     },
   });
   if (made === null) return;
@@ -64,9 +68,9 @@ async function create(after) {
 }
 
 /** The one moment in which anybody sees it: only its hash is kept. */
-async function reveal({ token, secret = token }) {
+async function reveal({ token }) {
   const field = h("input", { type: "text", readonly: true, class: "mono", "aria-label": "The token", onfocus: (event) => event.target.select() });
-  field.value = secret;
+  field.value = token;
   await dialog({
     title: "Copy it now",
     body: [
@@ -74,7 +78,7 @@ async function reveal({ token, secret = token }) {
       field,
       navigator.clipboard
         ? button("Copy", async () => {
-            await navigator.clipboard.writeText(secret);
+            await navigator.clipboard.writeText(token);
             toast("Copied.");
           }, "small")
         : null,
@@ -90,9 +94,9 @@ function tokensOf(found, after) {
       { title: "Name", cell: (each) => each.name },
       { title: "Id", kind: "mono", cell: (each) => each.id },
       { title: "May", cell: (each) => each.scopes.map((scope) => badge(scope === "admin" ? "held" : "off", scope)) },
-      { title: "Made", kind: "tight", cell: (each) => ago(each.created_at ?? each.created) },
-      { title: "Last used", kind: "tight", cell: (each) => ((each.used_at ?? each.used) ? ago(each.used_at ?? each.used) : "never") },
-      { title: "Ends", kind: "tight", cell: (each) => ((each.expires_at ?? each.expires) ? ago(each.expires_at ?? each.expires) : "–") },
+      { title: "Made", kind: "tight", cell: (each) => ago(each.created) },
+      { title: "Last used", kind: "tight", cell: (each) => (each.used ? ago(each.used) : "never") },
+      { title: "Ends", kind: "tight", cell: (each) => (each.expires ? ago(each.expires) : "–") },
       { title: "", kind: "row-actions", cell: (each) =>
         h("button", { type: "button", class: "small danger-text", "aria-label": `Revoke ${each.name}`, onclick: () => revoke(each, after) }, "Revoke") },
     ],

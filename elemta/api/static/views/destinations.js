@@ -14,17 +14,15 @@ const CHANGES = new Set(["Parked", "Unparked", "Suspended", "Resumed"]);
 export default function destinations({ signal }, store) {
   const places = h("div", {});
   const stopped = h("div", {});
-  let suspensions = [];
 
   const load = () => Promise.all([
     show(stopped, async () => {
-      const found = await api.get("/v1/suspensions", signal);
-      suspensions = found.suspensions ?? found;
+      const { suspensions } = await api.get("/v1/suspensions", signal);
       return suspensionsOf(suspensions, load);
     }),
     show(places, async () => {
-      const found = await api.get("/v1/destinations", signal);
-      return destinationsOf(found.destinations ?? found, load);
+      const { destinations: found } = await api.get("/v1/destinations", signal);
+      return destinationsOf(found, load);
     }),
   ]);
   const again = settled(load, 200, 1000);

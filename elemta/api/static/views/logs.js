@@ -43,7 +43,7 @@ function writtenLevel(signal) {
   const control = field.querySelector("select");
   control.disabled = true;
   api.get("/v1/logs/level", signal).then((told) => {
-    control.value = told.level ?? told;
+    control.value = told.level;
     control.disabled = false;
   }, failed);
   control.addEventListener("change", async () => {

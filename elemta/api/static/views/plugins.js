@@ -11,7 +11,7 @@ export default function plugins({ signal }) {
   const list = h("div", {});
   const load = () => show(list, async () => {
     const found = await api.get("/v1/plugins", signal);
-    return pluginsOf(found.plugins ?? found, load);
+    return pluginsOf(found.plugins, load);
   });
   poll(load, 10_000, signal);
   return { title: "Plugins", body: [panel("In the order in which they are asked", [], list)] };
