@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException
 from elemta.api import (
     action_endpoints,
     destination_endpoints,
+    inbox,
     login,
     message_endpoints,
     queue_endpoints,
@@ -41,6 +42,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *destination_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
     *login.ENDPOINTS,
+    *inbox.ENDPOINTS,
 )
 
 

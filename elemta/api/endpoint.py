@@ -115,6 +115,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
         status: of success.
         secret: the body must not get into the audit log.
         costly: it takes part in the limit on what may be under way at a time.
+        polled: a page asks it again and again: the audit log is not told who.
         respond: answers a request.
     """
 
@@ -133,6 +134,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
     status: int
     secret: bool
     costly: bool
+    polled: bool
     respond: Callable[[Arrival], Awaitable[Struct]]
 
     @property
@@ -144,7 +146,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def audited(self) -> bool:
         """Whether it is remembered who asked: it changes something, or shows somebody's mail."""
-        return self.method != "GET" or self.scope is Scope.CONTENT
+        return self.method != "GET" or (self.scope is Scope.CONTENT and not self.polled)
 
 
 def endpoint(
@@ -162,6 +164,7 @@ def endpoint(
     status: int = 200,
     secret: bool = False,
     costly: bool = False,
+    polled: bool = False,
 ) -> Callable[[Callable[[Asked[Q, B]], Awaitable[A]]], Endpoint]:
     """Make an endpoint of a function, whose docstring becomes its documentation.
 
@@ -195,6 +198,7 @@ def endpoint(
             status=status,
             secret=secret,
             costly=costly,
+            polled=polled,
             respond=respond,
         )
 

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from elemta.api.content import LOOKED_AT, View, view_of
 from elemta.api.endpoint import Asked, Content, Endpoint, Nothing, endpoint
+from elemta.api.framed import PAGE, framed
 from elemta.api.schema import Timeline, timeline_of
 from elemta.api.visit import Scope
 from elemta.control.facts import Explanation, Transcript
@@ -82,6 +83,26 @@ async def content(asked: Asked[Nothing, Nothing]) -> View:
 
 @endpoint(
     "GET",
+    "/v1/messages/{id}/html",
+    scope=Scope.CONTENT,
+    query=Nothing,
+    body=Nothing,
+    answer=Content,
+    tag="messages",
+    gives=PAGE,
+    costly=True,
+)
+async def html(asked: Asked[Nothing, Nothing]) -> Content:
+    """The HTML of a message, as a page that runs nothing and loads nothing.
+
+    Who read what is remembered.
+    """
+    view = await shown(asked.control.raw(asked.path["id"]))
+    return framed(asked.arrival, view.html)
+
+
+@endpoint(
+    "GET",
     "/v1/messages/{id}/transcripts",
     scope=Scope.READ,
     query=Nothing,
@@ -144,4 +165,4 @@ async def shown(pieces: AsyncGenerator[bytes]) -> View:
     return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
 
 
-ENDPOINTS: Final[tuple[Endpoint, ...]] = (message, raw, content, transcripts, why)
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (message, raw, content, html, transcripts, why)
