@@ -4,6 +4,7 @@ import io
 import json
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -219,3 +220,56 @@ async def test_of_several_processes_each_writes_whole_lines_that_say_which_it_is
     assert all(each.endswith("\n") and len(each.encode()) <= 4096 for each in stream.writes)
     lines = [json.loads(line) for line in "".join(stream.writes).splitlines()]
     assert [(line["node"], line["number"]) for line in lines] == [(2, n) for n in range(100)]
+
+
+def test_what_was_written_is_remembered_and_what_was_not_is_not(stream: io.StringIO) -> None:
+    log = logger("x")
+    log.debug("below")
+    log.info("kept", size=1)
+    (entry,) = logs.recent(limit=1)
+    assert (entry.event, entry.level, entry.logger) == ("kept", 20, "x")
+    assert entry.fields == {"size": 1}
+    (line,) = entries(stream)
+    assert str(line["time"]).startswith(time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(entry.at)))
+
+
+def test_so_many_are_remembered_and_no_more(stream: io.StringIO) -> None:
+    log = logger("x")
+    for number in range(logs.KEPT + 5):
+        log.info("event", number=number)
+    found = logs.recent()
+    assert len(found) == logs.KEPT
+    assert found[-1].fields == {"number": logs.KEPT + 4}
+    assert logs.recent(limit=0) == []
+
+
+def test_an_event_is_formatted_once_however_many_listen(stream: io.StringIO) -> None:
+    heard: list[logs.Entry] = []
+    with logs.listening(heard.append), logs.listening(heard.append):
+        logger("x").info("one")
+    logger("x").info("two")
+    assert [each.event for each in heard] == ["one", "one"]
+    assert heard[0] is heard[1]
+    assert heard[0] in logs.recent()
+
+
+def test_another_level_holds_until_the_next_configuration(stream: io.StringIO) -> None:
+    log = logger("x")
+    logs.set_level(logs.Level.DEBUG)
+    log.debug("now")
+    assert logs.level() is logs.Level.DEBUG
+    logs.set_level(None)
+    log.debug("no more")
+    logs.set_level(logs.Level.ERROR)
+    logs.configure("json", "info", stream)
+    assert logs.level() is logs.Level.INFO
+    assert [entry["event"] for entry in entries(stream)] == ["now"]
+
+
+def test_which_process_it_was_is_remembered_too(stream: io.StringIO) -> None:
+    logs.identify(node=2)
+    try:
+        logger("x").info("one", size=1)
+    finally:
+        logs.identify()
+    assert logs.recent(limit=1)[0].fields == {"node": 2, "size": 1}

@@ -101,9 +101,14 @@ class Conversation:
         #: What we wait for, should we wait in vain.
         self._phase = "the greeting"
 
-    def give(self, octets: bytes) -> None:
-        """Take content that follows a 354, to be written with the next `flush`."""
-        self.given += len(octets)
+    def give(self, octets: bytes, size: int) -> None:
+        """Take content that follows a 354, to be written with the next `flush`.
+
+        Args:
+            octets: with dots stuffed.
+            size: without.
+        """
+        self.given += size
         self._unsent.append(octets)
         self._written = len(self._unsent)
 

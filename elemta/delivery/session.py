@@ -430,11 +430,11 @@ class SmtpSession:
         talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
         with talk.within(timeouts.block, "the host to take the content") as scope:
             if smtp.accepted and body.octets is not None:
-                talk.give(smtp.content(body.octets))
+                talk.give(smtp.content(body.octets), len(body.octets))
             elif smtp.accepted:
                 async with aclosing(body.chunks()) as pieces:
                     async for piece in pieces:
-                        talk.give(smtp.content(piece))
+                        talk.give(smtp.content(piece), len(piece))
                         await talk.flush()
                         scope.deadline = trio.current_time() + timeouts.block
             transaction.content_sent = smtp.accepted > 0

@@ -205,6 +205,7 @@ class ServerConnection:
         Never raises: whatever the peer sends is some event.
         """
         if self._state is State.CLOSED or self._state is State.TLS:
+            self.line = None
             return Closed()
         if self._owed is not None:
             return Wait.FOR_REPLY

@@ -17,6 +17,7 @@ from elemta.control.facts import (
     Configuration,
     Explanation,
     PluginStatus,
+    Spoken,
     Statistics,
     Step,
     Submitted,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
         Metric,
         Scale,
         SessionStatus,
-        Spoken,
         Submission,
         TraceFilter,
         Transcript,
@@ -80,6 +80,7 @@ class FakeControl:
         pieces: what `raw` tells.
         known: the one message that has a timeline.
         installed: its plugins.
+        spoken: what `trace` tells, before it waits for ever; so with `logged` and `follow`.
         who: steers it.
         submitted: what was handed in.
         sought: filters of searches.
@@ -110,6 +111,7 @@ class FakeControl:
         self.connected: list[SessionStatus] = []
         self.recorded: list[Transcript] = []
         self.failed: list[QueueEvent] = []
+        self.spoken: list[Spoken | Missed] = []
         self.logged: list[LogEntry] = []
         self.level = "info"
 
@@ -238,8 +240,17 @@ class FakeControl:
         await self._answer()
         return [each for each in self.recorded if id in each.messages]
 
-    def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
-        raise AssertionError("no test asked for this yet")
+    async def trace(self, filter: TraceFilter) -> AsyncGenerator[Spoken | Missed]:  # noqa: A002 # the word of people
+        await self._answer()
+        try:
+            for each in self.spoken:
+                if filter.session is None or (
+                    isinstance(each, Spoken) and each.session == filter.session
+                ):
+                    yield each
+            await trio.sleep_forever()
+        finally:
+            self.closed += 1
 
     async def failures(self, *, limit: int = 100) -> list[QueueEvent]:
         await self._answer()
@@ -251,8 +262,14 @@ class FakeControl:
         least = levels.index(level)
         return [each for each in self.logged if levels.index(each.level) >= least][-limit:]
 
-    def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
-        raise AssertionError("no test asked for this yet")
+    async def follow(self, *, level: str = "debug") -> AsyncGenerator[LogEntry | Missed]:
+        await self._answer()
+        try:
+            for each in await self.log(level=level):
+                yield each
+            await trio.sleep_forever()
+        finally:
+            self.closed += 1
 
     async def log_level(self, level: str | None = None) -> str:
         await self._answer()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -9,10 +10,11 @@ import pytest
 import trio
 import trio.testing
 
-from elemta.control.facts import Configuration, PluginStatus
+from elemta import log as logs
+from elemta.control.facts import Configuration, LogEntry, PluginStatus, Spoken, TraceFilter
 from elemta.control.interface import RequestError, Status, UnavailableError, UnknownError
 from elemta.control.node import Node
-from elemta.net.dialogues import Dialogues
+from elemta.net.dialogues import Dialogue, Dialogues, Standing
 from elemta.protocol import Mailbox, parse_mailbox
 from elemta.queue import (
     Addressee,
@@ -451,3 +453,52 @@ async def test_metrics_are_told_though_the_disk_says_nothing(
         assert await node.steered_by("operator:jane").metrics()
         assert here.server.stored is not None
         assert (here.server.stored.stats, here.server.stored.free) == (None, None)
+
+
+async def test_what_failed_is_told_the_newest_first(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        one, two = await here.accept("a@b.example"), await here.accept("c@d.example")
+        for _ in range(2):
+            await settle_next(here.queue, Result.DEFERRED)
+        found = await here.control.failures(limit=1)
+        assert [getattr(each, "id", None) for each in found] == [two]
+        assert [getattr(each, "id", None) for each in await here.control.failures()] == [two, one]
+
+
+async def test_who_is_connected_and_what_is_said_and_logged_is_told(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        record = here.server.dialogues
+        dialogue = Dialogue(record, "in", "mx", "192.0.2.1:1", "s1")
+        dialogue.begin(lambda: Standing(state="ready"))
+        dialogue.about("M1")
+        (status,) = await here.control.sessions()
+        assert (status.id, status.state) == ("s1", "ready")
+        (transcript,) = await here.control.transcripts("M1")
+        assert transcript.id == "s1"
+        told: list[object] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first_of, here.control.trace(TraceFilter()), told)
+            await trio.testing.wait_all_tasks_blocked()
+            dialogue.said("C", b"NOOP")
+        logs.configure("json", "info", io.StringIO())
+        try:
+            assert await here.control.log_level("warning") == "warning"
+            assert await here.control.log_level() == "warning"
+            (entry,) = await here.control.log(limit=1)
+            assert (entry.event, entry.fields["who"]) == ("control.log_level", "operator:jane")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first_of, here.control.follow(level="error"), told)
+                await trio.testing.wait_all_tasks_blocked()
+                logs.logger("x").error("failed")
+        finally:
+            logs.configure("console", "warning")
+        line, entry = told
+        assert isinstance(line, Spoken)
+        assert line.text == "NOOP"
+        assert isinstance(entry, LogEntry)
+        assert entry.event == "failed"
+
+
+async def first_of(stream: AsyncGenerator[object], told: list[object]) -> None:
+    async with aclosing(stream) as things:
+        told.append(await anext(things))

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from elemta.config import Config, load
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
+from elemta.net.dialogues import Dialogues
 from elemta.net.memory import memory_transport_pair
 from elemta.net.tls import TlsError, start_tls
 from elemta.protocol import Mailbox, MailParams, RcptParams
@@ -254,13 +255,14 @@ class _Talk:
 
 
 class Net:
-    """Hosts by address; dialling any other address is refused."""
+    """Hosts by address; dialling any other address is refused, or never ends if it is `silent`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self.hosts: dict[str, Host] = {}
         self.dialled: list[str] = []
         self.sources: list[str | None] = []
+        self.silent: set[str] = set()
 
     def host(self, address: str, **says: str | None) -> Host:
         host = self.hosts[address] = Host(**says)
@@ -270,6 +272,8 @@ class Net:
         self.dialled.append(candidate.address)
         self.sources.append(candidate.source)
         await trio.lowlevel.checkpoint()
+        if candidate.address in self.silent:
+            await trio.sleep_forever()
         host = self.hosts.get(candidate.address)
         if host is None:
             raise OSError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
@@ -284,8 +288,17 @@ class Net:
 class World:
     """A queue, delivery, and the rest of the world."""
 
-    def __init__(self, path: Path, queue: Queue, delivery: Delivery, net: Net, zone: Zone) -> None:
+    def __init__(
+        self,
+        path: Path,
+        queue: Queue,
+        delivery: Delivery,
+        net: Net,
+        zone: Zone,
+        dialogues: Dialogues,
+    ) -> None:
         self.path = path
+        self.dialogues = dialogues
         self.queue = queue
         self.delivery = delivery
         self.net = net
@@ -381,9 +394,16 @@ async def world(
         trio.open_nursery() as nursery,
     ):
         net = Net(nursery)
+        dialogues = Dialogues(1000, clock)
         delivery = Delivery(
-            config, router, queue, zone, dial=None if tcp else net.dial, clock=clock
+            config,
+            router,
+            queue,
+            zone,
+            dial=None if tcp else net.dial,
+            clock=clock,
+            dialogues=dialogues,
         )
         nursery.start_soon(delivery.run)
-        yield World(path, queue, delivery, net, zone)
+        yield World(path, queue, delivery, net, zone, dialogues)
         nursery.cancel_scope.cancel()

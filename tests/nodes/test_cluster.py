@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,8 +10,16 @@ import pytest
 import trio
 import trio.testing
 
+from elemta import log as logs
 from elemta.config import load
-from elemta.control.facts import PluginStatus
+from elemta.control.facts import (
+    LogEntry,
+    PluginStatus,
+    SessionStatus,
+    Spoken,
+    TraceFilter,
+    Transcript,
+)
 from elemta.control.interface import (
     ListenerStatus,
     RequestError,
@@ -20,7 +29,7 @@ from elemta.control.interface import (
 )
 from elemta.nodes import Cluster
 from elemta.nodes.running import Running
-from elemta.queue import Destination, Filter, Finished, Hold, Suspension, Timeline
+from elemta.queue import Destination, Filter, Finished, Hold, Missed, Parked, Suspension, Timeline
 from tests.control.fake import FakeControl, message
 
 if TYPE_CHECKING:
@@ -316,3 +325,129 @@ async def test_plugins_are_switched_on_all_nodes_and_counted_over_all() -> None:
         await control.switch_plugin("a", enabled=False)
     assert one.installed[0].enabled
     assert [each.asked for each in await control.plugins()] == [3, 0]
+
+
+def session(name: str, since: float) -> SessionStatus:
+    return SessionStatus(
+        id=name, direction="in", place="mx", peer="192.0.2.1:1", name="", state="ready", tls="",
+        login="", since=since, messages=0,
+    )  # fmt: skip
+
+
+def transcript(name: str, began: float) -> Transcript:
+    return Transcript(
+        id=name, direction="in", place="mx", peer="192.0.2.1:1", began=began, ended=None,
+        messages=("M1",), said=(),
+    )  # fmt: skip
+
+
+def spoken(text: str) -> Spoken:
+    return Spoken(
+        session="s", direction="in", place="mx", peer="192.0.2.1:1", at=1.0, speaker="C", text=text
+    )
+
+
+def entry(event: str, at: float, level: str = "info") -> LogEntry:
+    return LogEntry(at=at, level=level, event=event, logger="x", fields={})
+
+
+async def test_sessions_transcripts_and_failures_of_all_nodes_are_put_in_order() -> None:
+    one, two = Node(), Node()
+    one.connected, two.connected = [session("a", 1), session("c", 3)], [session("b", 2)]
+    one.recorded, two.recorded = [transcript("a", 5)], [transcript("b", 4)]
+    one.failed = [Parked(9, 9.0, "x", 10.0, ""), Parked(8, 2.0, "y", 10.0, "")]
+    two.failed = [Parked(1, 5.0, "z", 10.0, "")]
+    control = control_of(one, two)
+    assert [each.id for each in await control.sessions()] == ["a", "b", "c"]
+    assert [each.id for each in await control.transcripts("M1")] == ["b", "a"]
+    assert await control.failures(limit=2) == [
+        Parked(0, 9.0, "x", 10.0, ""),
+        Parked(0, 5.0, "z", 10.0, ""),
+    ]
+    two.down = True
+    assert [each.id for each in await control.sessions()] == ["a", "c"]
+
+
+async def test_what_is_said_on_all_nodes_is_one_stream_and_nobody_is_asked_in_vain(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    one, two = Node(), Node()
+    one.spoken, two.spoken = [spoken("a"), Missed(3)], [spoken("b")]
+    cluster = Cluster([one.reach, two.reach], own_status, running())
+    nursery.start_soon(cluster.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert one.who == "", "nobody listens yet"
+    told: list[Spoken | Missed] = []
+    async with aclosing(cluster.steered_by("operator:me").trace(TraceFilter())) as lines:
+        told += [await anext(lines) for _ in range(3)]
+        assert one.who == "operator:me"
+        assert (one.closed, two.closed) == (0, 0)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (one.closed, two.closed) == (1, 1), "who listened has left"
+    assert Missed(3) in told
+    assert {each.text for each in told if isinstance(each, Spoken)} == {"a", "b"}
+
+
+async def test_a_stream_goes_on_when_a_node_comes_back(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = Node()
+    one.down = True
+    one.spoken = [spoken("a")]
+    cluster = Cluster([one.reach], own_status, running())
+    nursery.start_soon(cluster.run)
+    await trio.testing.wait_all_tasks_blocked()
+    async with aclosing(cluster.steered_by("me").trace(TraceFilter())) as lines:
+        nursery.start_soon(come_back, one)
+        assert await anext(lines) == spoken("a")
+    assert trio.current_time() >= 5
+
+
+async def test_nobody_listens_to_nodes_while_the_server_starts() -> None:
+    with pytest.raises(UnavailableError, match="starts, or stops"):
+        await anext(control_of(Node()).trace(TraceFilter()))
+
+
+async def test_the_log_of_all_processes_is_one(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    logs.configure("json", "info", io.StringIO())
+    try:
+        one, two = Node(), Node()
+        logs.logger("x").info("ours")
+        now = logs.recent(limit=1)[0].at
+        one.logged, two.logged = [entry("a", 1.0), entry("c", now + 2)], [entry("b", now + 1)]
+        cluster = Cluster([one.reach, two.reach], own_status, running())
+        control = cluster.steered_by("operator:me")
+        found = await control.log(level="info", limit=3)
+        assert [each.event for each in found] == ["ours", "b", "c"]
+        with pytest.raises(RequestError):
+            await control.log(level="loud")
+        nursery.start_soon(cluster.run)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(RequestError):
+            await anext(control.follow(level="loud"))
+        async with aclosing(control.follow(level="info")) as entries:
+            told = [await anext(entries) for _ in range(3)]
+            logs.logger("x").info("ours again")
+            told.append(await anext(entries))
+        assert [each.event for each in told if isinstance(each, LogEntry)][-1] == "ours again"
+    finally:
+        logs.configure("console", "warning")
+
+
+async def test_the_level_of_the_log_is_set_on_all_nodes_and_here() -> None:
+    logs.configure("json", "info", io.StringIO())
+    try:
+        one, two = Node(), Node()
+        control = control_of(one, two)
+        assert await control.log_level("debug") == "debug"
+        assert (one.level, two.level, logs.level().name) == ("debug", "debug", "DEBUG")
+        with pytest.raises(RequestError):
+            await control.log_level("loud")
+        two.down = True
+        with pytest.raises(UnavailableError, match="nothing was done"):
+            await control.log_level("error")
+        assert await control.log_level() == one.level == "debug"
+    finally:
+        logs.configure("console", "warning")
