@@ -18,6 +18,7 @@ from elemta.api.access import Entrance
 from elemta.api.app import create_app
 from elemta.api.audit import AuditLog
 from elemta.api.certificate import context, load, stamps
+from elemta.api.exposition import add_metrics
 from elemta.api.guesses import Guesses
 from elemta.api.health import add_health
 from elemta.api.hosts import Hosts
@@ -130,6 +131,7 @@ class Api:
         )
         app = create_app(site)
         add_health(app, site)
+        add_metrics(app, site, open=self._table.metrics)
         names = _names(self._table)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keys.run)

@@ -34,6 +34,7 @@ from elemta.control.interface import (
 )
 from elemta.log import logger
 from elemta.nodes import merging
+from elemta.nodes.measuring import Measuring
 from elemta.nodes.streams import Streams, of_node
 from elemta.queue import Destination, EventBus, Missed, State, Stats, Tally
 
@@ -100,6 +101,7 @@ class Cluster:
         bus: the events of all nodes, numbered anew.
         wanted: somebody wants to know them.
         streams: of those who listen to something else.
+        measuring: asks for metrics.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Cluster:
         self.bus = EventBus(first=first)
         self.wanted = trio.Event()
         self.streams = Streams()
+        self.measuring = Measuring(self.reach)
 
     async def run(self) -> None:
         """Gather what nodes tell once somebody wants it, until cancelled."""
@@ -412,8 +415,8 @@ class ClusterControl:
         raise NotImplementedError
 
     async def metrics(self) -> list[Metric]:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. A node that cannot be reached is one of them."""
+        return await self._cluster.measuring.metrics(self._who)
 
     # Asking.
 

@@ -14,7 +14,9 @@ from elemta import log as logs
 from elemta.config import load
 from elemta.control.facts import (
     LogEntry,
+    Metric,
     PluginStatus,
+    Sample,
     SessionStatus,
     Spoken,
     TraceFilter,
@@ -451,3 +453,35 @@ async def test_the_level_of_the_log_is_set_on_all_nodes_and_here() -> None:
         assert await control.log_level() == one.level == "debug"
     finally:
         logs.configure("console", "warning")
+
+
+def sample(metrics: list[Metric], name: str, **labels: str) -> float | None:
+    for metric in metrics:
+        for each in metric.samples:
+            if each.name == name and each.labels == labels:
+                return each.value
+    return None
+
+
+async def test_a_node_that_cannot_be_reached_is_a_metric_and_no_error(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    one, two, three = nodes = Node(), Node(), Node()
+    for each in nodes:
+        each.measured = [
+            Metric(name=name, kind="gauge", about="", samples=(Sample(name, 1.0),))
+            for name in ("elemta_nodes_up", "elemta_queue_messages")
+        ]
+    control = control_of(*nodes)
+    found = await control.metrics()
+    assert sample(found, "elemta_nodes") == 3
+    assert sample(found, "elemta_nodes_up") == 3
+    assert (sample(found, "process_resident_memory_bytes", node="0") or 0) > 2**20
+    two.down = True
+    three.slow = True  # it hangs, and is not waited for
+    found = await control.metrics()
+    assert sample(found, "elemta_nodes_up") == 1
+    assert sample(found, "elemta_queue_messages") == 1
+    one.down = True
+    found = await control.metrics()
+    assert (sample(found, "elemta_nodes"), sample(found, "elemta_nodes_up")) == (3, 0)
