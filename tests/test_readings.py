@@ -8,7 +8,9 @@ import trio
 import trio.testing
 
 from elemta import __version__
+from elemta.control.framing import decode_answer, encode
 from elemta.control.measuring import Stored
+from elemta.control.messages import Measured
 from elemta.metrics.catalogue import CATALOGUE
 from elemta.metrics.meters import Meters
 from elemta.queue import Result, State, Stats, StoreUnavailable
@@ -175,6 +177,7 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
     of_plugins = {name for name in CATALOGUE if name.startswith("elemta_plugin")}
     async with parts_of(tmp_path) as parts:
         metrics = parts.metrics(STORED)
+    assert decode_answer(encode(Measured(metrics=metrics))) == Measured(metrics=metrics)
     found = {f"{each.name}_total" if each.kind == "counter" else each.name for each in metrics}
     assert CATALOGUE.keys() - found == later | of_api | of_plugins
     assert [each.together for each in metrics if each.name == "elemta_loop_lag_seconds"] == ["each"]

@@ -44,7 +44,8 @@ def told(families: Iterable[Family]) -> Iterator[Metric]:
             about=family.documentation,
             samples=tuple(
                 [
-                    Sample(each.name, each.value, each.labels)
+                    # A plain number: a reading may be an `Octets`, which has no form on the wire.
+                    Sample(each.name, float(each.value), each.labels)
                     for each in family.samples
                     if not each.name.endswith("_created")
                 ]

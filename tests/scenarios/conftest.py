@@ -33,6 +33,7 @@ _PACKAGES = {
     "nsd": "nsd",
     "postfix": "postfix",
     "smtp-source": "postfix",
+    "promtool": "prometheus",
     "mkfs.ext4": "e2fsprogs",
     "/usr/lib/dovecot/lmtp": "dovecot-lmtpd",
     "doveadm": "dovecot-core",
