@@ -11,29 +11,39 @@ from msgspec.structs import asdict
 from elemta import __version__, systemd
 from elemta import log as logs
 from elemta.config import ConfigError, applicable, changes, shown
-from elemta.control.facts import Configuration, PluginStatus
-from elemta.control.interface import ListenerStatus, RequestError, Status, UnknownError
+from elemta.control.facts import Configuration, PluginStatus, Submitted
+from elemta.control.interface import (
+    ListenerStatus,
+    RequestError,
+    Status,
+    UnavailableError,
+    UnknownError,
+)
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
+from elemta.explaining.hypothesis import explain
+from elemta.explaining.waiting import why
 from elemta.listener.accept import Listeners
 from elemta.listener.reception import House
+from elemta.listener.submission import NotTakenError, hand_in
 from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.plugins import hooks
+from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.config import Change, Config
-    from elemta.control.facts import Metric
+    from elemta.control.facts import Explanation, Hypothesis, Metric, Submission
     from elemta.control.measuring import Stored
     from elemta.listener.sockets import BoundListener
     from elemta.plugins import Loaded
     from elemta.privileges import Files
-    from elemta.queue import MakesReports, Queue, StoreReader
+    from elemta.queue import MakesReports, Queue, StoreReader, Timeline
     from elemta.supervision import Supervision
 
 log = logger(__name__)
@@ -215,6 +225,26 @@ class Parts:
         """See `elemta.control.node.Server`."""
         return self._readings.metrics(stored)
 
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """See `Control.explain`.
+
+        Raises:
+            RequestError: there is no such listener.
+        """
+        return await explain(
+            hypothesis,
+            config=self.config,
+            house=self._house,
+            listeners=self.listeners,
+            delivery=self.delivery,
+            queue=self.queue,
+            now=self._clock(),
+        )
+
+    def why(self, timeline: Timeline) -> Explanation:
+        """See `Control.why`: of a message of which this is known on disk."""
+        return why(timeline, self.queue, self._clock())
+
     def _listener_statuses(self) -> list[ListenerStatus]:
         addresses: dict[str, list[str]] = {}
         kinds: dict[str, str] = {}
@@ -238,6 +268,27 @@ class Parts:
             return self._reader.stats().messages
         except sqlite3.Error:  # it is for people: whoever writes will say what is wrong
             return 0
+
+    # What they do.
+
+    async def submit(self, submission: Submission, who: str) -> Submitted:
+        """See `Control.submit`: what `who` hands in.
+
+        Raises:
+            RequestError: it is refused.
+            UnavailableError: it is refused for now.
+        """
+        try:
+            id_, again = await hand_in(submission, who, self._house)
+        except NotTakenError as refused:
+            if refused.reply.code < 500:
+                raise UnavailableError(str(refused.reply)) from None
+            raise RequestError(str(refused.reply), refused.place) from None
+        except KeyReusedError as error:
+            raise RequestError(str(error), "key") from None
+        except StoreUnavailable as error:
+            raise UnavailableError(str(error)) from None
+        return Submitted(id=id_, again=again)
 
     # How they change.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import Struct
 
-from elemta.queue import Envelope, StoreUnavailable
+from elemta.queue import Envelope, KeyReusedError, Receipt, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -43,8 +43,12 @@ class FakeIncoming:
         self._content += octets
         self._queue.largest_write = max(self._queue.largest_write, len(octets))
 
-    async def commit(self, envelope: Envelope | None = None, /) -> MessageId:
-        return await self._queue.accept(envelope or self._envelope, self._content, self._id)
+    async def commit(
+        self, envelope: Envelope | None = None, /, *, key: str = "", digest: bytes = b""
+    ) -> MessageId:
+        return await self._queue.accept(
+            envelope or self._envelope, self._content, self._id, key=key, digest=digest
+        )
 
 
 class FakeQueue:
@@ -57,6 +61,7 @@ class FakeQueue:
         full: whether the disk reserve is reached.
         broken: whether every write fails.
         slow: if set, `accept` waits for it.
+        receipts: what came with a key, by key.
     """
 
     def __init__(self) -> None:
@@ -68,6 +73,7 @@ class FakeQueue:
         self.full = False
         self.broken = False
         self.slow: trio.Event | None = None
+        self.receipts: dict[str, Receipt] = {}
         self._ids = 0
 
     def room(self) -> bool:
@@ -87,13 +93,27 @@ class FakeQueue:
         content: bytes,
         id: MessageId,  # noqa: A002 # the word of people
         /,
+        *,
+        key: str = "",
+        digest: bytes = b"",
     ) -> MessageId:
         await trio.lowlevel.checkpoint()
         if self.slow is not None:
             await self.slow.wait()
         self.fail_if_broken()
+        if key:
+            receipt = self.receipts.setdefault(key, Receipt(key, id, digest, 0.0))
+            if receipt.digest != digest:
+                raise KeyReusedError(f"the key was used for {receipt.id}")
+            if receipt.id != id:
+                return receipt.id
         self.kept.append(Kept(id, envelope, content))
         return id
+
+    async def known(self, key: str, /) -> Receipt | None:
+        await trio.lowlevel.checkpoint()
+        self.fail_if_broken()
+        return self.receipts.get(key)
 
     @asynccontextmanager
     async def receive(

@@ -66,8 +66,10 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "queue",
         "status",
         "reload",
+        "explain",
         "config",
         "plugins",
+        "token",
         "version",
     ]
     serve, server = (run(name, "--help").output for name in ("serve", "server"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -29,7 +30,8 @@ def test_plugins_are_a_line_each() -> None:
         "a                off           0       3   250 ms  on_mail on_data",
     ]
     assert list(answers.plugin_lines([])) == ["the configuration has no plugins"]
-    assert plain.plugin(found[1])["hooks"] == ["on_mail", "on_data"]
+    told = json.loads(json.dumps(plain.plugin(found[1])))
+    assert (told["hooks"], told["enabled"], told["failed"]) == (["on_mail", "on_data"], False, 3)
 
 
 def test_json_of_a_configuration_is_what_its_file_would_be() -> None:

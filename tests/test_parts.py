@@ -5,16 +5,19 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from elemta.config import ConfigError, load
-from elemta.control.interface import RequestError, UnknownError
+from elemta.control.facts import Hypothesis, Submission
+from elemta.control.interface import RequestError, UnavailableError, UnknownError
 from elemta.delivery.routing import Router
 from elemta.listener.sockets import bind
 from elemta.parts import Parts
 from elemta.privileges import Files
+from elemta.protocol import parse_mailbox
 from elemta.queue import Result, StoreReader, StoreUnavailable
 from elemta.supervision import Supervision
 from tests.queue.mail import CONTENT, Disks, envelope, now, settle_next, virtual_queue
@@ -182,3 +185,48 @@ async def test_a_plugin_is_switched_until_the_next_reload(tmp_path: Path) -> Non
             parts.switch_plugin("nobody", enabled=False)
         assert parts.reload() == ()
         assert parts.plugins()[0].enabled
+
+
+def handed(to: str = "x@far.example", **what: object) -> Submission:
+    right = Submission(sender=None, recipients=(parse_mailbox(to),), content=CONTENT)
+    return msgspec.structs.replace(right, **what)
+
+
+async def test_what_is_handed_in_is_durable_or_told_by_its_place(tmp_path: Path) -> None:
+    more = "domains: [{name: example.org, mailboxes: [alice]}]\n"
+    async with parts_of(tmp_path, more=more) as parts:
+        first = await parts.submit(handed(key="k"), "token:shop")
+        assert not first.again
+        again = await parts.submit(handed(key="k"), "token:shop")
+        assert (again.id, again.again) == (first.id, True)
+        assert parts.queue.events.counts["Queued"] == 1
+        with pytest.raises(RequestError, match="used for another message") as caught:
+            await parts.submit(handed(key="k", tags=("t",)), "token:shop")
+        assert caught.value.place == "key"
+        with pytest.raises(RequestError, match=r"550 5\.1\.1 no such mailbox") as caught:
+            await parts.submit(handed("nobody@example.org"), "token:shop")
+        assert caught.value.place == "recipients[0]"
+        parts.drain()
+        with pytest.raises(UnavailableError, match="421"):
+            await parts.submit(handed(), "token:shop")
+
+
+async def test_without_a_disk_nothing_can_be_handed_in(tmp_path: Path) -> None:
+    disks = Disks()
+    async with parts_of(tmp_path, disks=disks) as parts:
+        disks.disk.full = True
+        with pytest.raises(UnavailableError, match="451"):
+            await parts.submit(handed(), "token:shop")
+        assert parts.queue.events.counts["Queued"] == 0
+
+
+async def test_why_and_what_if_are_answered(tmp_path: Path) -> None:
+    more = "domains: [{name: example.org, mailboxes: [alice]}]\n"
+    async with parts_of(tmp_path, more=more) as parts:
+        found = await parts.explain(Hypothesis(recipient=parse_mailbox("alice@example.org")))
+        assert found.summary == "It would be taken, and tried at once"
+        id_ = await parts.queue.accept(envelope("alice@example.org"), CONTENT)
+        with StoreReader(tmp_path / "queue") as reader:
+            timeline = reader.timeline(id_)
+        assert timeline is not None
+        assert parts.why(timeline).summary.startswith("1 of 1 recipient left to try")

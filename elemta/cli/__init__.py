@@ -175,6 +175,7 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
     raise SystemExit(run(config, dry_run=dry_run, as_json=as_json))
 
 
+main.add_command(insight.explain)
 main.add_command(insight.config_)
 main.add_command(insight.plugins)
 

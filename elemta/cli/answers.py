@@ -1,22 +1,30 @@
-"""Shows what a running server says of itself: its configuration and its plugins."""
+"""Shows what a running server says of itself: what runs, and why it does what it does."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import click
 import yaml
+from msgspec.structs import replace
 
 from elemta.cli.reaching import steer
+from elemta.cli.sending import mailbox
 from elemta.cli.terminal import say, say_json
 from elemta.control import plain
+from elemta.control.facts import Hypothesis
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from elemta.config import Config
-    from elemta.control.facts import PluginStatus
+    from elemta.control.facts import Explanation, PluginStatus
     from elemta.control.interface import Control
+
+
+#: It goes on, it ends here, or neither.
+_MARKS: Final = {True: "+", False: "-", None: " "}
 
 
 def show_configuration(config: Config, *, as_json: bool) -> int:
@@ -64,6 +72,74 @@ def switch_plugin(config: Config, name: str, *, enabled: bool, as_json: bool) ->
         return 0
 
     return steer(config, run)
+
+
+def think_through(config: Config, asked: Hypothesis, *, as_json: bool) -> int:
+    """Print what would become of a message; returns the exit code.
+
+    That is 0 if it would be taken and not given up at once, else 1.
+    """
+
+    async def run(server: Control) -> int:
+        found = await server.explain(asked)
+        _say_explanation(found, as_json=as_json)
+        return 1 if any(each.good is False for each in found.steps) else 0
+
+    return steer(config, run)
+
+
+def explain_message(config: Config, id_: str, *, as_json: bool) -> int:
+    """Print why a message is where it is; returns the exit code."""
+
+    async def run(server: Control) -> int:
+        _say_explanation(await server.why(id_), as_json=as_json)
+        return 0
+
+    return steer(config, run)
+
+
+def hypothesis(
+    to: str, sender: str | None, size: int, client: Mapping[str, str | None]
+) -> Hypothesis:
+    """What the command line asks.
+
+    Args:
+        to: the recipient.
+        sender: None or empty: the null sender.
+        size: octets.
+        client: what is said of it, as `Hypothesis` has it; None: nothing is.
+
+    Raises:
+        click.UsageError: an address is none.
+    """
+    try:
+        asked = Hypothesis(
+            recipient=mailbox(to, "--to"),
+            sender=mailbox(sender, "--from") if sender else None,
+            size=size,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return replace(asked, **{key: said for key, said in client.items() if said is not None})
+
+
+def _say_explanation(found: Explanation, *, as_json: bool) -> None:
+    if as_json:
+        say_json(plain.explanation(found))
+        return
+    for line in explanation_lines(found):
+        say(line)
+
+
+def explanation_lines(found: Explanation) -> Iterator[str]:
+    """Why something is as it is: a line for each step, and below it what it rests on."""
+    yield found.summary
+    yield ""
+    for each in found.steps:
+        reply = f"  ({each.reply})" if each.reply and each.reply not in each.answer else ""
+        yield f"{_MARKS[each.good]} {each.question}: {each.answer}{reply}"
+        for detail in each.details:
+            yield f"    {detail}"
 
 
 def plugin_lines(found: Sequence[PluginStatus]) -> Iterator[str]:

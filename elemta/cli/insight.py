@@ -9,10 +9,45 @@ from typing import TYPE_CHECKING
 
 import click
 
+from elemta.cli.choice import octets
 from elemta.cli.options import as_json, configured
 
 if TYPE_CHECKING:
     from elemta.config import Config
+
+
+@click.command()
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--to", metavar="ADDRESS", help="Whom a message may be for that may come.")
+@click.option("--from", "sender", metavar="ADDRESS", help="Who sends it; else the null sender.")
+@click.option("--client", metavar="IP", help="Where it comes from; else 127.0.0.1.")
+@click.option("--helo", metavar="NAME", help="What the client calls itself.")
+@click.option("--login", metavar="NAME", help="Who is logged in; else nobody.")
+@click.option("--listener", metavar="NAME", help="Where it comes in; else the first.")
+@click.option("--size", metavar="10MiB", callback=octets, help="How large it is.")
+@configured
+@as_json
+def explain(
+    config: Config,
+    id_: str | None,
+    to: str | None,
+    sender: str | None,
+    size: int | None,
+    *,
+    as_json: bool,
+    **client: str | None,
+) -> None:
+    """Say why a message waits (ID), or what would become of one that may come (--to)."""
+    from elemta.cli.answers import explain_message, hypothesis, think_through
+
+    if id_ is None and to is not None:
+        asked = hypothesis(to, sender, size or 0, client)
+        raise SystemExit(think_through(config, asked, as_json=as_json))
+    if id_ is None:
+        raise click.UsageError("explain what? The ID of a message, or --to and an address")
+    if any(each is not None for each in (to, sender, size, *client.values())):
+        raise click.UsageError("of a message that is here the ID says all")
+    raise SystemExit(explain_message(config, id_, as_json=as_json))
 
 
 @click.command("config")

@@ -108,7 +108,11 @@ class Relay(Table, frozen=True, kw_only=True):
 
     def allows(self, domain: str) -> bool:
         """Whether anybody may send to this domain (lower case)."""
-        return any(matches(pattern, domain) for pattern in self.domains)
+        return self.pattern(domain) is not None
+
+    def pattern(self, domain: str) -> str | None:
+        """Which of `domains` lets anybody send to this one (lower case); None if none does."""
+        return next((each for each in self.domains if matches(each, domain)), None)
 
 
 class Domain(Table, frozen=True, kw_only=True):

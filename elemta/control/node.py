@@ -11,11 +11,11 @@ import msgspec
 import trio
 
 from elemta.control import journal, tracing
+from elemta.control.checks import check_address, check_hypothesis, check_submission
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
 from elemta.control.measuring import Stored, free_octets, process_metrics
 from elemta.log import logger
 from elemta.metrics.collecting import process_registry
-from elemta.protocol import parse_mailbox
 from elemta.queue import (
     Filter,
     Redirect,
@@ -120,6 +120,18 @@ class Server(Protocol):
 
     def switch_plugin(self, name: str, *, enabled: bool) -> None:
         """See `Control.switch_plugin`."""
+        ...
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        """See `Control.explain`."""
+        ...
+
+    def why(self, timeline: Timeline) -> Explanation:
+        """See `Control.why`: of a message of which this is known on disk."""
+        ...
+
+    async def submit(self, submission: Submission, who: str) -> Submitted:
+        """See `Control.submit`: what `who` hands in."""
         ...
 
 
@@ -270,7 +282,7 @@ class NodeControl:
     ) -> Tally:
         """See `Control`. Who did what is logged, and stands in the timeline of each message."""
         if isinstance(action, Redirect):
-            _check_address(action)
+            check_address(action.to, "action.to")
         if dry_run:
             return await _steering(self._queue.count(filter, action))
         tally = await _steering(
@@ -410,15 +422,17 @@ class NodeControl:
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
         """See `Control`."""
-        raise NotImplementedError
+        check_hypothesis(hypothesis)
+        return await self._node.server.explain(hypothesis)
 
     async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        return self._node.server.why(await self.timeline(id))
 
     async def submit(self, submission: Submission) -> Submitted:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Who handed it in stands where the login of an SMTP client would."""
+        check_submission(submission, self._node.clock())
+        return await self._node.server.submit(submission, self._who)
 
     async def metrics(self) -> list[Metric]:
         """See `Control`. What the disk does not tell is left out."""
@@ -433,16 +447,6 @@ async def _steering(call: Awaitable[T]) -> T:
         raise UnavailableError(f"the queue cannot be changed just now: {error}") from error
     except ValueError as error:
         raise RequestError(str(error)) from None
-
-
-def _check_address(action: Redirect) -> None:
-    """A `Mailbox` that came from outside is not known to be one: nothing has parsed it."""
-    try:
-        right = parse_mailbox(str(action.to)) == action.to
-    except ValueError as error:
-        raise RequestError(str(error), "action.to") from None
-    if not right:
-        raise RequestError("expected an address, its domain in small letters", "action.to")
 
 
 def _scope(text: str) -> str:

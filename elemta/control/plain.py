@@ -10,7 +10,7 @@ from elemta.protocol import Mailbox, Reply
 from elemta.queue import AttemptStarted, Queued, State
 
 if TYPE_CHECKING:
-    from elemta.control.facts import Configuration, PluginStatus
+    from elemta.control.facts import Configuration, Explanation, PluginStatus
     from elemta.control.interface import Happening, Status
     from elemta.protocol import ReversePath
     from elemta.queue import Destination, Message, Recipient, Stats, Suspension, Tally, Timeline
@@ -128,6 +128,24 @@ def status(status: Status) -> dict[str, Value]:
 def configuration(configuration: Configuration) -> dict[str, Value]:
     """What runs."""
     return _built(configuration)
+
+
+def explanation(explanation: Explanation) -> dict[str, Value]:
+    """Why something is as it is."""
+    return {
+        "summary": explanation.summary,
+        "next_at": explanation.next_at,
+        "steps": [
+            {
+                "question": each.question,
+                "answer": each.answer,
+                "good": each.good,
+                "reply": each.reply,
+                "details": list(each.details),
+            }
+            for each in explanation.steps
+        ],
+    }
 
 
 def plugin(plugin: PluginStatus) -> dict[str, Value]:

@@ -76,6 +76,9 @@ class Candidate(Struct, frozen=True):
         return f"{self.name}[{self.address}]:{self.port}" if self.port else self.address
 
 
+#: Is told, a line each, what there was to choose from and what was left out, and why.
+Tell: TypeAlias = "Callable[[str], None]"
+
 #: Whom to call, best first, at least one; or why nobody can be: a 4xx or 5xx of our own making.
 Plan: TypeAlias = tuple[Candidate, ...] | Reply
 
@@ -88,6 +91,22 @@ class _Host(NamedTuple):
     port: int
     addresses: tuple[str, ...] = ()
     trouble: DnsTemporaryError | NoRecordsError | NoSuchDomainError | None = None
+
+    @override
+    def __str__(self) -> str:
+        """For people: its name, and where it is."""
+        where = ", ".join(sorted(self.addresses)) or f"no address: {self.trouble or 'none'}"
+        return f"{self.name}: {where}"
+
+    def only(self, permitted: Callable[[str], bool], why: str, tell: Tell) -> _Host:
+        """The same without the addresses that are not permitted."""
+        kept: list[str] = []
+        for address in self.addresses:
+            if permitted(address):
+                kept.append(address)
+            else:
+                tell(f"{address} of {self.name} is left out: {why}")
+        return self._replace(addresses=tuple(kept))
 
 
 class Hosts:
@@ -119,15 +138,21 @@ class Hosts:
         self._allowed = tuple(allowed)
         self._random = random or SystemRandom()
 
-    async def plan(self, route: Remote) -> Plan:
-        """Whom to call for a route, and from where."""
-        if not isinstance(route, ByMx):
-            return await self._plan_hosts(route)
-        if route.domain.startswith("["):
-            return self._plan_literal(route)
-        return await self._plan_mx(route)
+    async def plan(self, route: Remote, tell: Tell | None = None) -> Plan:
+        """Whom to call for a route, and from where.
 
-    async def _plan_mx(self, route: ByMx) -> Plan:
+        Args:
+            route: where to.
+            tell: for people who want to know how it was found.
+        """
+        tell = tell or _to_nobody
+        if not isinstance(route, ByMx):
+            return await self._plan_hosts(route, tell)
+        if route.domain.startswith("["):
+            return self._plan_literal(route, tell)
+        return await self._plan_mx(route, tell)
+
+    async def _plan_mx(self, route: ByMx, tell: Tell) -> Plan:
         domain = route.domain
         if not domain:  # a bare postmaster, and no domain is ours
             return NO_SUCH_DOMAIN
@@ -136,35 +161,37 @@ class Hosts:
         except NoSuchDomainError:
             return NO_SUCH_DOMAIN
         except NoRecordsError:
+            tell(f"{domain} has no MX, so that its own addresses are asked for")
             exchangers = [_Host(0, _plain(domain), self._port)]  # the implicit MX
         except DnsTemporaryError as error:
             return _dns_trouble(error)
         if not exchangers:
             return NULL_MX
-        exchangers = _better_than_us(exchangers, lambda host: host.name == self._hostname)
-        found = _better_than_us(await self._look_up(exchangers[:MAX_EXCHANGERS]), self._is_us)
+        others = _better_than_us(exchangers, lambda host: host.name == self._hostname, tell)
+        for host in others[MAX_EXCHANGERS:]:
+            tell(f"{host.name} is left out: {MAX_EXCHANGERS} others are better")
+        looked_up = await self._look_up(others[:MAX_EXCHANGERS])
+        for host in looked_up:
+            tell(f"MX {host.preference} {host}")
+        found = _better_than_us(looked_up, self._is_us, tell)
         if not found:
             return LOOPS_BACK
-        public = [h._replace(addresses=tuple(filter(self._permitted, h.addresses))) for h in found]
-        return self._candidates(public, route.terms) or _why_none(
+        public = [host.only(self._permitted, "it is no public address", tell) for host in found]
+        return self._candidates(public, route.terms, tell) or _why_none(
             found, NO_ADDRESS, NO_PUBLIC_ADDRESS
         )
 
-    async def _plan_hosts(self, route: ToHosts) -> Plan:
+    async def _plan_hosts(self, route: ToHosts, tell: Tell) -> Plan:
         found = await self._look_up([_Host(0, host.host, host.port) for host in route.hosts])
-        others = [
-            host._replace(
-                addresses=tuple(
-                    a for a in host.addresses if not (host.port and self._is_own(a, host.port))
-                )
-            )
-            for host in found
-        ]
-        return self._candidates(others, route.terms) or _why_none(
+        for host in found:
+            if host.addresses != (host.name,):
+                tell(str(host))
+        others = [host.only(self._not_us(host.port), "we listen there", tell) for host in found]
+        return self._candidates(others, route.terms, tell) or _why_none(
             found, NO_ROUTE_ADDRESS, ROUTE_LOOPS_BACK
         )
 
-    def _plan_literal(self, route: ByMx) -> Plan:
+    def _plan_literal(self, route: ByMx, tell: Tell) -> Plan:
         """For mail to ``user@[192.0.2.1]``: no DNS is asked (RFC 5321 §4.1.3)."""
         text = route.domain[1:-1]
         try:
@@ -175,7 +202,7 @@ class Hosts:
             return LOOPS_BACK
         if not self._permitted(address):
             return NO_PUBLIC_ADDRESS
-        return self._candidates([_Host(0, address, self._port, (address,))], route.terms)
+        return self._candidates([_Host(0, address, self._port, (address,))], route.terms, tell)
 
     def _sorted(self, records: Iterable[MX]) -> list[_Host]:
         """The exchangers, best first, equals in random order; none for a null MX."""
@@ -207,7 +234,7 @@ class Hosts:
             return host._replace(trouble=error)
         return host._replace(addresses=tuple(self._random.sample(addresses, len(addresses))))
 
-    def _candidates(self, hosts: Sequence[_Host], terms: Terms) -> Plan:
+    def _candidates(self, hosts: Sequence[_Host], terms: Terms, tell: Tell) -> Plan:
         """The addresses to call, families taking turns within each host; empty: there are none.
 
         IPv4 first: who has IPv6 often lacks the reverse name for it that large receivers insist
@@ -216,18 +243,28 @@ class Hosts:
         of_one = MAX_ADDRESSES if len(hosts) == 1 else MAX_ADDRESSES_OF_ONE
         source = {":" in address: address for address in terms.source}
         candidates: list[Candidate] = []
+        near = 0
         for host in hosts:
             # From one family to the other there is no way; a Unix socket has none.
-            near = [a for a in host.addresses if not (source and host.port) or (":" in a) in source]
-            old = [address for address in near if ":" not in address]
-            new = [address for address in near if ":" in address]
+            reached = host
+            if source and host.port:
+                why = "the route connects from no address of its kind"
+                reached = host.only(lambda address: (":" in address) in source, why, tell)
+            old = [address for address in reached.addresses if ":" not in address]
+            new = [address for address in reached.addresses if ":" in address]
             turns = [a for pair in zip_longest(old, new) for a in pair if a is not None]
+            near += len(turns)
             candidates += [
                 Candidate(host.name, a, host.port, source.get(":" in a)) for a in turns[:of_one]
             ]
         if not candidates and any(host.addresses for host in hosts):
             return NO_ADDRESS_OF_SOURCE
+        if (left := near - min(len(candidates), MAX_ADDRESSES)) > 0:
+            tell(f"{left} more are left for later attempts")
         return tuple(candidates[:MAX_ADDRESSES])
+
+    def _not_us(self, port: int) -> Callable[[str], bool]:
+        return lambda address: not (port and self._is_own(address, port))
 
     def _is_us(self, host: _Host) -> bool:
         return any(self._is_own(address, host.port) for address in host.addresses)
@@ -237,10 +274,20 @@ class Hosts:
         return is_public(address) or any(unwrapped(address) in net for net in self._allowed)
 
 
-def _better_than_us(hosts: list[_Host], is_us: Callable[[_Host], bool]) -> list[_Host]:
+def _to_nobody(line: str) -> None:
+    pass
+
+
+def _better_than_us(hosts: list[_Host], is_us: Callable[[_Host], bool], tell: Tell) -> list[_Host]:
     """Those before us in the order of preference: no other is nearer to the goal than we are."""
     own = min((host.preference for host in hosts if is_us(host)), default=None)
-    return hosts if own is None else [host for host in hosts if host.preference < own]
+    if own is None:
+        return hosts
+    for host in hosts:
+        if host.preference >= own:
+            why = "that is ourselves" if is_us(host) else "it is no nearer than we are"
+            tell(f"{host.name} is left out: {why}")
+    return [host for host in hosts if host.preference < own]
 
 
 def _why_none(hosts: Iterable[_Host], no_address: Reply, all_refused: Reply) -> Reply:

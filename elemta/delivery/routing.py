@@ -144,10 +144,14 @@ class Router:
     """
 
     def __init__(self, config: Config, *, remembered: int = REMEMBERED) -> None:
-        own = [(_ascii(domain.name), _route([domain.target], USUAL)) for domain in config.domains]
+        own = {
+            _ascii(domain.name): (f"domains[{place}]", _route([domain.target], USUAL))
+            for place, domain in enumerate(config.domains)
+        }
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
-        self._home = own[0][0] if own else ""
-        self._own: Final = dict(own)
+        self._home = next(iter(own), "")
+        #: By domain: which entry, and where it leads.
+        self._own: Final = own
         #: By pattern: which entry, the terms there, and where it leads, if not to the MX.
         self._routes: Final[dict[str, tuple[int, Terms, Route | None]]] = {}
         for rank, entry in enumerate(config.routes):
@@ -161,6 +165,10 @@ class Router:
     def route(self, mailbox: Mailbox) -> Route:
         """Where to deliver mail for a mailbox."""
         return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[0]
+
+    def entry(self, mailbox: Mailbox) -> str:
+        """Where the configuration says so, e.g. ``routes[0]``; empty if it says nothing."""
+        return self._decide(_ascii(mailbox.domain) or self._home)[0]
 
     def lane(self, mailbox: Mailbox) -> str:
         """The name of that destination: what has the same lane may share a connection."""
@@ -176,23 +184,24 @@ class Router:
 
     def _find(self, domain: str) -> tuple[Route, str, RetryPolicy]:
         name = _ascii(domain) or self._home
-        route = self._decide(name)
+        _, route = self._decide(name)
         policy = self._destinations.policy(name, route.lane)
         if len(self._known) >= self._remembered:
             self._known.clear()
         found = self._known[domain] = (route, route.lane, policy)
         return found
 
-    def _decide(self, domain: str) -> Route:
+    def _decide(self, domain: str) -> tuple[str, Route]:
+        """Which entry matches, and where it leads."""
         if (own := self._own.get(domain)) is not None:
             return own
         matching = [
             self._routes[pattern] for pattern in _patterns(domain) if pattern in self._routes
         ]
         if not matching:
-            return ByMx(domain)
-        _, terms, route = min(matching, key=itemgetter(0))
-        return ByMx(domain, terms) if route is None else route
+            return "", ByMx(domain)
+        rank, terms, route = min(matching, key=itemgetter(0))
+        return f"routes[{rank}]", ByMx(domain, terms) if route is None else route
 
 
 def _patterns(domain: str) -> Iterator[str]:

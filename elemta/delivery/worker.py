@@ -21,6 +21,7 @@ import trio
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
 from elemta.delivery.local import Local
+from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
 from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram
 from elemta.delivery.security import Security
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     from elemta.config import Config
     from elemta.delivery.carrier import Dial
     from elemta.delivery.hosts import Candidate
-    from elemta.delivery.routing import Route, Router
+    from elemta.delivery.outlook import Meeting
+    from elemta.delivery.routing import Remote, Route, Router
     from elemta.delivery.transaction import StoredBody
     from elemta.net.dns import Resolver
     from elemta.net.transport import Transport
+    from elemta.protocol import Mailbox
     from elemta.queue import Claim, Queue, Recipient, Work
 
 log = logger(__name__)
@@ -128,6 +131,17 @@ class Delivery:
             random=self._random,
         )
         self._local = Local(config)
+
+    def outlook(self, mailbox: Mailbox) -> Outlook:
+        """Where mail for a mailbox would go just now."""
+        router = self._router
+        route = router.route(mailbox)
+        return Outlook(entry=router.entry(mailbox), route=route, lane=route.lane)
+
+    async def meet(self, route: Remote) -> Meeting:
+        """How the hosts of a route would be met just now; DNS is asked, they are not."""
+        now = trio.current_time()
+        return await meet(route, self._hosts, self._security, self._hello_name, now)
 
     async def run(self) -> None:
         """Deliver until cancelled, or until `drain`: then until what was begun is finished."""

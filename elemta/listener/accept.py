@@ -87,6 +87,10 @@ class Listeners:
         """How many the clients of one listener hold just now."""
         return self._clients[name].held
 
+    def clients(self, name: str) -> Limit:
+        """How many each client of one listener holds just now, and may."""
+        return self._clients[name]
+
     def reconfigure(self, house: House) -> None:
         """Give all sessions that begin from now on another configuration.
 

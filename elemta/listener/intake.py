@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Self
 
+from msgspec import Struct
+
 from elemta.listener import replies
 from elemta.listener.precedence import precedence
 from elemta.log import logger
@@ -31,6 +33,23 @@ SMALL: Final = 256 * 1024
 HEAD: Final = 64 * 1024
 
 
+class Handed(Struct, frozen=True, kw_only=True):
+    """What is to be said of a message beside what its client says by SMTP.
+
+    Attributes:
+        protocol: the WITH word of its Received field; empty: what its session speaks.
+        due, key, digest: as the queue has them.
+    """
+
+    protocol: str = ""
+    due: float | None = None
+    key: str = ""
+    digest: bytes = b""
+
+
+_SPOKEN: Final = Handed()
+
+
 class Intake:
     """Takes the pieces of one message, and hands it to the queue.
 
@@ -41,22 +60,31 @@ class Intake:
         refusal: what the client will be told at the end of the message; None as long as we would
             take it.
         size: octets that came in.
+        id: of the message; once it is kept, of the one that was handed in first with its key.
     """
 
     __slots__ = (
-        *("_house", "_head", "_incoming", "_on_disk", "_pieces", "_protocol", "_scanner"),
-        *("_share", "_transaction", "refusal", "size"),
+        *("_handed", "_house", "_head", "_incoming", "_on_disk", "_pieces", "_protocol"),
+        *("_scanner", "_share", "_transaction", "id", "refusal", "size"),
     )
 
     def __init__(
-        self, transaction: Transaction, house: House, *, lmtp: bool, refusal: Reply | None
+        self,
+        transaction: Transaction,
+        house: House,
+        *,
+        lmtp: bool,
+        refusal: Reply | None,
+        handed: Handed = _SPOKEN,
     ) -> None:
         self.refusal = refusal
         self.size = 0
+        self.id = transaction.id
+        self._handed = handed
         self._transaction = transaction
         self._house = house
         self._scanner = HeaderScanner()
-        self._protocol = _protocol(transaction, lmtp=lmtp)
+        self._protocol = handed.protocol or _protocol(transaction, lmtp=lmtp)
         self._pieces = [self._trace()]
         self._head = b""
         self._share = house.budget.share()
@@ -102,13 +130,13 @@ class Intake:
         if refusal is not None:
             self._give_up(refusal)
             return
-        envelope = self._envelope()
+        envelope, key, digest = self._envelope(), self._handed.key, self._handed.digest
         try:
             if self._incoming is not None:
-                await self._incoming.commit(envelope)
+                self.id = await self._incoming.commit(envelope, key=key, digest=digest)
             else:
-                content = b"".join(self._pieces)
-                await self._house.queue.accept(envelope, content, self._transaction.id)
+                content, queue = b"".join(self._pieces), self._house.queue
+                self.id = await queue.accept(envelope, content, self.id, key=key, digest=digest)
         except StoreUnavailable as error:
             self._not_stored(error)
 
@@ -176,6 +204,7 @@ class Intake:
             hops=self._scanner.hops,
             priority=priority,
             tags=transaction.tags,
+            due=self._handed.due,
         )
 
     def _trace(self) -> bytes:

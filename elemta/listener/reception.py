@@ -23,7 +23,7 @@ from elemta.protocol import BareNewline, Limits, Offer, Reply
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from elemta.queue import Envelope, MessageId
+    from elemta.queue import Envelope, MessageId, Receipt
 
 
 class Incoming(Protocol):
@@ -37,10 +37,13 @@ class Incoming(Protocol):
         """
         ...
 
-    async def commit(self, envelope: Envelope | None = None, /) -> MessageId:
-        """Make the message durable; after this it is ours (RFC 5321 §6.1).
+    async def commit(
+        self, envelope: Envelope | None = None, /, *, key: str = "", digest: bytes = b""
+    ) -> MessageId:
+        """Make the message durable; after this it is ours (RFC 5321 §6.1). Keys: see `Queue`.
 
         Raises:
+            KeyReusedError: its key came with another digest before.
             StoreUnavailable: it is not, and nothing of it is kept.
         """
         ...
@@ -62,10 +65,36 @@ class Queue(Protocol):
         """What the next message is called."""
         ...
 
-    async def accept(self, envelope: Envelope, content: bytes, id: MessageId, /) -> MessageId:  # noqa: A002 # the word of people
-        """Make a small message durable; after this it is ours (RFC 5321 §6.1).
+    async def known(self, key: str, /) -> Receipt | None:
+        """What was answered to whoever handed something in with this key; None if nobody did.
 
         Raises:
+            StoreUnavailable: it cannot be read just now.
+        """
+        ...
+
+    async def accept(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        id: MessageId,  # noqa: A002 # the word of people
+        /,
+        *,
+        key: str = "",
+        digest: bytes = b"",
+    ) -> MessageId:
+        """Make a small message durable; after this it is ours (RFC 5321 §6.1).
+
+        Args:
+            envelope: of the message.
+            content: all of it.
+            id: from `new_id`.
+            key: who comes with the same key and digest again gets the id of the first time, and
+                nothing is stored.
+            digest: of what was handed in.
+
+        Raises:
+            KeyReusedError: the key came with another digest before.
             StoreUnavailable: it is not, and nothing of it is kept.
         """
         ...

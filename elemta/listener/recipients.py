@@ -19,7 +19,7 @@ from elemta.queue import Addressee
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elemta.config import Config, Domain
+    from elemta.config import Config, Domain, Network
     from elemta.protocol import RcptParams
 
 log = logger(__name__)
@@ -51,16 +51,43 @@ class Recipients:
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
         self._home = config.domains[0].name if domains else config.hostname
         self._relay: Final = config.relay
-        self._trusted: dict[str, bool] = {}
+        self._trusted: dict[str, Network | None] = {}
 
     def trusts(self, client: str) -> bool:
         """Whether an IP address may send to any domain; never so where there is none."""
-        known = self._trusted.get(client)
-        if known is None:
-            if len(self._trusted) >= REMEMBERED:
-                self._trusted.clear()
-            known = self._trusted[client] = self._in_networks(client)
+        return self.network(client) is not None
+
+    def network(self, client: str) -> Network | None:
+        """Which of ``relay.networks`` lets an IP address send to any domain; None: none does."""
+        if client in self._trusted:
+            return self._trusted[client]
+        if len(self._trusted) >= REMEMBERED:
+            self._trusted.clear()
+        known = self._trusted[client] = self._find_network(client)
         return known
+
+    def is_ours(self, mailbox: Mailbox) -> bool:
+        """Whether mail for a mailbox is delivered here, so that nobody needs leave to send it."""
+        return not mailbox.domain or self._find(mailbox.domain) is not None
+
+    def permission(self, mailbox: Mailbox, *, client: str, login: str | None = None) -> str:
+        """Why somebody may send to a domain that is not ours; empty if they may not.
+
+        Args:
+            mailbox: as the client names it.
+            client: its IP address; empty if it has none.
+            login: who is logged in, or None.
+
+        Returns:
+            What gives leave: ``login``, ``relay.networks`` or ``relay.domains``.
+        """
+        if login is not None:
+            return "login"
+        if self.trusts(client):
+            return "relay.networks"
+        if self.relayed(mailbox.domain) is None:
+            return ""
+        return "" if any(mark in mailbox.local_part for mark in _ROUTING) else "relay.domains"
 
     def decide(
         self, mailbox: Mailbox, *, client: str, login: str | None = None
@@ -77,11 +104,7 @@ class Recipients:
             if (own := self._find(mailbox.domain)) is None:
                 return (Addressee(address=mailbox),)
         elif (own := self._find(mailbox.domain)) is None:
-            if login is not None or self.trusts(client):
-                return (Addressee(address=mailbox),)
-            if not self._relays(mailbox.domain):
-                return RELAY_DENIED
-            if any(mark in mailbox.local_part for mark in _ROUTING):
+            if not self.permission(mailbox, client=client, login=login):
                 return RELAY_DENIED
             return (Addressee(address=mailbox),)
         local_part = mailbox.local_part.lower()
@@ -94,15 +117,17 @@ class Recipients:
             return own
         return self._own.get(_ascii(domain))
 
-    def _relays(self, domain: str) -> bool:
-        allows = self._relay.allows
-        return allows(domain) or (not domain.isascii() and allows(_ascii(domain)))
+    def relayed(self, domain: str) -> str | None:
+        """Which of ``relay.domains`` lets anybody send to a domain; None: none does."""
+        pattern = self._relay.pattern
+        found = pattern(domain)
+        return found if found is not None or domain.isascii() else pattern(_ascii(domain))
 
-    def _in_networks(self, client: str) -> bool:
+    def _find_network(self, client: str) -> Network | None:
         if not client:
-            return False
+            return None
         address = ipaddress.ip_address(client)
-        return any(address in network for network in self._relay.networks)
+        return next((each for each in self._relay.networks if address in each), None)
 
     def _expand(self, start: Mailbox) -> tuple[Addressee, ...] | Reply:
         """Follow the aliases from one mailbox, breadth first; each recipient is told once."""

@@ -38,6 +38,8 @@ INJECTED: Final = reply(554, 5, 0, "commands behind STARTTLS")
 TOO_BIG: Final = reply(552, 3, 4, "message too big")
 HEADER_TOO_BIG: Final = reply(552, 3, 4, "message header too big")
 TOO_MANY_RECIPIENTS: Final = reply(452, 5, 3, "too many recipients, send them the message again")
+#: Where there is no second message for the rest.
+TOO_MANY_AT_ONCE: Final = reply(550, 5, 3, "too many recipients for one message")
 NO_ROOM: Final = reply(452, 3, 1, "no room for mail now, try again later")
 NOT_STORED: Final = reply(451, 3, 0, "cannot keep mail now, try again later")
 GOING_ROUND: Final = reply(554, 4, 6, "too many hops, this message goes round in circles")

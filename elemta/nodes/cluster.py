@@ -11,11 +11,10 @@ The rules of this file:
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
-from itertools import islice
+from itertools import count
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -25,7 +24,6 @@ from elemta.config import ConfigError
 from elemta.control import journal
 from elemta.control.interface import (
     ControlError,
-    ListenerStatus,
     RequestError,
     Saved,
     Status,
@@ -35,11 +33,12 @@ from elemta.control.interface import (
 from elemta.log import logger
 from elemta.nodes import merging
 from elemta.nodes.measuring import Measuring
+from elemta.nodes.place import chosen
 from elemta.nodes.streams import Streams, of_node
-from elemta.queue import Destination, EventBus, Missed, State, Stats, Tally
+from elemta.queue import Destination, EventBus, Missed, Stats, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -102,6 +101,7 @@ class Cluster:
         wanted: somebody wants to know them.
         streams: of those who listen to something else.
         measuring: asks for metrics.
+        next_turn: a number that is another each time, so that all nodes get something to do.
     """
 
     def __init__(
@@ -119,6 +119,12 @@ class Cluster:
         self.wanted = trio.Event()
         self.streams = Streams()
         self.measuring = Measuring(self.reach)
+        self.next_turn = count().__next__
+
+    @property
+    def takers(self) -> tuple[Reach, ...]:
+        """The nodes that take mail: others only empty their queues."""
+        return self.reach[: self.running.config.nodes]
 
     async def run(self) -> None:
         """Gather what nodes tell once somebody wants it, until cancelled."""
@@ -179,12 +185,12 @@ class ClusterControl:
         return msgspec.structs.replace(
             own,
             troubles=(*own.troubles, *troubles),
-            listeners=_listeners(found),
+            listeners=merging.listeners(found),
             sessions=sum(each.sessions for each in found),
             places=sum(each.places for each in found),
             deliveries=sum(each.deliveries for each in found),
             in_memory=sum(each.in_memory for each in found),
-            queue=sum_stats(queues) if queues else None,
+            queue=merging.sum_stats(queues) if queues else None,
             event=self._cluster.bus.number,
             counts=dict(counts),
             parts=(
@@ -209,20 +215,11 @@ class ClusterControl:
         found = await self._those(
             lambda node: node.search(filter, limit=limit, after=after, newest=newest)
         )
-        return in_order(found, limit, newest=newest)
+        return merging.in_order(found, limit, newest=newest)
 
     async def timeline(self, id: MessageId) -> Timeline:  # noqa: A002 # the word of people
         """See `Control`."""
-        unknown: UnknownError | None = None
-        trouble: ControlError | None = None
-        for answer in await self._each(lambda node: node.timeline(id)):
-            if isinstance(answer, UnknownError):
-                unknown = answer
-            elif isinstance(answer, ControlError):
-                trouble = answer
-            else:
-                return answer
-        raise trouble or unknown or UnavailableError("there is no node")
+        return merging.one_of(await self._each(lambda node: node.timeline(id)))
 
     async def raw(self, id: MessageId) -> AsyncGenerator[bytes]:  # noqa: A002 # the word of people
         """See `Control`."""
@@ -236,7 +233,7 @@ class ClusterControl:
 
     async def stats(self) -> Stats:
         """See `Control`."""
-        return sum_stats(await self._those(_stats_of))
+        return merging.sum_stats(await self._those(_stats_of))
 
     async def destinations(self) -> list[Destination]:
         """See `Control`."""
@@ -244,11 +241,11 @@ class ClusterControl:
         for found in await self._those(_destinations_of):
             for each in found:
                 together.setdefault(each.name, []).append(each)
-        return [_destination(each) for each in together.values()]
+        return [merging.destination(each) for each in together.values()]
 
     async def count(self, filter: Filter) -> Tally:  # noqa: A002 # the word of people
         """See `Control`."""
-        return _sum(await self._all(lambda node: node.count(filter)))
+        return merging.sum_tallies(await self._all(lambda node: node.count(filter)))
 
     async def act(
         self,
@@ -259,7 +256,7 @@ class ClusterControl:
         dry_run: bool = False,
     ) -> Tally:
         """See `Control`."""
-        return _sum(
+        return merging.sum_tallies(
             await self._all(lambda node: node.act(action, filter, reason=reason, dry_run=dry_run))
         )
 
@@ -270,7 +267,7 @@ class ClusterControl:
         found = await self._all(
             lambda node: node.suspend(scope, reason=reason, until=until, dry_run=dry_run)
         )
-        return _sum(each for each in found if each is not None) if dry_run else None
+        return merging.sum_tallies(each for each in found if each is not None) if dry_run else None
 
     async def resume(self, scope: str, *, dry_run: bool = False) -> Tally | None:
         """See `Control`."""
@@ -288,7 +285,7 @@ class ClusterControl:
                     tallies += [tally] if tally is not None else []
         if not known and unknown is not None:
             raise unknown
-        return _sum(tallies) if dry_run else None
+        return merging.sum_tallies(tallies) if dry_run else None
 
     async def suspensions(self) -> list[Suspension]:
         """See `Control`."""
@@ -403,16 +400,41 @@ class ClusterControl:
         await self._all(lambda node: node.switch_plugin(name, enabled=enabled))
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Told by one node; what it says of lanes and clients is its own view."""
+        trouble: ControlError = UnavailableError("there is no node")
+        for reach in self._cluster.takers:
+            try:
+                async with reach(self._who) as node:
+                    return await node.explain(hypothesis)
+            except RequestError:
+                raise
+            except ControlError as error:
+                trouble = error
+        raise trouble
 
     async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
         """See `Control`."""
-        raise NotImplementedError
+        return merging.one_of(await self._each(lambda node: node.why(id)))
 
     async def submit(self, submission: Submission) -> Submitted:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Who comes again with a key finds the node that knows it, or none."""
+        takers = self._cluster.takers
+        if submission.key:
+            takers = (takers[chosen(f"{self._who} {submission.key}", len(takers))],)
+        else:
+            turn = self._cluster.next_turn() % len(takers)
+            takers = (*takers[turn:], *takers[:turn])
+        trouble: ControlError = UnavailableError("there is no node")
+        for reach in takers:
+            async with AsyncExitStack() as held:
+                try:
+                    node = await held.enter_async_context(reach(self._who))
+                except ControlError as error:
+                    trouble = error
+                    continue
+                # If it breaks off from here on, it may have the message: no other is asked.
+                return await node.submit(submission)
+        raise UnavailableError(f"no node can take it: {trouble}")
 
     async def metrics(self) -> list[Metric]:
         """See `Control`. A node that cannot be reached is one of them."""
@@ -509,73 +531,3 @@ async def _suspensions_of(node: Control) -> list[Suspension]:
 
 async def _check(node: Control) -> list[Finding]:
     return await node.check()
-
-
-def _id(message: Message) -> MessageId:
-    return message.id
-
-
-def in_order(found: Iterable[list[Message]], limit: int, *, newest: bool = False) -> list[Message]:
-    """What several queues have found, the oldest or the newest first, as each list is already."""
-    return list(islice(heapq.merge(*found, key=_id, reverse=newest), limit))
-
-
-def _sum(tallies: Iterable[Tally]) -> Tally:
-    tallies = list(tallies)
-    return Tally(
-        messages=sum(each.messages for each in tallies),
-        recipients=sum(each.recipients for each in tallies),
-        octets=sum(each.octets for each in tallies),
-        busy=sum(each.busy for each in tallies),
-    )
-
-
-def sum_stats(found: Sequence[Stats]) -> Stats:
-    """How full several queues are together."""
-    recipients = Counter[State]()
-    for each in found:
-        recipients.update(each.recipients)
-    return Stats(
-        messages=sum(each.messages for each in found),
-        recipients=dict(recipients),
-        oldest=min((each.oldest for each in found if each.oldest is not None), default=None),
-        history=sum(each.history for each in found),
-    )
-
-
-def _listeners(found: Sequence[Status]) -> tuple[ListenerStatus, ...]:
-    """Listeners are the same sockets in each node; their clients are not."""
-    listeners: dict[str, ListenerStatus] = {}
-    for each in found:
-        for listener in each.listeners:
-            before = listeners.get(listener.name)
-            connections = listener.connections + (before.connections if before else 0)
-            listeners[listener.name] = msgspec.structs.replace(listener, connections=connections)
-    return tuple(listeners.values())
-
-
-def _destination(found: Sequence[Destination]) -> Destination:
-    """One destination, of which each node has its own view."""
-    return Destination(
-        name=found[0].name,
-        ready=sum(each.ready for each in found),
-        on_disk=sum(each.on_disk for each in found),
-        workers=sum(each.workers for each in found),
-        window=sum(each.window for each in found),
-        # What is open for one node is open.
-        parked_until=_earliest(each.parked_until for each in found),
-        parks=min(each.parks for each in found),
-        suspended=next((each.suspended for each in found if each.suspended), None),
-        throttled_until=_earliest(each.throttled_until for each in found),
-        error=next((each.error for each in found if each.error), ""),
-    )
-
-
-def _earliest(times: Iterable[float | None]) -> float | None:
-    """The first of them; None if one of them is."""
-    known: list[float] = []
-    for each in times:
-        if each is None:
-            return None
-        known.append(each)
-    return min(known)

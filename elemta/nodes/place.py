@@ -11,6 +11,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from typing import TYPE_CHECKING, Final, Self
@@ -99,6 +100,14 @@ def places(config: Config) -> list[Place]:
                 if reader.stats().messages:
                     found.append(Place(int(number), config.nodes))
     return found
+
+
+def chosen(key: str, of: int) -> int:
+    """Which of so many nodes a key belongs to, from 0: the same one each time, after a start too.
+
+    With another number of nodes it is another one.
+    """
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % of
 
 
 def folders(data_dir: Path) -> list[Path]:

@@ -130,6 +130,9 @@ class Plugin:
     name: ClassVar[str]
     #: The verdict when a hook fails.
     on_error: ClassVar[Verdict] = Defer((3, 0), "try again later")
+    #: It may be asked of mail that never comes, so that people learn what it would say: it asks
+    #: nobody else, keeps no count, and answers at once. Others are only named.
+    dry: ClassVar[bool] = False
 
     @classmethod
     def configured(cls, settings: object, where: str) -> Self:

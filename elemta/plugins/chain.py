@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from elemta.log import logger
 from elemta.plugins.api import CONTINUE, Continue, Defer, Plugin, Reject, Session, Transaction
+from elemta.plugins.loader import Counts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -62,6 +63,10 @@ class Chain:
         return Chain(
             [replace(each, enabled=enabled) if each.name == name else each for each in self.plugins]
         )
+
+    def dry(self) -> Chain:
+        """Those alone that may be asked of mail that never comes; nothing is counted."""
+        return Chain([replace(each, counts=Counts()) for each in self.plugins if each.plugin.dry])
 
     async def on_connect(self, session: Session) -> Verdict:
         """The verdict of all plugins on a connection."""

@@ -25,6 +25,7 @@ class RecipientLimit(Plugin):
     """Makes a stranger split what goes to many; who may relay is not bothered."""
 
     name = "recipient-limit"
+    dry = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

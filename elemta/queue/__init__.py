@@ -71,6 +71,7 @@ from elemta.queue.rate import Rate as Rate
 from elemta.queue.reader import StoreReader as StoreReader
 from elemta.queue.retry import RetryPolicy as RetryPolicy
 from elemta.queue.room import Reserve as Reserve
+from elemta.queue.standing import Standing as Standing
 from elemta.queue.suspension import Suspension as Suspension
 from elemta.queue.suspension import parse_scope as parse_scope
 from elemta.queue.work import Claim as Claim

@@ -232,6 +232,16 @@ class Lane:
             self._passed.pop(priority, None)
         return stand
 
+    def ahead(self, stand: Stand) -> int:
+        """How many go before one that stands here: what is more urgent, and who came first."""
+        if stand.overdue:
+            return self._overdue.index(stand)
+        found, priority = len(self._overdue), stand.entry.message.priority
+        for each, stands in self._stands.items():
+            if each > priority:
+                found += len(stands)
+        return found + self._stands[priority].index(stand)
+
     def _turn(self) -> int:
         """Which priority goes now."""
         highest = max(self._stands)

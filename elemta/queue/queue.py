@@ -16,7 +16,7 @@ from elemta.queue.errors import StoreUnavailable
 from elemta.queue.floor import Floor
 from elemta.queue.gate import Gate
 from elemta.queue.grip import Errand
-from elemta.queue.ids import IdSource
+from elemta.queue.ids import IdSource, key_of
 from elemta.queue.incoming import Incoming
 from elemta.queue.model import Result, State
 from elemta.queue.operation import Call
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from elemta.queue.rate import LaneLimits
     from elemta.queue.reader import StoreReader
     from elemta.queue.retry import RetryPolicy
+    from elemta.queue.standing import Standing
     from elemta.queue.store import Store
     from elemta.queue.suspension import Suspension, Suspensions
     from elemta.queue.writer import Writer
@@ -470,6 +471,11 @@ class Queue:
     def census(self) -> Census:
         """How many of them there are, by how it stands with them."""
         return self._schedule.census()
+
+    def standings(self, id: MessageId) -> dict[int, Standing]:  # noqa: A002 # the word of people
+        """Where those recipients of a message are, by number, that are ready and in memory."""
+        entry = self._waiting.get(key_of(id))
+        return {} if entry is None else self._schedule.standings(entry)
 
     def probe(self, lane: str) -> None:
         """Let one worker try a parked destination now. It is released if that goes well."""

@@ -21,6 +21,7 @@ from elemta.queue.destination import Census, Destination
 from elemta.queue.lane import ENOUGH, FEW, Lane, Stand
 from elemta.queue.model import State
 from elemta.queue.rate import unlimited
+from elemta.queue.standing import Standing
 from elemta.queue.suspension import DOMAIN, Scopes, domain_of
 
 if TYPE_CHECKING:
@@ -504,6 +505,21 @@ class Schedule:
         lanes["open"] += len(self._lanes) - lanes.total()
         messages["open"] += ready
         return Census(destinations=lanes, messages=messages, workers=self.workers)
+
+    def standings(self, entry: Entry) -> dict[int, Standing]:
+        """Where the recipients of a message are that are ready, by their numbers."""
+        found: dict[int, Standing] = {}
+        for name, stand in entry.stands.items():
+            here = Standing(lane=name, ahead=self._lanes[name].ahead(stand))
+            found.update((each.number, here) for each in stand.recipients)
+        for name, recipients in entry.shelved.items():
+            here = Standing(lane=name, ahead=self._lanes[name].ready, on_disk=True)
+            found.update((each.number, here) for each in recipients)
+        if entry.works:
+            for each in entry.message.recipients:
+                if each.state is State.READY and each.number not in found:
+                    found[each.number] = Standing(lane=self._route(each.address), tried=True)
+        return found
 
     def destinations(self) -> list[Destination]:
         """How it stands with each lane."""

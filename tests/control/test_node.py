@@ -6,12 +6,23 @@ import io
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from elemta import log as logs
-from elemta.control.facts import Configuration, LogEntry, PluginStatus, Spoken, TraceFilter
+from elemta.control.facts import (
+    Configuration,
+    Explanation,
+    Hypothesis,
+    LogEntry,
+    PluginStatus,
+    Spoken,
+    Submission,
+    Submitted,
+    TraceFilter,
+)
 from elemta.control.interface import RequestError, Status, UnavailableError, UnknownError
 from elemta.control.node import Node
 from elemta.net.dialogues import Dialogue, Dialogues, Standing
@@ -54,7 +65,7 @@ if TYPE_CHECKING:
     from elemta.control.facts import Metric
     from elemta.control.interface import Control, Happening
     from elemta.control.measuring import Stored
-    from elemta.queue import Attempt, MakesReports, Message, Queue, Recipient, StoredBody
+    from elemta.queue import Attempt, MakesReports, Message, Queue, Recipient, StoredBody, Timeline
 
 
 class Server:
@@ -67,6 +78,8 @@ class Server:
         self.told: list[tuple[str, list[str]]] = []
         self.asked = True
         self.stored: Stored | None = None
+        self.submitted: list[tuple[str, Submission]] = []
+        self.hypotheses: list[Hypothesis] = []
 
     @property
     def report(self) -> MakesReports:
@@ -106,6 +119,17 @@ class Server:
         return [
             PluginStatus(name="p", about="", enabled=self.asked, hooks=("on_rcpt",), timeout=30.0)
         ]
+
+    async def submit(self, submission: Submission, who: str) -> Submitted:
+        self.submitted.append((who, submission))
+        return Submitted(id="01M82Q28V6DAVJCKE0E9HMK3Q1")
+
+    async def explain(self, hypothesis: Hypothesis) -> Explanation:
+        self.hypotheses.append(hypothesis)
+        return Explanation(summary="It would be taken", steps=())
+
+    def why(self, timeline: Timeline) -> Explanation:
+        return Explanation(summary=f"why {timeline.message.id}", steps=())
 
     def switch_plugin(self, name: str, *, enabled: bool) -> None:
         if name != "p":
@@ -502,3 +526,83 @@ async def test_who_is_connected_and_what_is_said_and_logged_is_told(tmp_path: Pa
 async def first_of(stream: AsyncGenerator[object], told: list[object]) -> None:
     async with aclosing(stream) as things:
         told.append(await anext(things))
+
+
+async def test_a_message_is_handed_in_in_somebodys_name(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        submission = Submission(
+            sender=None, recipients=(parse_mailbox("postmaster@x.example"),), content=CONTENT
+        )
+        assert (await here.control.submit(submission)).id == "01M82Q28V6DAVJCKE0E9HMK3Q1"
+        assert here.server.submitted == [("operator:jane", submission)]
+
+
+def handed(**what: object) -> Submission:
+    right = Submission(sender=None, recipients=(parse_mailbox("a@x.example"),), content=CONTENT)
+    return msgspec.structs.replace(right, **what)
+
+
+@pytest.mark.parametrize(
+    ("place", "submission"),
+    [
+        ("sender", handed(sender=Mailbox("a b\r\nDATA", "x"))),
+        ("recipients", handed(recipients=())),
+        ("recipients[1]", handed(recipients=(parse_mailbox("a@b"), Mailbox("a", "B")))),
+        ("recipients[0]", handed(recipients=(Mailbox("a", "b\r\n"),))),
+        ("recipients[0]", handed(recipients=(Mailbox("", ""),))),
+        ("tags", handed(tags=("t",) * 51)),
+        ("tags[1]", handed(tags=("t", "a\x1b[2J"))),
+        ("tags[0]", handed(tags=("",))),
+        ("due", handed(due=EPOCH + 400 * 86400)),
+        ("due", handed(due=float("inf"))),
+        ("due", handed(due=float("nan"))),
+        ("key", handed(key="k" * 201)),
+        ("key", handed(key="k\n")),
+        ("client", handed(client="localhost")),
+        ("client", handed(client="2001:DB8::1")),
+    ],
+)
+async def test_what_cannot_be_handed_in_is_told_by_its_place(
+    tmp_path: Path, place: str, submission: Submission
+) -> None:
+    async with house(tmp_path) as here:
+        with pytest.raises(RequestError) as caught:
+            await here.control.submit(submission)
+        assert caught.value.place == place
+        assert here.server.submitted == []
+
+
+def thought(**what: object) -> Hypothesis:
+    return msgspec.structs.replace(Hypothesis(recipient=parse_mailbox("a@x.example")), **what)
+
+
+@pytest.mark.parametrize(
+    ("place", "hypothesis"),
+    [
+        ("recipient", thought(recipient=Mailbox("a>\r\nRSET", "b"))),
+        ("sender", thought(sender=Mailbox("a", "-"))),
+        ("client", thought(client="here")),
+        ("helo", thought(helo="a\r\nMAIL FROM:<>")),
+        ("helo", thought(helo="a" * 256)),
+        ("size", thought(size=-1)),
+    ],
+)
+async def test_what_cannot_be_thought_through_is_told_by_its_place(
+    tmp_path: Path, place: str, hypothesis: Hypothesis
+) -> None:
+    async with house(tmp_path) as here:
+        with pytest.raises(RequestError) as caught:
+            await here.control.explain(hypothesis)
+        assert caught.value.place == place
+        assert here.server.hypotheses == []
+
+
+async def test_why_and_what_if_are_asked_of_the_server(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        id_ = await here.accept("a@x")
+        assert (await here.control.why(id_)).summary == f"why {id_}"
+        with pytest.raises(UnknownError):
+            await here.control.why("nonsense")
+        asked = thought(recipient=Mailbox("postmaster", ""))
+        assert (await here.control.explain(asked)).summary == "It would be taken"
+        assert here.server.hypotheses == [asked]

@@ -13,12 +13,14 @@ import trio.testing
 from elemta import log as logs
 from elemta.config import load
 from elemta.control.facts import (
+    Hypothesis,
     LogEntry,
     Metric,
     PluginStatus,
     Sample,
     SessionStatus,
     Spoken,
+    Submission,
     TraceFilter,
     Transcript,
 )
@@ -31,6 +33,7 @@ from elemta.control.interface import (
 )
 from elemta.nodes import Cluster
 from elemta.nodes.running import Running
+from elemta.protocol import parse_mailbox
 from elemta.queue import Destination, Filter, Finished, Hold, Missed, Parked, Suspension, Timeline
 from tests.control.fake import FakeControl, message
 
@@ -485,3 +488,85 @@ async def test_a_node_that_cannot_be_reached_is_a_metric_and_no_error(
     one.down = True
     found = await control.metrics()
     assert (sample(found, "elemta_nodes"), sample(found, "elemta_nodes_up")) == (3, 0)
+
+
+def handed(key: str = "") -> Submission:
+    to = (parse_mailbox("a@x.example"),)
+    return Submission(sender=None, recipients=to, content=b"Subject: x\r\n\r\n", key=key)
+
+
+async def test_nodes_take_turns_with_what_is_handed_in() -> None:
+    nodes = [Node(), Node()]
+    control = control_of(*nodes)
+    for _ in range(4):
+        await control.submit(handed())
+    assert [len(node.submitted) for node in nodes] == [2, 2]
+    assert {node.who for node in nodes} == {"operator:me"}
+    nodes[0].down = True
+    for _ in range(4):
+        await control.submit(handed())
+    assert [len(node.submitted) for node in nodes] == [2, 6]
+    nodes[1].down = True
+    with pytest.raises(UnavailableError, match="no node can take it: nobody listens"):
+        await control.submit(handed())
+
+
+async def test_a_key_comes_to_the_same_node_each_time_or_to_none() -> None:
+    nodes = [Node(), Node()]
+    control = control_of(*nodes)
+    for number in range(20):
+        for _ in range(2):
+            await control.submit(handed(f"key {number}"))
+    assert all(node.submitted for node in nodes)
+    for node in nodes:
+        keys = [each.key for each in node.submitted]
+        assert {keys.count(key) for key in keys} == {2}
+    first = nodes[0].submitted[0]
+    nodes[0].down = True
+    with pytest.raises(UnavailableError):
+        await control.submit(first)
+    assert all(each.key != first.key for each in nodes[1].submitted)
+
+
+async def test_what_a_node_refuses_no_other_is_asked_for() -> None:
+    nodes = [Node(), Node()]
+    nodes[0].failure = UnavailableError("the disk is full")
+    with pytest.raises(UnavailableError, match="the disk is full"):
+        await control_of(*nodes).submit(handed())
+    assert [node.submitted for node in nodes] == [[], []]
+
+
+async def test_a_node_that_only_empties_its_queue_takes_nothing() -> None:
+    nodes = [Node(), Node(), Node()]  # two of them take mail, by the configuration
+    control = control_of(*nodes)
+    for number in range(20):
+        await control.submit(handed(f"key {number}"))
+        await control.submit(handed())
+    assert nodes[2].submitted == []
+
+
+async def test_any_node_can_think_a_message_through() -> None:
+    one, two = Node(), Node()
+    control = control_of(one, two)
+    asked = Hypothesis(recipient=parse_mailbox("a@x.example"))
+    one.down = True
+    assert (await control.explain(asked)).steps[0].good
+    assert two.supposed == [asked]
+    two.failure = RequestError("there is no such listener", "listener")
+    with pytest.raises(RequestError):
+        await control.explain(asked)
+    two.down = True
+    with pytest.raises(UnavailableError, match="nobody listens"):
+        await control.explain(asked)
+
+
+async def test_the_node_that_has_a_message_says_why_it_waits() -> None:
+    one, two = Node(), Node()
+    two.known = Timeline(message=message(3), finished_at=None, attempts=())
+    control = control_of(one, two)
+    assert (await control.why(message(3).id)).next_at == 60.0
+    with pytest.raises(UnknownError):
+        await control.why(message(4).id)
+    two.down = True
+    with pytest.raises(UnavailableError):
+        await control.why(message(3).id)

@@ -1,0 +1,104 @@
+"""What delivery would do for a recipient just now, though nothing is done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
+
+from elemta.config import TlsPolicy
+from elemta.delivery.hosts import Candidate
+from elemta.delivery.routing import Route, ToHosts
+from elemta.protocol import Reply
+
+if TYPE_CHECKING:
+    from elemta.delivery.hosts import Hosts
+    from elemta.delivery.routing import Remote
+    from elemta.delivery.security import Security
+
+
+class Call(Struct, frozen=True):
+    """A host that would be called.
+
+    Attributes:
+        tls: how it would be talked to, for people.
+    """
+
+    candidate: Candidate
+    tls: str
+
+
+#: Whom it would call, best first; or why nobody.
+Calls: TypeAlias = "tuple[Call, ...] | Reply"
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """Where a recipient's mail would go.
+
+    Attributes:
+        entry: which of the configuration says so, e.g. ``routes[0]``; empty: none does.
+        lane: what the queue calls it.
+    """
+
+    entry: str
+    route: Route
+    lane: str
+
+
+class Meeting(Struct, frozen=True, kw_only=True):
+    """How the hosts of a destination would be met.
+
+    Attributes:
+        hello_name: what we would call ourselves.
+        source: our own addresses to connect from; none: whichever the kernel takes.
+        policy: whether to encrypt.
+        found: what there was to choose from, and what was left out, and why, a line each.
+        calls: whom.
+    """
+
+    hello_name: str
+    source: tuple[str, ...]
+    policy: TlsPolicy
+    lmtp: bool
+    found: tuple[str, ...]
+    calls: Calls
+
+
+async def meet(
+    route: Remote, hosts: Hosts, security: Security, hello_name: str, now: float
+) -> Meeting:
+    """Find out how the hosts of a route would be met; DNS is asked, they are not.
+
+    Args:
+        route: where to.
+        hosts: says whom to call.
+        security: whether to encrypt.
+        hello_name: what we call ourselves, unless the route says otherwise.
+        now: Trio time.
+    """
+    found: list[str] = []
+    plan = await hosts.plan(route, found.append)
+    calls: Calls
+    if isinstance(plan, Reply):
+        calls = plan
+    else:
+        calls = tuple(Call(each, _tls(each, route, security, now)) for each in plan)
+    return Meeting(
+        hello_name=route.terms.hello_name or hello_name,
+        source=route.terms.source,
+        policy=route.terms.tls or security.policy,
+        lmtp=isinstance(route, ToHosts) and route.lmtp,
+        found=tuple(found),
+        calls=calls,
+    )
+
+
+def _tls(host: Candidate, route: Remote, security: Security, now: float) -> str:
+    wish = security.wish(host, route.terms.tls, now)
+    if wish is not None:
+        return "TLS required" if wish.required else "TLS if it offers it"
+    if not host.port:
+        return "in clear, as it is on this machine"
+    if (route.terms.tls or security.policy) == "off":
+        return "in clear"
+    return "in clear, as TLS with it failed within the last hour"

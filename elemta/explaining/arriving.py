@@ -1,0 +1,296 @@
+"""What a client would hear that brings a message: step by step, as a session asks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from elemta import plugins
+from elemta.control.facts import Step
+from elemta.explaining.words import counted
+from elemta.listener import replies
+from elemta.listener.reception import Reception
+from elemta.net.limits import network
+from elemta.plugins import Transaction
+from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait
+from elemta.units import Octets
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from elemta.config import Listener
+    from elemta.control.facts import Hypothesis
+    from elemta.listener.accept import Listeners
+    from elemta.listener.reception import House
+    from elemta.plugins import Chain, Loaded, Verdict
+    from elemta.protocol import Event
+    from elemta.queue import Addressee
+
+#: Stands for the id of a session, and of a message, in what a plugin logs.
+ID: Final = "explain"
+#: Addressees of an alias that are named.
+NAMED: Final = 20
+_PLUGINS: Final = "plugins, "
+
+
+class Arrival:
+    """A client that may come, and the message that it may bring.
+
+    Args:
+        hypothesis: who and what.
+        house: as sessions have it.
+        table: the listener.
+        listeners: count the clients that are there.
+
+    Attributes:
+        steps: what is decided, in order; where one is not good, it ends there.
+        addressees: who gets it; none until all went well.
+    """
+
+    def __init__(
+        self, hypothesis: Hypothesis, house: House, table: Listener, listeners: Listeners
+    ) -> None:
+        self.steps: list[Step] = []
+        self.addressees: tuple[Addressee, ...] = ()
+        self._asked = hypothesis
+        self._house = house
+        self._table = table
+        self._listeners = listeners
+        self._plugins = house.plugins.dry()
+        self._smtp = self._engine()
+        self._session = plugins.Session(
+            id=ID,
+            address=hypothesis.client,
+            port=0,
+            listener=table.name,
+            trusted=house.recipients.trusts(hypothesis.client) or hypothesis.login is not None,
+            login=hypothesis.login,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether somebody said no."""
+        return any(each.good is False for each in self.steps)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether plugins may object that were not asked."""
+        return any(each.good is None and each.question.startswith(_PLUGINS) for each in self.steps)
+
+    async def run(self) -> None:
+        """Ask all who would be asked, until one says no."""
+        for ask in (self._connect, self._greet, self._hello, self._mail, self._room, self._rcpt):
+            await ask()
+            if self.ended:
+                return
+        await self._ask_of_content()
+
+    def _engine(self) -> ServerConnection:
+        clients = self._listeners.clients(self._table.name)
+        reception = Reception.of(self._house, self._table, clients)
+        engine = ServerConnection(reception.limits, reception.offer, lmtp=reception.lmtp)
+        engine.send(reception.greeting)
+        return engine
+
+    def _say(self, line: str) -> Event:
+        """What the engine makes of a line of the client's."""
+        self._smtp.receive_data(f"{line}\r\n".encode())
+        event = self._smtp.next_event()
+        assert not isinstance(event, Wait), "a whole line is an event"
+        return event
+
+    # Before a word is said.
+
+    async def _connect(self) -> None:
+        table, roster, client = self._table, self._house.roster, self._asked.client
+        clients = self._listeners.clients(table.name)
+        held = clients.count(network(client))
+        goodbye = None
+        if roster.draining:
+            goodbye = replies.SHUTTING_DOWN
+        elif held >= clients.per_key:
+            goodbye = replies.TOO_MANY_OF_YOURS
+        elif roster.full:
+            goodbye = replies.TOO_MANY_CONNECTIONS
+        self.steps.append(
+            Step(
+                question="listener",
+                answer=f"{table.name} ({table.kind}) {'takes' if goodbye is None else 'sheds'} "
+                "the connection",
+                good=goodbye is None,
+                reply=str(goodbye or ""),
+                details=(
+                    f"{held} of {clients.per_key} connections of {network(client)}, "
+                    f"{len(roster)} of {roster.places} in all",
+                    f"messages up to {Octets(table.message_size).written}, "
+                    f"for up to {counted(table.recipients, 'recipient')}",
+                ),
+            )
+        )
+
+    async def _greet(self) -> None:
+        asked, found = self._asked, self._house.recipients.network(self._asked.client)
+        trusted = f"is in {found} of relay.networks, and may send to any domain"
+        stranger = "is in none of relay.networks"
+        details = (f"logged in as {asked.login}",) if asked.login is not None else ()
+        answer = f"{asked.client} {stranger if found is None else trusted}"
+        self.steps.append(Step(question="client", answer=answer, details=details))
+        chain = self._house.plugins.connect
+        await self._ask("on_connect", chain, lambda dry: dry.on_connect(self._session))
+
+    async def _hello(self) -> None:
+        name = self._asked.helo
+        event = self._say(f"{'LHLO' if self._table.kind == 'lmtp' else 'EHLO'} {name}")
+        if isinstance(event, Refused):
+            self._refuse("hello", f"{name!r} is no name", event.reply)
+            return
+        assert isinstance(event, Hello), "nothing else was said"
+        self.steps.append(Step(question="hello", answer=f"{event.name} is taken as it is"))
+        chain = self._house.plugins.hello
+        await self._ask("on_hello", chain, lambda dry: dry.on_hello(self._session, event.name))
+        self._session.helo, self._session.extended = event.name, True
+        self._smtp.send(self._smtp.hello_reply(self._house.config.hostname))
+
+    # The envelope.
+
+    async def _mail(self) -> None:
+        asked, table = self._asked, self._table
+        path = "" if asked.sender is None else str(asked.sender)
+        addresses = [asked.recipient, *filter(None, [asked.sender])]
+        utf8 = "" if all(each.is_ascii for each in addresses) else " SMTPUTF8"
+        size = f" SIZE={asked.size}" if asked.size else ""
+        event = self._say(f"MAIL FROM:<{path}>{size}{utf8}")
+        if isinstance(event, Refused):
+            self._refuse("sender", f"<{path}> cannot be a sender", event.reply)
+            return
+        assert isinstance(event, Mail), "nothing else was said"
+        self._smtp.send(replies.SENDER_OK)
+        most = Octets(table.message_size).written
+        if asked.size > table.message_size:
+            answer = f"{counted(asked.size, 'octet')} are more than {most}"
+            self._refuse("size", answer, replies.TOO_BIG)
+            return
+        if asked.size:
+            answer = f"{counted(asked.size, 'octet')} of at most {most}"
+            self.steps.append(Step(question="size", answer=answer, good=True))
+        told = Step(question="sender", answer=f"<{path}> is taken", good=True)
+        self.steps.append(told)
+
+    async def _room(self) -> None:
+        queue = self._house.queue
+        if not queue.healthy:
+            self._refuse("queue", "it cannot be written just now", replies.NO_ROOM)
+        elif not queue.room():
+            self._refuse("queue", "its disk is nearly full", replies.NO_ROOM)
+        else:
+            self.steps.append(Step(question="queue", answer="mail is taken", good=True))
+            chain = self._house.plugins.mail
+            await self._ask("on_mail", chain, lambda dry: dry.on_mail(self._transaction()))
+
+    async def _rcpt(self) -> None:
+        asked = self._asked
+        event = self._say(f"RCPT TO:<{asked.recipient}>")
+        if isinstance(event, Refused):
+            self._refuse("recipient", f"<{asked.recipient}> cannot be one", event.reply)
+            return
+        assert isinstance(event, Rcpt), "nothing else was said"
+        recipients = self._house.recipients
+        ours = recipients.is_ours(event.path)
+        if not ours:
+            self._permit(event)
+        found = recipients.decide(event.path, client=asked.client, login=asked.login)
+        if isinstance(found, Reply):
+            if ours:
+                self._refuse("recipient", f"{event.path} gets no mail here", found)
+            else:
+                last = self.steps.pop()
+                self._refuse(last.question, last.answer, found, last.details)
+            return
+        self.steps.append(_led(event, found, ours=ours))
+        chain = self._house.plugins.rcpt
+        await self._ask("on_rcpt", chain, lambda dry: dry.on_rcpt(self._transaction(), event.path))
+        if not self.ended:
+            self.addressees = found
+
+    def _permit(self, event: Rcpt) -> None:
+        """Say why this client may send to a domain that is not ours, or may not."""
+        asked, recipients = self._asked, self._house.recipients
+        domain = event.path.domain
+        match recipients.permission(event.path, client=asked.client, login=asked.login):
+            case "login":
+                why = f"{domain} is not ours, and {asked.login} has logged in"
+            case "relay.networks":
+                found = recipients.network(asked.client)
+                why = f"{domain} is not ours, and {asked.client} is in {found} of relay.networks"
+            case "relay.domains":
+                pattern = recipients.relayed(domain)
+                why = f"{domain} is not ours, and anybody may send to {pattern} of relay.domains"
+            case _:
+                why = f"{domain} is not ours, and nothing lets {asked.client} send there"
+                if recipients.relayed(domain) is not None:
+                    why = f"{event.path.local_part} may be a route, which is never relayed"
+        self.steps.append(Step(question="relay permission", answer=why, good=True))
+
+    # What plugins say.
+
+    async def _ask_of_content(self) -> None:
+        chain = self._house.plugins
+        await self._ask("on_data", chain.data, lambda dry: dry.on_data(self._transaction()))
+        if chain.message and not self.ended:
+            # Even of those that may be asked: there is no message to show.
+            names = tuple(f"{each.name} would be asked" for each in chain.message)
+            answer = "what they say of the content nobody knows before it is here"
+            self.steps.append(Step(question=f"{_PLUGINS}on_message", answer=answer, details=names))
+
+    async def _ask(
+        self, hook: str, asked: Sequence[Loaded], ask: Callable[[Chain], Awaitable[Verdict]]
+    ) -> None:
+        """Ask those plugins that may be asked for no reason; name the others."""
+        if not asked:
+            return
+        objection = (await ask(self._plugins)).reply
+        names = tuple(
+            f"{each.name} {'was asked' if each.plugin.dry else 'would be asked'}" for each in asked
+        )
+        question = f"{_PLUGINS}{hook}"
+        if objection is not None:
+            self._refuse(question, "one of them objects", objection, names)
+            return
+        known = all(each.plugin.dry for each in asked)
+        answer = "none objects" if known else "none objects of those that may be asked"
+        step = Step(question=question, answer=answer, good=True if known else None, details=names)
+        self.steps.append(step)
+
+    def _transaction(self) -> Transaction:
+        asked = self._asked
+        return Transaction(
+            session=self._session,
+            id=ID,
+            sender=asked.sender,
+            params=MailParams(size=asked.size or None),
+        )
+
+    def _refuse(
+        self, question: str, answer: str, reply: Reply, details: tuple[str, ...] = ()
+    ) -> None:
+        self.steps.append(
+            Step(question=question, answer=answer, good=False, reply=str(reply), details=details)
+        )
+
+
+def _led(event: Rcpt, found: Sequence[Addressee], *, ours: bool) -> Step:
+    """Whom a recipient leads to."""
+    if all(each.original is None for each in found):
+        (one,) = found
+        answer = f"{one.address} is a mailbox here" if ours else f"{one.address} is passed on"
+        return Step(question="recipient", answer=answer, good=True, reply=str(replies.RECIPIENT_OK))
+    many = counted(len(found), "address", "addresses")
+    details = [str(each.address) for each in found[:NAMED]]
+    if len(found) > NAMED:
+        details.append(f"and {len(found) - NAMED} more")
+    return Step(
+        question="recipient",
+        answer=f"{event.path} is an alias: {many}",
+        good=True,
+        reply=str(replies.RECIPIENT_OK),
+        details=tuple(details),
+    )
