@@ -23,6 +23,7 @@ from elemta.queue import (
     Release,
     Reprioritise,
     Retry,
+    View,
 )
 from elemta.queue import Tally as Sum
 
@@ -111,7 +112,7 @@ M = TypeVar("M", bound=ToMany)
 N = TypeVar("N", bound=ToOne)
 
 
-def _many(word: str, body: type[M], action: Callable[[M], Action], told: str) -> Endpoint:
+def _many(word: str, example: M, action: Callable[[M], Action], told: str) -> Endpoint:
     """An action on all mail that a filter means."""
 
     async def ask(asked: Asked[Nothing, M]) -> Tally:
@@ -130,10 +131,11 @@ def _many(word: str, body: type[M], action: Callable[[M], Action], told: str) ->
         f"/v1/queue/{word}",
         scope=Scope.OPERATE,
         query=Nothing,
-        body=body,
+        body=type(example),
         answer=Tally,
         tag="queue",
         costly=True,
+        example=example,
     )(ask)
 
 
@@ -194,6 +196,7 @@ async def _do(control: Control, id_: str, action: Action, wanted: ToOne) -> Tall
     return tally_of(whole, dry_run=wanted.dry_run)
 
 
+_SOME: Final = Selection(views=[View.DEFERRED], domain="example.net")
 _PLAIN: Final[dict[str, tuple[Action, str]]] = {
     "retry": (Retry(), "Try what waits, now"),
     "hold": (Hold(), "Do not try it until it is released"),
@@ -225,7 +228,12 @@ async def delete(asked: Asked[Manner, Nothing]) -> Tally:
 
 def _plain(word: str, action: Action, told: str) -> tuple[Endpoint, Endpoint]:
     return (
-        _many(word, ToMany, lambda _: action, f"{told}: all mail that is meant.\n\n{_ALL}"),
+        _many(
+            word,
+            ToMany(filter=_SOME, dry_run=True),
+            lambda _: action,
+            f"{told}: all mail that is meant.\n\n{_ALL}",
+        ),
         _one(word, ToOne, lambda _: action, f"{told}: this message.\n\n{_DRY}"),
     )
 
@@ -244,10 +252,18 @@ _ELSEWHERE: Final = "Deliver it to another address"
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *(each for word, (action, told) in _PLAIN.items() for each in _plain(word, action, told)),
     _many(
-        "reprioritise", ReprioritiseMany, _reprioritise, f"{_SOONER}: all that is meant.\n\n{_ALL}"
+        "reprioritise",
+        ReprioritiseMany(filter=_SOME, priority="high"),
+        _reprioritise,
+        f"{_SOONER}: all that is meant.\n\n{_ALL}",
     ),
     _one("reprioritise", ReprioritiseOne, _reprioritise, f"{_SOONER}: this message.\n\n{_DRY}"),
-    _many("redirect", RedirectMany, _redirect, f"{_ELSEWHERE}: all that is meant.\n\n{_ALL}"),
+    _many(
+        "redirect",
+        RedirectMany(filter=_SOME, to="alice@example.org"),
+        _redirect,
+        f"{_ELSEWHERE}: all that is meant.\n\n{_ALL}",
+    ),
     _one("redirect", RedirectOne, _redirect, f"{_ELSEWHERE}: this message.\n\n{_DRY}"),
     delete,
 )

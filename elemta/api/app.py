@@ -20,6 +20,7 @@ from elemta.api import (
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
 from elemta.api.live import add_live
+from elemta.api.openapi import described
 from elemta.api.pages import add_pages
 from elemta.api.problem import Problem
 from elemta.log import logger
@@ -71,7 +72,8 @@ def create_app(site: Site, endpoints: Iterable[Endpoint] = ENDPOINTS) -> QuartTr
     app.register_error_handler(HTTPException, _refuse)
     app.after_request(_guard)
     dispatch = Dispatch(site)
-    for endpoint in endpoints:
+    listed = tuple(endpoints)
+    for endpoint in (*listed, described(listed)):
         rule = endpoint.path.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, endpoint.name, _view(dispatch, endpoint), methods=[endpoint.method])
     add_pages(app, site)

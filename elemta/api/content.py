@@ -54,7 +54,7 @@ class Attachment(Struct, frozen=True):
     size: int
 
 
-class View(Struct, frozen=True, kw_only=True):
+class Contents(Struct, frozen=True, kw_only=True):
     """What a message says.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Short(Compat32):
 _POLICY: Final = _Short()
 
 
-def view_of(content: bytes, *, cut: bool = False) -> View:
+def view_of(content: bytes, *, cut: bool = False) -> Contents:
     """Look at a message. Takes some 100 ms for a megabyte: call it in a thread.
 
     Args:
@@ -112,7 +112,7 @@ def view_of(content: bytes, *, cut: bool = False) -> View:
         else:
             attachments.append(Attachment(_name(part), _clean(kind), len(octets)))
     fields = list(message.raw_items())
-    return View(
+    return Contents(
         headers=[
             (_clean(name[:LONGEST_NAME]), _field(str(value))) for name, value in fields[:FIELDS]
         ],

@@ -129,6 +129,7 @@ async def suspensions(asked: Asked[Nothing, Nothing]) -> Suspensions:
     body=Suspend,
     answer=Scoped,
     tag="destinations",
+    example=Suspend(scope="domain:example.net", reason="maintenance", for_=3600),
 )
 async def suspend(asked: Asked[Nothing, Suspend]) -> Scoped:
     """Send nothing to a scope.
@@ -159,6 +160,7 @@ async def suspend(asked: Asked[Nothing, Suspend]) -> Scoped:
     body=Resume,
     answer=Scoped,
     tag="destinations",
+    example=Resume(scope="domain:example.net"),
 )
 async def resume(asked: Asked[Nothing, Resume]) -> Scoped:
     """End a suspension."""
@@ -179,6 +181,7 @@ async def resume(asked: Asked[Nothing, Resume]) -> Scoped:
     body=Flush,
     answer=Tally,
     tag="destinations",
+    example=Flush(destination="mx:example.net"),
     costly=True,
 )
 async def flush(asked: Asked[Nothing, Flush]) -> Tally:

@@ -116,6 +116,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
         secret: the body must not get into the audit log.
         costly: it takes part in the limit on what may be under way at a time.
         polled: a page asks it again and again: the audit log is not told who.
+        example: of a body.
         respond: answers a request.
     """
 
@@ -135,6 +136,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
     secret: bool
     costly: bool
     polled: bool
+    example: Struct | None
     respond: Callable[[Arrival], Awaitable[Struct]]
 
     @property
@@ -165,6 +167,7 @@ def endpoint(
     secret: bool = False,
     costly: bool = False,
     polled: bool = False,
+    example: B | None = None,
 ) -> Callable[[Callable[[Asked[Q, B]], Awaitable[A]]], Endpoint]:
     """Make an endpoint of a function, whose docstring becomes its documentation.
 
@@ -199,6 +202,7 @@ def endpoint(
             secret=secret,
             costly=costly,
             polled=polled,
+            example=example,
             respond=respond,
         )
 

@@ -10,7 +10,7 @@ import trio
 from msgspec import Meta, Struct, field
 
 from elemta.api import maildirs
-from elemta.api.content import View
+from elemta.api.content import Contents
 from elemta.api.endpoint import Asked, Content, Endpoint, Nothing, endpoint
 from elemta.api.framed import PAGE, framed
 from elemta.api.maildirs import Letter, Place, place_of
@@ -109,11 +109,11 @@ async def listed(asked: Asked[Look, Nothing]) -> Caught:
     scope=Scope.CONTENT,
     query=Nothing,
     body=Nothing,
-    answer=View,
+    answer=Contents,
     tag="inbox",
     costly=True,
 )
-async def message(asked: Asked[Nothing, Nothing]) -> View:
+async def message(asked: Asked[Nothing, Nothing]) -> Contents:
     """What a message that was caught says."""
     return await _read(asked)
 
@@ -195,7 +195,7 @@ def _gone(asked: Asked[Nothing, Nothing]) -> Problem:
     return Problem(HTTPStatus.NOT_FOUND, f"no message {asked.path['id']!r} in the inbox")
 
 
-async def _read(asked: Asked[Nothing, Nothing]) -> View:
+async def _read(asked: Asked[Nothing, Nothing]) -> Contents:
     root, place = _root(asked), _place(asked)
     view = await trio.to_thread.run_sync(maildirs.read, root, place)
     if view is None:

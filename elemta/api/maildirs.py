@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from elemta.api.content import LOOKED_AT, View, view_of
+from elemta.api.content import LOOKED_AT, Contents, view_of
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Letter(Struct, frozen=True):
     """
 
     place: Place
-    view: View
+    view: Contents
     size: int
     seen: bool
 
@@ -117,7 +117,7 @@ def newest(
     return letters, page[-1] if len(found) > limit else None
 
 
-def read(root: Path, place: Place) -> View | None:
+def read(root: Path, place: Place) -> Contents | None:
     """A message; None: it is gone."""
     with suppress(OSError):
         fd, _ = _open(root, place)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec import Struct
 
-from elemta.api.content import LOOKED_AT, View, view_of
+from elemta.api.content import LOOKED_AT, Contents, view_of
 from elemta.api.endpoint import Asked, Content, Endpoint, Nothing, endpoint
 from elemta.api.framed import PAGE, framed
 from elemta.api.schema import Timeline, timeline_of
@@ -69,11 +69,11 @@ async def raw(asked: Asked[Nothing, Nothing]) -> Content:
     scope=Scope.CONTENT,
     query=Nothing,
     body=Nothing,
-    answer=View,
+    answer=Contents,
     tag="messages",
     costly=True,
 )
-async def content(asked: Asked[Nothing, Nothing]) -> View:
+async def content(asked: Asked[Nothing, Nothing]) -> Contents:
     """What a message says, while it is not finished.
 
     Its HTML is as it came in: show it in a sandbox only. Who read what is remembered.
@@ -147,7 +147,7 @@ async def _all(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[byte
             yield piece
 
 
-async def shown(pieces: AsyncGenerator[bytes]) -> View:
+async def shown(pieces: AsyncGenerator[bytes]) -> Contents:
     """What a message says, as far as it is looked at.
 
     Raises:

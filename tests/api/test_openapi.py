@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import jsonschema_rs
+import msgspec
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
+
+from elemta.api.app import ENDPOINTS, create_app
+from elemta.api.openapi import document
+from tests.api.fakes import ALL, site_of
+from tests.control.fake import FakeControl
+
+if TYPE_CHECKING:
+    from elemta.api.endpoint import Endpoint
+
+DOCUMENT = document(ENDPOINTS)
+
+
+def test_the_document_is_openapi() -> None:
+    OPENAPI_31_VALIDATOR.validate(DOCUMENT)
+
+
+def test_each_schema_is_json_schema() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        jsonschema_rs.meta.validate(
+            {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema"}
+        )
+
+
+def test_each_reference_leads_somewhere() -> None:
+    text = msgspec.json.encode(DOCUMENT).decode()
+    references = set(re.findall(r'"\$ref":"#/components/(\w+)/(\w+)"', text))
+    assert references
+    for kind, name in references:
+        assert name in DOCUMENT["components"][kind]
+    assert '"$ref"' not in re.sub(r'"\$ref":"#/components/\w+/\w+"', "", text)
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda each: each.name)
+def test_each_endpoint_is_described(endpoint: Endpoint) -> None:
+    operation = DOCUMENT["paths"][endpoint.path][endpoint.method.lower()]
+    assert operation["summary"]
+    assert operation["operationId"] == endpoint.name
+    assert (not operation["security"]) == endpoint.open
+    named = re.findall(r"{(\w+)}", endpoint.path)
+    found = {(each["in"], each["name"]): each for each in operation["parameters"]}
+    assert [name for place, name in found if place == "path"] == named
+    assert all(each["description"] for each in found.values())
+    asked = [field.encode_name for field in msgspec.structs.fields(endpoint.query)]
+    assert [name for place, name in found if place == "query"] == asked
+
+
+def test_each_operation_has_a_name_of_its_own() -> None:
+    names = [each.name for each in ENDPOINTS]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "endpoint", [each for each in ENDPOINTS if each.example is not None], ids=lambda each: each.name
+)
+def test_each_example_is_a_body(endpoint: Endpoint) -> None:
+    told = msgspec.json.encode(endpoint.example)
+    assert msgspec.json.decode(told, type=endpoint.body) == endpoint.example
+
+
+async def test_the_document_is_served() -> None:
+    client = create_app(site_of(FakeControl())).test_client()
+    for _ in range(2):
+        response = await client.get("/v1/openapi.json", headers=ALL)
+        assert response.content_type == "application/json"
+        told = msgspec.json.decode(await response.get_data(as_text=False))
+        assert told["paths"].keys() == {*DOCUMENT["paths"], "/v1/openapi.json"}
