@@ -16,9 +16,9 @@ from elemta import __version__
 from elemta.cli import codes, insight
 from elemta.cli.options import (
     as_json,
+    at_server,
     config_option,
     configuration,
-    configured,
     misconfigured,
     sandbox_option,
 )
@@ -155,7 +155,7 @@ main.add_command(queue)
 
 
 @main.command()
-@configured
+@at_server
 @as_json
 def status(config: Config, *, as_json: bool) -> None:
     """How the running server is, on one screen."""
@@ -166,7 +166,7 @@ def status(config: Config, *, as_json: bool) -> None:
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
-@configured
+@at_server
 @as_json
 def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
     """Let the running server read its configuration again, and say what changed."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from elemta.cli.choice import octets
-from elemta.cli.options import as_json, configured
+from elemta.cli.options import as_json, at_server
 
 if TYPE_CHECKING:
     from elemta.config import Config
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--login", metavar="NAME", help="Who is logged in; else nobody.")
 @click.option("--listener", metavar="NAME", help="Where it comes in; else the first.")
 @click.option("--size", metavar="10MiB", callback=octets, help="How large it is.")
-@configured
+@at_server
 @as_json
 def explain(
     config: Config,
@@ -51,7 +51,7 @@ def explain(
 
 
 @click.command("config")
-@configured
+@at_server
 @as_json
 def config_(config: Config, *, as_json: bool) -> None:
     """Show the configuration that the running server runs; secrets are masked."""
@@ -63,7 +63,7 @@ def config_(config: Config, *, as_json: bool) -> None:
 @click.command()
 @click.argument("action", type=click.Choice(["enable", "disable"]), required=False)
 @click.argument("name", required=False)
-@configured
+@at_server
 @as_json
 def plugins(config: Config, action: str | None, name: str | None, *, as_json: bool) -> None:
     """List the plugins of the running server, or let one be asked or not.

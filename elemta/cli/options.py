@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, ParamSpec, TypeVar
 import click
 
 from elemta.cli.codes import MISCONFIGURED
+from elemta.cli.remotely import choose, remote_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,39 @@ def configured(command: Callable[P, T]) -> Callable[P, T]:
         help=_SANDBOX_HELP,
     )
     return path(sandbox(command))
+
+
+def at_server(command: Callable[P, T]) -> Callable[P, T]:
+    """Give a command the options that say which running server it is for.
+
+    It gets the configuration of that as `config`, which is of no meaning if the server is
+    elsewhere (`elemta.cli.remotely`).
+    """
+    path = click.option(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        callback=_place,
+        help=_CONFIG_HELP,
+    )
+    sandbox = click.option(
+        "--sandbox",
+        is_flag=True,
+        is_eager=True,  # it is known before the configuration is looked for
+        expose_value=False,
+        callback=_note_sandbox,
+        help=_SANDBOX_HELP,
+    )
+    return path(sandbox(remote_options(command)))
+
+
+def _place(ctx: click.Context, param: click.Parameter, value: Path | None) -> Config:
+    sandbox = bool(ctx.meta.get(_SANDBOX_KEY))
+    if choose(ctx, elsewhere=sandbox or value is not None):
+        sandbox = True  # whatever this machine has is not looked at
+    config, _ = configuration(value, sandbox=sandbox, port=None)
+    return config
 
 
 def _note_sandbox(ctx: click.Context, param: click.Parameter, value: bool) -> None:

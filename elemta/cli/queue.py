@@ -12,7 +12,7 @@ import click
 from typing_extensions import override
 
 from elemta.cli.choice import PRIORITIES, Chosen, choosing, duration
-from elemta.cli.options import as_json, configured
+from elemta.cli.options import as_json, at_server
 
 if TYPE_CHECKING:
     from elemta.config import Config
@@ -60,7 +60,7 @@ def queue() -> None:
 @choosing
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True)
 @click.option("--newest", is_flag=True, help="The newest first.")
-@configured
+@at_server
 @as_json
 def list_(
     config: Config, ids: tuple[str, ...], limit: int, *, newest: bool, **options: object
@@ -75,7 +75,7 @@ def list_(
 
 @queue.command()
 @_id
-@configured
+@at_server
 @as_json
 def show(config: Config, id_: str, *, as_json: bool) -> None:
     """One message: its recipients, and every attempt. Finished ones too."""
@@ -86,7 +86,7 @@ def show(config: Config, id_: str, *, as_json: bool) -> None:
 
 @queue.command()
 @_id
-@configured
+@at_server
 @as_json
 def timeline(config: Config, id_: str, *, as_json: bool) -> None:
     """What happened to one message, moment by moment. Finished ones too."""
@@ -97,7 +97,7 @@ def timeline(config: Config, id_: str, *, as_json: bool) -> None:
 
 @queue.command()
 @_id
-@configured
+@at_server
 def raw(config: Config, id_: str) -> None:
     """The content of a message that waits."""
     from elemta.cli.looking import show_content
@@ -112,7 +112,7 @@ def _add_action(word: str, told: str) -> None:
     @_reason
     @_dry_run
     @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-    @configured
+    @at_server
     @as_json
     def run(
         config: Config,
@@ -144,7 +144,7 @@ for _word, _told in ACTIONS.items():
 @_reason
 @click.option("--for", "span", callback=duration, metavar="2h", help="Else until it is resumed.")
 @_dry_run
-@configured
+@at_server
 @as_json
 def suspend(
     config: Config, scope: str, reason: str, span: float | None, *, dry_run: bool, as_json: bool
@@ -159,7 +159,7 @@ def suspend(
 @queue.command()
 @click.argument("scope")
 @_dry_run
-@configured
+@at_server
 @as_json
 def resume(config: Config, scope: str, *, dry_run: bool, as_json: bool) -> None:
     """Send to a SCOPE again, as `queue suspensions` shows it."""
@@ -170,7 +170,7 @@ def resume(config: Config, scope: str, *, dry_run: bool, as_json: bool) -> None:
 
 
 @queue.command()
-@configured
+@at_server
 @as_json
 def suspensions(config: Config, *, as_json: bool) -> None:
     """What is suspended, by whom, and until when."""
@@ -180,7 +180,7 @@ def suspensions(config: Config, *, as_json: bool) -> None:
 
 
 @queue.command()
-@configured
+@at_server
 @as_json
 def stats(config: Config, *, as_json: bool) -> None:
     """How many wait, and for how long."""
@@ -192,7 +192,7 @@ def stats(config: Config, *, as_json: bool) -> None:
 @queue.command()
 @click.option("--once", is_flag=True, help="Print it once.")
 @click.option("--interval", callback=duration, default="2s", show_default=True)
-@configured
+@at_server
 @as_json
 def top(config: Config, interval: float, *, once: bool, as_json: bool) -> None:
     """Destinations, live: what goes there, and what keeps it; Ctrl-C ends it."""
@@ -203,7 +203,7 @@ def top(config: Config, interval: float, *, once: bool, as_json: bool) -> None:
 
 @queue.command()
 @click.option("--since", type=click.IntRange(0), metavar="NUMBER", help="After this event.")
-@configured
+@at_server
 @as_json
 def watch(config: Config, since: int | None, *, as_json: bool) -> None:
     """A line for each thing that happens; Ctrl-C ends it."""
@@ -213,7 +213,7 @@ def watch(config: Config, since: int | None, *, as_json: bool) -> None:
 
 
 @queue.command()
-@configured
+@at_server
 @as_json
 def check(config: Config, *, as_json: bool) -> None:
     """Look whether the queue's files are whole."""
@@ -224,7 +224,7 @@ def check(config: Config, *, as_json: bool) -> None:
 
 @queue.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@configured
+@at_server
 @as_json
 def backup(config: Config, folder: Path, *, as_json: bool) -> None:
     """Copy the queue, as it is now, to a new FOLDER, which the server must be able to make."""

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import click
 import trio
 
-from elemta.cli import codes
+from elemta.cli import codes, remotely
 from elemta.cli.terminal import say
 from elemta.config import ConfigError
+from elemta.control import remote
 from elemta.control.client import NotRunningError, connect
 from elemta.control.interface import (
     ControlError,
@@ -93,14 +94,30 @@ def steer(config: Config, ask: Callable[[Control], Awaitable[int]]) -> int:
     """Ask the running server; returns the exit code that `ask` returns, or why not."""
 
     async def run() -> int:
-        async with connect(config.control_socket) as server:
+        async with reached(config) as server:
             return await ask(server)
 
     return _run(run)
 
 
 @asynccontextmanager
+async def reached(config: Config) -> AsyncGenerator[Control]:
+    """The running server that the command is for: this machine's, or one elsewhere.
+
+    Raises:
+        ControlError: it cannot be reached.
+    """
+    elsewhere = remotely.chosen()
+    async with remote.connect(elsewhere) if elsewhere else connect(config.control_socket) as server:
+        yield server
+
+
+@asynccontextmanager
 async def _looking(config: Config) -> AsyncGenerator[Looks]:
+    if remotely.chosen() is not None:
+        async with reached(config) as server:
+            yield server
+        return
     try:
         async with connect(config.control_socket) as server:
             yield server
