@@ -45,6 +45,10 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 
+#: Stands before it: a link cannot be followed in a frame that may load nothing, so nobody should
+#: be able to try. The first doctype of a page is the one that counts.
+_BEFORE: Final = "<!doctype html><style>a, area { pointer-events: none }</style>\n"
+
 #: The name of an element ends at white space, ``/`` or ``>`` (HTML, section 13.2.5.8).
 _REACHING: Final = re.compile(r"<(?=(?:link|meta|base)[\s/>])", re.IGNORECASE)
 
@@ -59,7 +63,7 @@ def framed(arrival: Arrival, html: str | None) -> Content:
         raise Problem(HTTPStatus.NOT_FOUND, "this message has no HTML")
     for name, value in _HEADERS.items():
         arrival.headers.append((name, value))
-    page = _REACHING.sub("<x-", html).encode("utf-8", "replace")
+    page = (_BEFORE + _REACHING.sub("<x-", html)).encode("utf-8", "replace")
     return Content(_once(page), len(page))
 
 

@@ -6,6 +6,7 @@ import { fill, h } from "./dom.js";
 import { dialog } from "./dialog.js";
 import { choice, line, written } from "./fields.js";
 import { count, counted, octets, seconds } from "./format.js";
+import { settled } from "./shapes.js";
 import { explained, failed, toast } from "./toast.js";
 
 export const PRIORITIES = [["low", "low"], ["normal", "normal"], ["high", "high"], ["critical", "critical"]];
@@ -104,14 +105,7 @@ export async function act(word, meant) {
     run: async (form) => {
       told = await ask(form, false);
     },
-    opened: (yes, form) => {
-      const known = action.fields === undefined || word === "reprioritise" || word === "reschedule" || word === "reroute";
-      if (known) counting(yes, form);
-      else fill(tally, "");
-      form.addEventListener("change", (event) => {
-        if (event.target.name !== "reason" && form.checkValidity()) counting(yes, form);
-      });
-    },
+    opened: (yes, form) => keepCounted(yes, form, tally, counting),
   });
   if (!done) return;
   meant.after?.();
@@ -119,6 +113,24 @@ export async function act(word, meant) {
     kind: "good",
     action: undo(word, meant),
   });
+}
+
+/**
+ * Count when a dialog opens, and again while somebody types; until then it cannot be confirmed. Not
+ * when a field is left: that would take the button away from under the click that leaves it.
+ */
+function keepCounted(yes, form, tally, counting) {
+  const again = settled(() => form.checkValidity() && counting(yes, form), 300, 2000);
+  form.addEventListener("input", ({ target }) => {
+    if (target.name === "reason" || target.name === "for") return;
+    yes.disabled = true;
+    again();
+  });
+  if (form.checkValidity()) counting(yes, form);
+  else {
+    yes.disabled = true;
+    fill(tally, "");
+  }
 }
 
 function concerns({ messages, recipients, octets: size, busy }) {
@@ -198,12 +210,7 @@ export async function suspend(scope, after) {
     ],
     confirm: "Suspend",
     run: (form) => api.post("/v1/destinations/suspend", told(form, false)),
-    opened: (yes, form) => {
-      if (!free) counting(yes, form);
-      form.addEventListener("change", () => {
-        if (form.checkValidity()) counting(yes, form);
-      });
-    },
+    opened: (yes, form) => keepCounted(yes, form, tally, counting),
   });
   if (!done) return;
   after();

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import "./theme.js";
 import { fill, h } from "./dom.js";
-import { badge, trouble } from "./shapes.js";
+import { trouble } from "./shapes.js";
 import { table } from "./table.js";
 
 const KINDS = { get: "in", post: "good", put: "late", delete: "bad" };
@@ -22,7 +22,7 @@ async function start() {
   fill(
     main,
     h("div", { class: "head" }, h("h1", {}, told.info.title, " ", h("small", {}, told.info.version))),
-    told.info.description ? h("p", {}, told.info.description) : null,
+    told.info.description ? h("p", {}, prose(told.info.description)) : null,
     [...groups].map(([tag, endpoints]) => [
       h("h2", { id: `tag-${tag}` }, tag),
       endpoints.map((each) => endpoint(told, each)),
@@ -32,7 +32,7 @@ async function start() {
     document.getElementById("nav"),
     [...groups].map(([tag, endpoints]) => [
       h("h2", {}, h("a", { href: `#tag-${tag}` }, tag)),
-      h("ul", {}, endpoints.map((each) => h("li", {}, h("a", { href: `#${each.id}`, title: `${each.method.toUpperCase()} ${each.path}` }, each.operation.summary || each.path)))),
+      h("ul", {}, endpoints.map((each) => h("li", {}, h("a", { href: `#${each.id}`, title: each.operation.summary }, h("span", { class: `verb ${KINDS[each.method]}` }, each.method), " ", each.path.replace(/^\/v1/, ""))))),
     ]),
   );
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
@@ -59,18 +59,30 @@ function endpoint(told, { path, method, operation, id, shared }) {
     "article",
     { class: "panel endpoint", id },
     h("h3", {}, h("span", { class: `badge method ${KINDS[method]}` }, method.toUpperCase()), h("code", {}, path)),
-    h("p", {}, operation.summary ?? ""),
-    operation.description ? h("p", { class: "soft" }, operation.description) : null,
-    scopes(operation),
+    h("p", {}, prose(operation.summary)),
+    operation.description ? h("p", { class: "soft" }, prose(operation.description)) : null,
     parameters.length ? [h("h4", {}, "Parameters"), parametersOf(told, parameters)] : null,
     body ? Object.entries(body.content ?? {}).map(([type, { schema }]) => [h("h4", {}, `Body, ${type}`), shape(told, schema)]) : null,
-    Object.entries(operation.responses ?? {}).map(([status, answer]) => response(told, status, resolve(told, answer))),
+    answers(told, Object.entries(operation.responses ?? {}).map(([status, answer]) => [status, resolve(told, answer)])),
   );
 }
 
-function scopes({ security = [] }) {
-  const names = [...new Set(security.flatMap((each) => Object.values(each).flat()))];
-  return names.length ? h("p", {}, "Needs ", names.map((each) => badge("off", each))) : null;
+/** Text in which `words` like these are code. */
+function prose(text = "") {
+  return text.split("`").map((part, place) => (place % 2 ? h("code", {}, part) : part));
+}
+
+/** What may be answered; problems look alike everywhere, and fold away. */
+function answers(told, all) {
+  const good = all.filter(([status]) => Number(status) < 400);
+  const bad = all.filter(([status]) => !(Number(status) < 400));
+  return [
+    good.map(([status, answer]) => response(told, status, answer)),
+    bad.length
+      ? h("details", {}, h("summary", { class: "soft" }, `Problems: ${bad.map(([status]) => status).join(", ")}`),
+          bad.map(([status, answer]) => h("p", { class: "soft" }, h("b", {}, status), " ", prose(answer.description))))
+      : null,
+  ];
 }
 
 function parametersOf(told, parameters) {
@@ -80,7 +92,7 @@ function parametersOf(told, parameters) {
       { title: "Name", kind: "mono", cell: (each) => each.name },
       { title: "In", cell: (each) => each.in + (each.required ? ", required" : "") },
       { title: "Type", kind: "mono", cell: (each) => words(told, each.schema ?? {}) },
-      { title: "Meaning", kind: "main", cell: (each) => each.description ?? resolve(told, each.schema)?.description ?? "" },
+      { title: "Meaning", kind: "main", cell: (each) => prose(each.description ?? resolve(told, each.schema)?.description) },
     ],
     parameters,
     "",
@@ -90,8 +102,7 @@ function parametersOf(told, parameters) {
 function response(told, status, answer) {
   const types = Object.entries(answer.content ?? {});
   const about = `${status} ${answer.description ?? ""}`;
-  // Problems look alike everywhere: their name is enough.
-  if (types.length === 0 || Number(status) >= 400 || status === "default") return h("p", { class: "soft" }, about);
+  if (types.length === 0) return h("p", { class: "soft" }, about);
   return types.map(([type, { schema }]) => [h("h4", {}, `${about}, ${type}`), schema ? shape(told, schema) : null]);
 }
 
@@ -130,8 +141,10 @@ function drawn(told, given, indent, depth) {
   if (either) return either.map((each) => drawn(told, each, indent, depth + 1)).join(" or ");
   if (schema.properties) {
     const required = new Set(schema.required ?? []);
-    const lines = Object.entries(schema.properties).map(([name, each]) =>
-      `${within}${name}${required.has(name) ? "" : "?"}: ${drawn(told, each, within, depth + 1)}`);
+    const lines = Object.entries(schema.properties).map(([name, each]) => {
+      const shown = `${within}${name}${required.has(name) ? "" : "?"}: ${drawn(told, each, within, depth + 1)}`;
+      return each.description && !shown.includes("\n") ? `${shown}  — ${each.description}` : shown;
+    });
     return `{\n${lines.join("\n")}\n${indent}}`;
   }
   if (schema.type === "array" && schema.items) return `[${drawn(told, schema.items, indent, depth + 1)}, …]`;

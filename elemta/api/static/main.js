@@ -47,6 +47,9 @@ const MENU = [
   ]],
 ];
 
+/** Whether a page was left for another one. */
+let moved = false;
+
 const bar = (id) => document.getElementById(id);
 
 async function start() {
@@ -81,9 +84,13 @@ function show(place, page, store) {
   const head = h("div", { class: "head" }, heading, h("div", { class: "tools" }, shown.tools ?? []));
   fill(bar("main"), head, shown.body);
   closeMenu();
-  // A page that only changed its filter keeps the focus where it was put.
-  if (!shown.keepsFocus) heading.focus({ preventScroll: true });
-  if (!shown.keepsFocus) scrollTo(0, 0);
+  // The first page begins at the top, with the link that skips the menu; a page that only changed
+  // its filter keeps the focus where it was put.
+  if (moved && !shown.keepsFocus) {
+    heading.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+  moved = true;
 }
 
 function drawMenu() {

@@ -69,7 +69,7 @@ function mailOf(each, open, query) {
       "a",
       { href: hash("inbox", [each.id], query), "aria-current": here ? "true" : null, "data-row": each.id, class: each.seen ? "" : "unseen-mail" },
       h("span", { class: "subject" }, each.subject || "No subject"),
-      h("span", { class: "people" }, `${each.from || "<>"} → ${each.mailbox}`),
+      h("span", { class: "people" }, `${each.from || "No sender"} → ${each.mailbox}`),
       h("span", { class: "soft" }, each.date ? ago(each.date) : null, ` · ${octets(each.size)}`),
     ),
   );

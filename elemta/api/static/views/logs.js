@@ -66,7 +66,7 @@ function entry({ at: moment, level, event, logger, fields }) {
     h("strong", { title: logger }, event),
     h("span", { class: "text" }, Object.entries(fields).map(([key, value]) => [
       h("span", { class: "key" }, `${key}=`),
-      key === "message" && typeof value === "string" && /^[0-9A-Z]{26}$/.test(value) ? messageLink(value) : String(value),
+      (key === "message" || key === "id") && typeof value === "string" && /^[0-9A-Z]{26}$/.test(value) ? messageLink(value) : String(value),
       " ",
     ])),
   );

@@ -23,6 +23,7 @@ export default function message({ rest: [id = ""], signal }, store) {
   const talks = h("div", {});
   const actions = h("div", { class: "actions", role: "group", "aria-label": "Do something with this message" });
   const state = h("span", { role: "status" });
+  const content = h("div", {});
   let found = null;
   let drawn = "";
 
@@ -37,6 +38,8 @@ export default function message({ rest: [id = ""], signal }, store) {
         fill(life, lifeOf(found));
         fill(state, statesOf(found));
         fill(actions, actionsOf(found, all));
+        // What was opened stays open, whatever happens meanwhile.
+        if (!content.querySelector(".letter")) fill(content, contentPanel(path, found));
       }
       await Promise.all([explain(), transcribe()]);
     } catch (error) {
@@ -89,14 +92,15 @@ export default function message({ rest: [id = ""], signal }, store) {
         h("div", { class: "stack" }, panel("Why?", [], why), panel("About", [], about)),
       ]),
       panel("Recipients", [], recipients),
-      api.may("content") ? contentPanel(path) : [],
+      api.may("content") ? content : [],
     ],
   };
 }
 
 /** What is in it is somebody's letter: it is shown when it is asked for, and that is written down. */
-function contentPanel(path) {
+function contentPanel(path, found) {
   const place = h("div", {});
+  if (!unfinished(found)) return panel("Content", [], h("p", { class: "soft" }, "It is finished, and its content is gone."));
   const open = button("Show", () => {
     open.hidden = true;
     fill(place, letter(path));
@@ -212,7 +216,7 @@ function attemptOf(attempt) {
     title: RESULTS[attempt.result] ?? attempt.result,
     text: [`${attempt.recipient}`, where.length ? ` by ${where.join(", ")}` : "", ` in ${duration(attempt.ended - attempt.started)}`],
     reply: attempt.reply,
-    more: [attempt.remote ? null : "our own answer, not the other side's", attempt.warned ? "the sender was told of the delay" : null]
+    more: [attempt.remote || attempt.result === "delivered" ? null : "our own answer, not the other side's", attempt.warned ? "the sender was told of the delay" : null]
       .filter(Boolean).join("; ") || null,
   };
 }
