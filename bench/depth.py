@@ -38,7 +38,7 @@ from elemta.queue.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elemta.queue import Claim, Queue
+    from elemta.queue import Claim, Destined, Queue
 
 BATCH: Final = 5000
 SIZE: Final = 1024
@@ -61,9 +61,9 @@ _BUSY: Final = reply(451, 4, 1, "cannot connect")
 _TAKEN: Final = reply(250, 2, 0, "queued as 4XyZ1234567")
 
 
-def lane(address: Mailbox) -> str:
+def lane(recipient: Destined) -> str:
     """Each domain is a destination."""
-    return f"mx:{address.domain}"
+    return f"mx:{recipient.address.domain}"
 
 
 def fill(folder: Path, count: int, domains: int) -> None:

@@ -22,6 +22,7 @@ from elemta.queue import (
     Addressee,
     Attempt,
     Claim,
+    Destined,
     Envelope,
     Origin,
     Queue,
@@ -56,7 +57,7 @@ def envelope(number: int) -> Envelope:
     )
 
 
-def smarthost(address: Mailbox) -> str:
+def smarthost(recipient: Destined) -> str:
     """All mail goes to one place."""
     return "smtp:[127.0.0.1]:2600"
 

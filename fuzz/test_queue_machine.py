@@ -54,6 +54,8 @@ from elemta.queue import (
     Release,
     Report,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Result,
     Retry,
     RetryPolicy,
@@ -149,6 +151,10 @@ ACTIONS: Final = [
     Bounce(),
     Reprioritise(Priority.HIGH),
     Redirect(Mailbox("new", "y")),
+    Reroute(("smtp://other:25",)),
+    Reroute(()),
+    Reschedule(0.0),  # so much from now; see `Run.steer`
+    Reschedule(500.0),
 ]
 STEER: Final = st.builds(Steer, st.sampled_from(ACTIONS), st.integers(0, 5))
 OTHER: Final = st.one_of(
@@ -168,6 +174,8 @@ MOVES: Final[dict[type[Action], tuple[tuple[State, ...], State]]] = {
     Delete: ((State.READY, State.DEFERRED, State.HELD), State.DELETED),
     Bounce: ((State.READY, State.DEFERRED, State.HELD), State.FAILED),
     Redirect: ((State.READY, State.DEFERRED, State.HELD), State.READY),
+    Reroute: ((State.READY, State.DEFERRED), State.READY),
+    Reschedule: ((State.READY, State.DEFERRED), State.DEFERRED),
 }
 BOUNCED: Final = b"bounced"
 
@@ -369,18 +377,25 @@ class Run:
         if self.disk.full or self.unwritten or not self.model:
             return
         name = sorted(self.model)[step.which % len(self.model)]
-        known, was = self.model[name], set(self.ids())
-        tally = await self.queue.act(
-            step.action, Filter(ids=(name,)), who="operator:fuzz", report=report_bounce
-        )
+        known, was, action = self.model[name], set(self.ids()), step.action
+        if isinstance(action, Reschedule):
+            action = Reschedule(now() + action.at)
+        try:
+            tally = await self.queue.act(
+                action, Filter(ids=(name,)), who="operator:fuzz", report=report_bounce
+            )
+        except ValueError:  # it is given up before that
+            assert isinstance(action, Reschedule)
+            return
         assert tally.busy == 0
         moves, becomes = MOVES.get(type(step.action), ((), State.READY))
         meant = [number for number, state in enumerate(known.states) if state in moves]
         for number in meant:
             known.states[number] = becomes
-        if isinstance(step.action, Retry):
+        if isinstance(step.action, Retry | Reschedule):
             known.due = 0.0
-        if not isinstance(step.action, Redirect | Reprioritise):  # they may be so already
+        # They may be so already; and who is held is rerouted, and held.
+        if not isinstance(step.action, Redirect | Reprioritise | Reroute):
             assert tally.recipients == len(meant)
         if isinstance(step.action, Bounce) and meant:
             (new,) = set(self.ids()) - was

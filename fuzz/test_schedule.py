@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from elemta.protocol import Mailbox
-from elemta.queue import Message, Priority, Recipient, State
+from elemta.queue import Destined, Message, Priority, Recipient, State
 from elemta.queue.entry import Entry
 from elemta.queue.ids import IdSource
 from elemta.queue.lane import FEW, PATIENCE, Lane
@@ -60,8 +60,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.went: list[tuple[float, str, int]] = []
         self.passed: Counter[tuple[int, str]] = Counter()
 
-    def lane(self, address: Mailbox) -> str:
-        return address.domain + self.suffix
+    def lane(self, recipient: Destined) -> str:
+        return recipient.address.domain + self.suffix
 
     @rule(
         to=st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=4),
@@ -107,8 +107,8 @@ class ScheduleMachine(RuleBasedStateMachine):
         worker.entry.works += 1
         worker.recipients = list(recipients)
         assert 0 < len(recipients) <= most
-        assert len({self.lane(each.address) for each in recipients}) == 1
-        names = (self.lane(recipients[0].address), "domain:" + recipients[0].address.domain)
+        assert len({self.lane(each) for each in recipients}) == 1
+        names = (self.lane(recipients[0]), "domain:" + recipients[0].address.domain)
         assert worker.lane.name in names or self.suffix
         for each in recipients:
             assert each.state is State.READY

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ import trio
 from click.testing import CliRunner
 
 from elemta.cli import codes, inspection, main, screens, terminal
-from elemta.cli.choice import Chosen, choosing
+from elemta.cli.choice import Chosen, choosing, from_now, moment
 from elemta.cli.queue import queue
 from elemta.cli.steering import action_of
 from elemta.control import plain
@@ -41,6 +42,8 @@ from elemta.queue import (
     Redirect,
     Release,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Result,
     Retry,
     RetryPolicy,
@@ -143,8 +146,61 @@ def test_each_command_is_an_action() -> None:
         ("redirect", "Bob@Example.net", Redirect(parse_mailbox("Bob@example.net"))),
     ):
         assert action_of(word, to) == action
+    assert action_of("reroute", via=("smtp://a",)) == Reroute(("smtp://a",))
+    assert action_of("reschedule", at=5.0) == Reschedule(5.0)
     with pytest.raises(click.UsageError, match="no address"):
         action_of("redirect", "bob")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least", "most"),
+    [
+        ("--in", "2h", 7200, 7260),
+        ("--at", "2027-01-31T08:00:00Z", 1_801_382_400, 1_801_382_400),
+        ("--at", "2027-01-31 09:00+01:00", 1_801_382_400, 1_801_382_400),
+    ],
+)
+def test_a_time_is_told_as_such_or_from_now(
+    option: str, value: str, least: float, most: float
+) -> None:
+    found: list[float | None] = []
+
+    @click.command()
+    @click.option("--at", callback=moment)
+    @click.option("--in", "after", callback=from_now)
+    def command(at: float | None, after: float | None) -> None:
+        found.append(after if at is None else at)
+
+    began = time.time() if option == "--in" else 0.0
+    assert CliRunner().invoke(command, [option, value]).exit_code == 0
+    (at,) = found
+    assert at is not None
+    assert least <= at - began <= most
+    for wrong in (["--at", "tomorrow"], ["--in", "soon"]):
+        assert CliRunner().invoke(command, wrong).exit_code == 2
+    assert CliRunner().invoke(command, []).exit_code == 0
+    assert found[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("word", "one", "other", "told"),
+    [
+        (
+            "reroute",
+            ("--via", "smtp://a"),
+            ("--as-configured",),
+            "--via TARGET, or --as-configured",
+        ),
+        ("reschedule", ("--at", "2027-01-31"), ("--in", "2h"), "--at TIME, or --in SPAN"),
+    ],
+)
+def test_of_two_ways_to_say_it_one_is_wanted(
+    word: str, one: tuple[str, ...], other: tuple[str, ...], told: str
+) -> None:
+    for wrong in ((), one + other):
+        done = CliRunner().invoke(main, ("queue", word, "--sandbox", ID, *wrong))
+        assert done.exit_code == codes.USAGE
+        assert told in done.output
 
 
 def test_a_command_that_is_called_wrongly_ends_as_sysexits_has_it(tmp_path: Path) -> None:

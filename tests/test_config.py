@@ -24,9 +24,11 @@ from elemta.config import (
     SystemdSocket,
     Table,
     Target,
+    TargetError,
     applicable,
     changes,
     check,
+    chosen_targets,
     load,
     locate,
     read,
@@ -504,3 +506,13 @@ def test_what_needs_a_restart_stays_as_it_is_until_then() -> None:
         "listeners[mx].messages",
     }
     assert applicable(running, load(EXAMPLE.replace("{name: mx", "{name: b"))) == running
+
+
+def test_what_can_be_chosen_for_one_recipient_is_a_host_or_its_maildir() -> None:
+    assert chosen_targets(()) == ()
+    assert chosen_targets(("smtp://a", "smtp://b:26")) == (Smarthost("a", 25), Smarthost("b", 26))
+    assert chosen_targets(("maildir",)) == (Maildir(),)
+    for wrong, index in ((("smtp://a", "x"), 1), (("discard",), 0), (("smtp://a", "maildir"), 1)):
+        with pytest.raises(TargetError) as caught:
+            chosen_targets(wrong)
+        assert caught.value.index == index

@@ -32,6 +32,7 @@ class Recipient(Struct, frozen=True, kw_only=True):
     Attributes:
         address: where the message goes.
         original: as the client named it, if an alias or an operator led elsewhere.
+        via: targets that somebody chose for it; none: it goes as the configuration says.
         state: where it stands.
         due: when it is tried next, seconds since the epoch; only of what is deferred.
         attempts: how many were begun and ended.
@@ -41,6 +42,7 @@ class Recipient(Struct, frozen=True, kw_only=True):
 
     address: str
     original: str | None
+    via: list[str]
     state: State
     due: float | None
     attempts: int
@@ -318,6 +320,7 @@ def _recipient_of(found: queue.Recipient) -> Recipient:
     return Recipient(
         address=str(found.address),
         original=address(found.original),
+        via=list(found.via),
         state=found.state,
         due=found.due if found.state is State.DEFERRED else None,
         attempts=found.attempts,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import click
@@ -39,6 +41,24 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
         return float(Seconds.parse(value))
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+def from_now(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """For an option's callback: the time that so much from now is, seconds since the epoch."""
+    span = duration(ctx, param, value)
+    return None if span is None else time.time() + span
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """For an option's callback: a time of ISO 8601, of this machine's zone if it names none."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(
+            f"expected e.g. 2027-01-31T08:00, not {value!r}", ctx, param
+        ) from None
 
 
 def octets(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

@@ -102,6 +102,7 @@ def _head(timeline: Timeline, now: float) -> Iterator[str]:
 
 def _recipient(recipient: Recipient, attempts: tuple[Attempt, ...], now: float) -> Iterator[str]:
     named = f" (for {recipient.original})" if recipient.original is not None else ""
+    named += f" via {', '.join(recipient.via)}" if recipient.via else ""
     yield f"{recipient.address}{named}: {recipient.state.value}{_why(recipient, now)}"
     for attempt in attempts:
         if attempt.number == recipient.number:

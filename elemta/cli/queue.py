@@ -6,15 +6,17 @@ What a command needs is imported when it runs.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import click
 from typing_extensions import override
 
-from elemta.cli.choice import PRIORITIES, Chosen, choosing, duration
+from elemta.cli.choice import PRIORITIES, Chosen, choosing, duration, from_now, moment
 from elemta.cli.options import as_json, at_server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elemta.config import Config
 
 #: What can be done with mail, and what help says of it.
@@ -26,14 +28,14 @@ ACTIONS: Final = {
     "bounce": "Give it up, and tell the sender.",
     "flush": "Try it now; all that waits, if nothing else is said.",
     "redirect": "Deliver it to another address.",
+    "reroute": "Deliver it by other hosts, now.",
+    "reschedule": "Try it at a given time, and not before.",
     "reprioritise": "Let it go sooner or later than others.",
 }
-_TO: Final = {
-    "redirect": click.option("--to", metavar="ADDRESS", required=True, help="Where to."),
-    "reprioritise": click.option(
-        "--to", type=click.Choice(PRIORITIES), required=True, help="Which priority."
-    ),
-}
+_VIA: Final = "smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///SOCKET or maildir; several: in turn."
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _ids = click.argument("ids", metavar="[ID]...", nargs=-1)
 _id = click.argument("id_", metavar="ID")
@@ -105,6 +107,25 @@ def raw(config: Config, id_: str) -> None:
     raise SystemExit(show_content(config, id_))
 
 
+def _with_its_own(word: str, command: Callable[P, T]) -> Callable[P, T]:
+    """Give a command the options that it has alone."""
+    match word:
+        case "redirect":
+            return click.option("--to", metavar="ADDRESS", required=True, help="Where to.")(command)
+        case "reprioritise":
+            priority = click.Choice(PRIORITIES)
+            return click.option("--to", type=priority, required=True, help="Which.")(command)
+        case "reroute":
+            back = click.option("--as-configured", is_flag=True, help="As the configuration says.")
+            return click.option("--via", metavar="TARGET", multiple=True, help=_VIA)(back(command))
+        case "reschedule":
+            span = click.option("--in", "after", callback=from_now, metavar="2h", help="From now.")
+            when = "E.g. '2027-01-31 08:00'."
+            return click.option("--at", callback=moment, metavar="TIME", help=when)(span(command))
+        case _:
+            return command
+
+
 def _add_action(word: str, told: str) -> None:
     @_ids
     @choosing
@@ -119,7 +140,11 @@ def _add_action(word: str, told: str) -> None:
         ids: tuple[str, ...],
         reason: str,
         to: str | None = None,
+        via: tuple[str, ...] = (),
+        at: float | None = None,
+        after: float | None = None,
         *,
+        as_configured: bool = False,
         dry_run: bool,
         yes: bool,
         as_json: bool,
@@ -128,11 +153,14 @@ def _add_action(word: str, told: str) -> None:
         from elemta.cli.steering import Manner, act, action_of
 
         manner = Manner(reason=reason, dry_run=dry_run, yes=yes, as_json=as_json)
-        raise SystemExit(act(config, word, action_of(word, to), Chosen(ids, options), manner))
+        if word == "reroute" and bool(via) is as_configured:
+            raise click.UsageError("say --via TARGET, or --as-configured")
+        if word == "reschedule" and (at is None) is (after is None):
+            raise click.UsageError("say --at TIME, or --in SPAN")
+        action = action_of(word, to, via=via, at=after if at is None else at)
+        raise SystemExit(act(config, word, action, Chosen(ids, options), manner))
 
-    if word in _TO:
-        run = _TO[word](run)
-    queue.command(word, help=told)(run)
+    queue.command(word, help=told)(_with_its_own(word, run))
 
 
 for _word, _told in ACTIONS.items():

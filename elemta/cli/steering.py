@@ -23,6 +23,8 @@ from elemta.queue import (
     Redirect,
     Release,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Retry,
 )
 
@@ -51,8 +53,16 @@ class Manner(Struct, frozen=True, kw_only=True):
     as_json: bool
 
 
-def action_of(word: str, to: str | None) -> Action:
+def action_of(
+    word: str, to: str | None = None, *, via: tuple[str, ...] = (), at: float | None = None
+) -> Action:
     """The action of a command.
+
+    Args:
+        word: the command.
+        to: an address, or a priority.
+        via: targets.
+        at: seconds since the epoch.
 
     Raises:
         click.UsageError: its argument is none.
@@ -65,6 +75,10 @@ def action_of(word: str, to: str | None) -> Action:
                 raise click.UsageError(f"--to: {to!r} is no address: {error}") from None
         case "reprioritise":
             return Reprioritise(priority=Priority[str(to).upper()])
+        case "reroute":
+            return Reroute(via=via)
+        case "reschedule":
+            return Reschedule(at=at or 0.0)
         case "hold":
             return Hold()
         case "release":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
 from elemta.config.source import Mistake, place, steps
-from elemta.config.targets import target
+from elemta.config.targets import ALONE, strangers, target
 from elemta.protocol import parse_domain, parse_mailbox
 
 if TYPE_CHECKING:
@@ -207,10 +207,8 @@ def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
         yield Mistake(f"{at}.match", f"{route.match} stands in `domains`: set its `deliver` there")
     for index, text in enumerate(route.via):
         yield from _fits(target, text, f"{at}.via[{index}]")
-        kind = text.partition("://")[0]
-        if index and (kind not in ("smtp", "lmtp") or not route.via[0].startswith(f"{kind}://")):
-            problem = "expected several smtp:// or several lmtp://: any other target stands alone"
-            yield Mistake(f"{at}.via[{index}]", problem)
+    for index in strangers(route.via):
+        yield Mistake(f"{at}.via[{index}]", ALONE)
     if route.hello_name is not None:
         yield from _fits(_domain_name, route.hello_name, f"{at}.hello_name")
     yield from _sources(route.source, f"{at}.source")

@@ -12,7 +12,7 @@ from typing_extensions import override
 from elemta.config.addresses import SMTP_PORT, HostPort, host_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 LMTP_PORT: Final = 24
 
@@ -21,7 +21,22 @@ PLACEHOLDERS: Final = ("sender", "recipient", "local_part", "domain", "id")
 #: Octets of the path of a Unix socket: what `sockaddr_un` has room for.
 MAX_SOCKET_PATH: Final = 107
 
+#: What is wrong with targets that do not stand together.
+ALONE: Final = "expected several smtp:// or several lmtp://: any other target stands alone"
+
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+
+
+class TargetError(ValueError):
+    """One of several targets is wrong.
+
+    Attributes:
+        index: which, from 0.
+    """
+
+    def __init__(self, index: int, text: str) -> None:
+        super().__init__(text)
+        self.index = index
 
 
 class Maildir(Struct, frozen=True):
@@ -141,6 +156,36 @@ def target(text: str) -> Target:
         "expected maildir, smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///path/to/socket, "
         f"pipe:/path/to/program ARGUMENT… or discard, not {text!r}"
     )
+
+
+def strangers(targets: Sequence[str]) -> Iterator[int]:
+    """Which of these may not stand beside the first: hosts of one protocol alone may."""
+    for index, text in enumerate(targets):
+        kind = text.partition("://")[0]
+        if index and (kind not in ("smtp", "lmtp") or not targets[0].startswith(f"{kind}://")):
+            yield index
+
+
+def chosen_targets(texts: Sequence[str]) -> tuple[Target, ...]:
+    """Read where one recipient's mail is to go, as an operator or a plugin says.
+
+    That is to hosts, or into its Maildir. Which programs run is for the configuration alone to say,
+    and who wants mail to be gone deletes it.
+
+    Raises:
+        TargetError: one of them is wrong.
+    """
+    found: list[Target] = []
+    for index, text in enumerate(texts):
+        try:
+            found.append(target(text))
+        except ValueError as error:
+            raise TargetError(index, str(error)) from None
+        if isinstance(found[-1], (Pipe, Discard)):
+            raise TargetError(index, "expected smtp://, lmtp:// or maildir: no other can be chosen")
+    for index in strangers(texts):
+        raise TargetError(index, ALONE)
+    return tuple(found)
 
 
 def _socket_path(path: str) -> str:

@@ -9,8 +9,10 @@ import ipaddress
 import math
 from typing import TYPE_CHECKING, Final
 
+from elemta.config import TargetError, chosen_targets
 from elemta.control.interface import RequestError
 from elemta.protocol import parse_mailbox
+from elemta.queue import Reroute
 
 if TYPE_CHECKING:
     from elemta.control.facts import Hypothesis, Submission
@@ -22,6 +24,8 @@ MAX_TAG: Final = 100
 MAX_TAGS: Final = 50
 #: Seconds: how far ahead a message may be wanted.
 MAX_AHEAD: Final = 366 * 86400.0
+#: Hosts that somebody may choose for a recipient.
+MAX_HOSTS: Final = 10
 #: Letters of what a client calls itself.
 MAX_HELO: Final = 255
 
@@ -43,6 +47,20 @@ def check_address(mailbox: Mailbox, place: str) -> None:
         raise RequestError(str(error), place) from None
     if not right:
         raise RequestError("expected an address, its domain in small letters", place)
+
+
+def checked_reroute(action: Reroute) -> Reroute:
+    """The same with each target in its one spelling: who shares a host shares a lane.
+
+    Raises:
+        RequestError: one of them is none, or none that can be chosen.
+    """
+    if len(action.via) > MAX_HOSTS:
+        raise RequestError(f"expected at most {MAX_HOSTS} targets", f"action.via[{MAX_HOSTS}]")
+    try:
+        return Reroute(tuple(map(str, chosen_targets(action.via))))
+    except TargetError as error:
+        raise RequestError(str(error), f"action.via[{error.index}]") from None
 
 
 def check_client(address: str, place: str) -> None:

@@ -11,7 +11,12 @@ import msgspec
 import trio
 
 from elemta.control import journal, tracing
-from elemta.control.checks import check_address, check_hypothesis, check_submission
+from elemta.control.checks import (
+    check_address,
+    check_hypothesis,
+    check_submission,
+    checked_reroute,
+)
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
 from elemta.control.measuring import Stored, free_octets, process_metrics
 from elemta.log import logger
@@ -19,6 +24,8 @@ from elemta.metrics.collecting import process_registry
 from elemta.queue import (
     Filter,
     Redirect,
+    Reroute,
+    Reschedule,
     SpoolError,
     StoreUnavailable,
     Suspension,
@@ -283,8 +290,13 @@ class NodeControl:
         """See `Control`. Who did what is logged, and stands in the timeline of each message."""
         if isinstance(action, Redirect):
             check_address(action.to, "action.to")
+        place = ""
+        if isinstance(action, Reroute):
+            action = checked_reroute(action)
+        elif isinstance(action, Reschedule):
+            place = "action.at"
         if dry_run:
-            return await _steering(self._queue.count(filter, action))
+            return await _steering(self._queue.count(filter, action), place)
         tally = await _steering(
             self._queue.act(
                 action,
@@ -292,7 +304,8 @@ class NodeControl:
                 who=self._who,
                 reason=reason,
                 report=self._node.server.report,
-            )
+            ),
+            place,
         )
         log.info(
             "control.acted",
@@ -439,14 +452,14 @@ class NodeControl:
         return self._node.server.metrics(await self._node.stored())
 
 
-async def _steering(call: Awaitable[T]) -> T:
+async def _steering(call: Awaitable[T], place: str = "") -> T:
     """What the queue says of what it is asked, in words of `Control`."""
     try:
         return await call
     except StoreUnavailable as error:
         raise UnavailableError(f"the queue cannot be changed just now: {error}") from error
     except ValueError as error:
-        raise RequestError(str(error)) from None
+        raise RequestError(str(error), place) from None
 
 
 def _scope(text: str) -> str:

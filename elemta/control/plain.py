@@ -44,6 +44,7 @@ def _recipient(recipient: Recipient) -> dict[str, Value]:
     return {
         "address": str(recipient.address),
         "original": address(recipient.original),
+        "via": list(recipient.via),
         "state": recipient.state.value,
         "due": recipient.due if recipient.state is State.DEFERRED else None,
         "attempts": recipient.attempts,

@@ -1,8 +1,9 @@
 """Where a recipient's mail goes. Pure: the configuration decides, nothing is asked of anybody.
 
-1. A domain of ours goes where its ``deliver`` says.
-2. Any other goes where, and as, the first entry of ``routes`` that matches says.
-3. What matches nothing goes to the domain's own mail exchangers.
+1. What an operator or a plugin chose hosts for goes there, on the terms of its domain.
+2. A domain of ours goes where its ``deliver`` says.
+3. Any other goes where, and as, the first entry of ``routes`` that matches says.
+4. What matches nothing goes to the domain's own mail exchangers.
 
 A route is decided afresh at each attempt and never stored: a mended configuration frees stuck mail.
 """
@@ -10,8 +11,9 @@ A route is decided afresh at each attempt and never stored: a mended configurati
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +26,7 @@ from elemta.config import (
     Pipe,
     Smarthost,
     TlsPolicy,
+    chosen_targets,
 )
 from elemta.delivery.destinations import Destinations
 from elemta.protocol import domain_to_ascii
@@ -33,8 +36,7 @@ if TYPE_CHECKING:
 
     from elemta.config import Config, Target
     from elemta.config import Route as Entry
-    from elemta.protocol import Mailbox
-    from elemta.queue import LaneLimits, RetryPolicy
+    from elemta.queue import Destined, LaneLimits, RetryPolicy
 
 #: Domains whose route is remembered.
 REMEMBERED: Final = 50_000
@@ -134,9 +136,14 @@ class ByMx(Struct, frozen=True):
 Remote: TypeAlias = ToHosts | ByMx
 Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | Remote
 
+#: A route, its lane, and how patient we are there.
+_Way: TypeAlias = "tuple[Route, str, RetryPolicy]"
+
+T = TypeVar("T")
+
 
 class Router:
-    """Answers by domain, and remembers its answers.
+    """Answers by domain, and by what was chosen for a recipient; remembers its answers.
 
     Args:
         config: says it all.
@@ -158,50 +165,71 @@ class Router:
             terms = _terms(entry)
             route = _route(entry.targets, terms) if entry.via else None
             self._routes.setdefault(_ascii(entry.match), (rank, terms, route))
-        self._known: Final[dict[str, tuple[Route, str, RetryPolicy]]] = {}
+        self._known: Final[dict[str, _Way]] = {}
+        self._chosen: Final[dict[tuple[str, tuple[str, ...]], _Way]] = {}
         self._remembered = remembered
         self._destinations = Destinations(config, _ascii, _patterns)
 
-    def route(self, mailbox: Mailbox) -> Route:
-        """Where to deliver mail for a mailbox."""
-        return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[0]
+    def route(self, recipient: Destined) -> Route:
+        """Where to deliver a recipient's mail."""
+        return self._way(recipient)[0]
 
-    def entry(self, mailbox: Mailbox) -> str:
-        """Where the configuration says so, e.g. ``routes[0]``; empty if it says nothing."""
-        return self._decide(_ascii(mailbox.domain) or self._home)[0]
+    def entry(self, recipient: Destined) -> str:
+        """Where the configuration says so, e.g. ``routes[0]``; empty if it says nothing.
 
-    def lane(self, mailbox: Mailbox) -> str:
+        Of a recipient that somebody chose hosts for it says the terms at most.
+        """
+        return self._decide(_ascii(recipient.address.domain) or self._home)[0]
+
+    def lane(self, recipient: Destined) -> str:
         """The name of that destination: what has the same lane may share a connection."""
-        return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[1]
+        return self._way(recipient)[1]
 
-    def policy(self, mailbox: Mailbox) -> RetryPolicy:
-        """How patient the queue is with mail for a mailbox."""
-        return (self._known.get(mailbox.domain) or self._find(mailbox.domain))[2]
+    def policy(self, recipient: Destined) -> RetryPolicy:
+        """How patient the queue is with a recipient's mail."""
+        return self._way(recipient)[2]
 
     def limits(self, lane: str) -> LaneLimits:
         """What may go to a destination."""
         return self._destinations.limits(lane)
 
-    def _find(self, domain: str) -> tuple[Route, str, RetryPolicy]:
+    def _way(self, recipient: Destined) -> _Way:
+        domain = recipient.address.domain
+        if not recipient.via:
+            return self._known.get(domain) or self._find(domain)
+        key = (domain, recipient.via)
+        return self._chosen.get(key) or self._find_chosen(key)
+
+    def _find(self, domain: str) -> _Way:
         name = _ascii(domain) or self._home
-        _, route = self._decide(name)
+        return self._remember(self._known, domain, name, self._decide(name)[2])
+
+    def _find_chosen(self, key: tuple[str, tuple[str, ...]]) -> _Way:
+        domain, via = key
+        name = _ascii(domain) or self._home
+        _, terms, route = self._decide(name)
+        with suppress(ValueError):  # another version's: then as the configuration says
+            route = _route(chosen_targets(via), terms)
+        return self._remember(self._chosen, key, name, route)
+
+    def _remember(self, known: dict[T, _Way], key: T, name: str, route: Route) -> _Way:
         policy = self._destinations.policy(name, route.lane)
-        if len(self._known) >= self._remembered:
-            self._known.clear()
-        found = self._known[domain] = (route, route.lane, policy)
+        if len(known) >= self._remembered:
+            known.clear()
+        found = known[key] = (route, route.lane, policy)
         return found
 
-    def _decide(self, domain: str) -> tuple[str, Route]:
-        """Which entry matches, and where it leads."""
+    def _decide(self, domain: str) -> tuple[str, Terms, Route]:
+        """Which entry matches, on which terms, and where it leads."""
         if (own := self._own.get(domain)) is not None:
-            return own
+            return own[0], USUAL, own[1]
         matching = [
             self._routes[pattern] for pattern in _patterns(domain) if pattern in self._routes
         ]
         if not matching:
-            return "", ByMx(domain)
+            return "", USUAL, ByMx(domain)
         rank, terms, route = min(matching, key=itemgetter(0))
-        return f"routes[{rank}]", ByMx(domain, terms) if route is None else route
+        return f"routes[{rank}]", terms, ByMx(domain, terms) if route is None else route
 
 
 def _patterns(domain: str) -> Iterator[str]:

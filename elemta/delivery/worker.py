@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from elemta.delivery.transaction import StoredBody
     from elemta.net.dns import Resolver
     from elemta.net.transport import Transport
-    from elemta.protocol import Mailbox
-    from elemta.queue import Claim, Queue, Recipient, Work
+    from elemta.queue import Claim, Destined, Queue, Recipient, Work
 
 log = logger(__name__)
 
@@ -132,11 +131,11 @@ class Delivery:
         )
         self._local = Local(config)
 
-    def outlook(self, mailbox: Mailbox) -> Outlook:
-        """Where mail for a mailbox would go just now."""
+    def outlook(self, recipient: Destined) -> Outlook:
+        """Where a recipient's mail would go just now."""
         router = self._router
-        route = router.route(mailbox)
-        return Outlook(entry=router.entry(mailbox), route=route, lane=route.lane)
+        route = router.route(recipient)
+        return Outlook(entry=router.entry(recipient), route=route, lane=route.lane)
 
     async def meet(self, route: Remote) -> Meeting:
         """How the hosts of a route would be met just now; DNS is asked, they are not."""
@@ -222,9 +221,9 @@ class Delivery:
 
     def _route_of(self, work: Work) -> Route | None:
         """Where all recipients of a work go; None, if routes have changed and they part here."""
-        route = self._router.route(work.recipients[0].address)
+        route = self._router.route(work.recipients[0])
         for recipient in work.recipients[1:]:
-            if self._router.route(recipient.address) != route:
+            if self._router.route(recipient) != route:
                 return None
         return route
 
@@ -282,7 +281,7 @@ class Delivery:
         message = work.message
         groups: dict[Route, list[Recipient]] = {}
         for recipient in work.recipients:
-            groups.setdefault(self._router.route(recipient.address), []).append(recipient)
+            groups.setdefault(self._router.route(recipient), []).append(recipient)
         for route, recipients in groups.items():
             match route:
                 case LocalMaildir():

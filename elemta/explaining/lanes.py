@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.protocol import Mailbox
-    from elemta.queue import Destination, Suspension
+    from elemta.queue import Destination, Destined, Suspension
 
 
 class Queue(Protocol):
@@ -25,7 +25,7 @@ class Queue(Protocol):
         ...
 
     @property
-    def lane_of(self) -> Callable[[Mailbox], str]:
+    def lane_of(self) -> Callable[[Destined], str]:
         """Where a recipient goes, suspended or not."""
         ...
 
@@ -52,17 +52,17 @@ class LaneState(Struct, frozen=True, kw_only=True):
     details: tuple[str, ...] = ()
 
 
-def lane_state(queue: Queue, address: Mailbox, now: float) -> LaneState:
+def lane_state(queue: Queue, recipient: Destined, now: float) -> LaneState:
     """How it stands with the lane of a recipient.
 
     Args:
         queue: where the lane is.
-        address: the recipient.
+        recipient: whose lane it is.
         now: seconds since the epoch.
     """
-    name = queue.lane_of(address)
+    name = queue.lane_of(recipient)
     known = {each.name: each for each in queue.destinations()}
-    suspension = _suspension(queue.suspensions, name, address)
+    suspension = _suspension(queue.suspensions, name, recipient.address)
     # What waits for a domain that is suspended waits in a lane of that domain.
     lane = known.get(name)
     details = () if lane is None else _details(lane)

@@ -11,6 +11,7 @@ from elemta.delivery.routing import ByMx, LocalMaildir, Nowhere, ToHosts, ToProg
 from elemta.explaining.lanes import lane_state
 from elemta.explaining.words import counted
 from elemta.protocol import Reply
+from elemta.queue import Addressee
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
@@ -46,9 +47,10 @@ class Departure:
 
     async def steps(self, address: Mailbox, sender: ReversePath) -> list[Step]:
         """All that would be decided for one recipient; the same lane is told of once."""
-        outlook = self._delivery.outlook(address)
+        recipient = Addressee(address=address)
+        outlook = self._delivery.outlook(recipient)
         steps = [self._route(address, outlook)]
-        state = lane_state(self._queue, address, self._now)
+        state = lane_state(self._queue, recipient, self._now)
         if state.name in self._told:
             return [*steps, Step(question="lane", answer=f"{state.name}: see above", good=True)]
         self._told.add(state.name)
@@ -56,7 +58,7 @@ class Departure:
         route = outlook.route
         if isinstance(route, (ByMx, ToHosts)):
             steps += await self._meet(route)
-        steps.append(self._patience(address, sender))
+        steps.append(self._patience(recipient, sender))
         return steps
 
     def _route(self, address: Mailbox, outlook: Outlook) -> Step:
@@ -110,9 +112,9 @@ class Departure:
             ),
         ]
 
-    def _patience(self, address: Mailbox, sender: ReversePath) -> Step:
-        policy = self._queue.patience.policy(address)
-        lifetime = self._queue.patience.lifetime(sender, address)
+    def _patience(self, recipient: Addressee, sender: ReversePath) -> Step:
+        policy = self._queue.patience.policy(recipient)
+        lifetime = self._queue.patience.lifetime(sender, recipient)
         waits = ", ".join(Seconds(each).written for each in policy.schedule)
         told = policy.delay_warning
         details = (

@@ -91,7 +91,7 @@ class _Waiting:
         if standing is not None and standing.tried:
             self.times.append(now)
             return f"is being tried just now, in {standing.lane}", ()
-        state = lane_state(self._queue, recipient.address, now)
+        state = lane_state(self._queue, recipient, now)
         if standing is None and recipient.due > now:
             return self._put_off(recipient, state)
         self._note(state, now)
@@ -131,11 +131,14 @@ class _Waiting:
             self.times.append(max(due, state.until))
 
     def _patience(self, recipient: Recipient) -> tuple[str, ...]:
-        policy = self._queue.patience.policy(recipient.address)
+        policy = self._queue.patience.policy(recipient)
         waits = ", ".join(Seconds(each).written for each in policy.schedule)
         end = moment(self._queue.deadline(self._message, recipient), self._now)
         count = counted(recipient.attempts, "attempt")
-        return (f"given up {end}", f"{count} so far; after each failed one it waits {waits}")
+        told = [f"given up {end}", f"{count} so far; after each failed one it waits {waits}"]
+        if recipient.via:
+            told.insert(0, f"goes via {', '.join(recipient.via)}, as somebody chose")
+        return tuple(told)
 
 
 def _last(attempts: Sequence[Attempt], recipient: Recipient) -> Attempt | None:

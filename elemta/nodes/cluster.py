@@ -35,7 +35,7 @@ from elemta.nodes import merging
 from elemta.nodes.measuring import Measuring
 from elemta.nodes.place import chosen
 from elemta.nodes.streams import Streams, of_node
-from elemta.queue import Destination, EventBus, Missed, Stats, Tally
+from elemta.queue import Destination, EventBus, Missed, Reschedule, Stats, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -255,7 +255,9 @@ class ClusterControl:
         reason: str = "",
         dry_run: bool = False,
     ) -> Tally:
-        """See `Control`."""
+        """See `Control`. A time that is too late for a message of one node is so for all."""
+        if isinstance(action, Reschedule) and not dry_run:
+            await self._all(lambda node: node.act(action, filter, dry_run=True))
         return merging.sum_tallies(
             await self._all(lambda node: node.act(action, filter, reason=reason, dry_run=dry_run))
         )

@@ -8,6 +8,8 @@ from elemta.queue.action import MakesReports as MakesReports
 from elemta.queue.action import Redirect as Redirect
 from elemta.queue.action import Release as Release
 from elemta.queue.action import Reprioritise as Reprioritise
+from elemta.queue.action import Reroute as Reroute
+from elemta.queue.action import Reschedule as Reschedule
 from elemta.queue.action import Retry as Retry
 from elemta.queue.action import Tally as Tally
 from elemta.queue.backup import backup as backup
@@ -35,6 +37,8 @@ from elemta.queue.events import QueueEvent as QueueEvent
 from elemta.queue.events import Redirected as Redirected
 from elemta.queue.events import Released as Released
 from elemta.queue.events import Reprioritised as Reprioritised
+from elemta.queue.events import Rerouted as Rerouted
+from elemta.queue.events import Rescheduled as Rescheduled
 from elemta.queue.events import Resumed as Resumed
 from elemta.queue.events import Subscription as Subscription
 from elemta.queue.events import Suspended as Suspended
@@ -47,6 +51,7 @@ from elemta.queue.incoming import Incoming as Incoming
 from elemta.queue.maintenance import HistoryLimits as HistoryLimits
 from elemta.queue.model import Addressee as Addressee
 from elemta.queue.model import Attempt as Attempt
+from elemta.queue.model import Destined as Destined
 from elemta.queue.model import Envelope as Envelope
 from elemta.queue.model import Holder as Holder
 from elemta.queue.model import Message as Message

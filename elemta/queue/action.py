@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -54,14 +55,37 @@ class Redirect(Struct, frozen=True, tag="redirect"):
     to: Mailbox
 
 
+class Reroute(Struct, frozen=True, tag="reroute"):
+    """Deliver by other hosts; what waits is tried at once, as if it had just come in.
+
+    Attributes:
+        via: targets, as the configuration writes them; none: as the configuration says.
+    """
+
+    via: tuple[str, ...]
+
+
+class Reschedule(Struct, frozen=True, tag="reschedule"):
+    """Try what waits at this time next, and not before; then go on as ever.
+
+    Attributes:
+        at: seconds since the epoch, not after a recipient is given up; in the past: now.
+    """
+
+    at: float
+
+
 #: What to do.
-Action: TypeAlias = Hold | Release | Retry | Delete | Bounce | Reprioritise | Redirect
+Action: TypeAlias = (
+    Hold | Release | Retry | Delete | Bounce | Reprioritise | Redirect | Reroute | Reschedule
+)
 
 _UNFINISHED: Final = (*WAITING, State.HELD)
 _TAKES: Final[dict[type[Action], tuple[State, ...]]] = {
     Hold: WAITING,
     Release: (State.HELD,),
     Retry: WAITING,
+    Reschedule: WAITING,
 }
 
 
@@ -76,6 +100,8 @@ def concerned(
             return []
         case Redirect(to):
             recipients = [each for each in recipients if each.address != to]
+        case Reroute(via):
+            recipients = [each for each in recipients if each.via != via]
         case _:
             pass
     states = _TAKES.get(type(action), _UNFINISHED)
@@ -90,8 +116,17 @@ def words_for(action: Action) -> str:
             return f"{word} {priority.name.lower()}"
         case Redirect(to):
             return f"{word} {to}"
+        case Reroute(via):
+            return f"{word} {', '.join(via) or 'as configured'}"
+        case Reschedule(at):
+            return f"{word} {utc(at)}"
         case _:
             return word
+
+
+def utc(at: float) -> str:
+    """A time as notes have it; before 1970 it is 1970."""
+    return datetime.fromtimestamp(max(0.0, at), UTC).isoformat(timespec="seconds")
 
 
 class Tally(Struct, frozen=True, kw_only=True):

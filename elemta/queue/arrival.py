@@ -113,7 +113,7 @@ class Arrivals:
     def _lifetime(self, envelope: Envelope) -> float:
         """How long the last of its recipients is tried, by the policy of this moment."""
         lifetime, sender = self._queue.patience.lifetime, envelope.sender
-        return max([lifetime(sender, each.address) for each in envelope.recipients], default=0.0)
+        return max([lifetime(sender, each) for each in envelope.recipients], default=0.0)
 
     async def take_in(
         self, message: Message, content: bytes | None, key: str = "", digest: bytes = b""
@@ -205,6 +205,7 @@ def _recipient(
         address=addressee.address,
         params=addressee.params,
         original=addressee.original,
+        via=addressee.via,
         state=state if envelope.holder is None else State.HELD,
         due=(due or now) if envelope.holder is None else 0.0,
         holder=envelope.holder,

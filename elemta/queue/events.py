@@ -122,6 +122,18 @@ class Redirected(_OfMessage, frozen=True, tag=True):
     reason: str
 
 
+class Rescheduled(_Steered, frozen=True, tag=True):
+    """A recipient is tried next at `due`, seconds since the epoch, and not before."""
+
+    due: float
+
+
+class Rerouted(_Steered, frozen=True, tag=True):
+    """A recipient goes by these targets from now on; none: as the configuration says."""
+
+    via: tuple[str, ...]
+
+
 class Reprioritised(_OfMessage, frozen=True, tag=True):
     """A message goes sooner, or later, than it would have gone."""
 
@@ -191,6 +203,8 @@ QueueEvent: TypeAlias = (
     | Released
     | Deleted
     | Redirected
+    | Rescheduled
+    | Rerouted
     | Reprioritised
     | Parked
     | Unparked

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from elemta.protocol import Mailbox
-    from elemta.queue.model import Message, Recipient
+    from elemta.queue.model import Destined, Message, Recipient
 
 
 class View(enum.Enum):
@@ -110,7 +110,7 @@ class Condition:
             Reading a record takes a hundred times as long as looking for this in it.
     """
 
-    def __init__(self, filter: Filter, now: float, lane: Callable[[Mailbox], str] | None) -> None:  # noqa: A002 # the word of people
+    def __init__(self, filter: Filter, now: float, lane: Callable[[Destined], str] | None) -> None:  # noqa: A002 # the word of people
         if filter.destination is not None and lane is None:
             raise ValueError("only the running server knows where a recipient goes")
         self._filter = filter
@@ -164,7 +164,7 @@ class Condition:
             and (
                 owner is None or (recipient.holder is not None and recipient.holder.owner == owner)
             )
-            and (self._lane is None or self._lane(address) == self._filter.destination)
+            and (self._lane is None or self._lane(recipient) == self._filter.destination)
         )
 
 

@@ -18,6 +18,8 @@ from elemta.queue.action import (
     Redirect,
     Release,
     Reprioritise,
+    Reroute,
+    Reschedule,
     words_for,
 )
 from elemta.queue.change import Steered
@@ -123,8 +125,10 @@ class Grip:
         """
         entry, message = self.entry, self.entry.message
         former = [each.address for each in self._taken]
-        for each in self._taken:
+        for each, before in zip(self._taken, self._before, strict=True):
             _change(each, errand, now, message.due or now)
+            if isinstance(errand.action, Reroute) and before[0] is State.HELD:
+                each.state, each.due, each.holder = before
             entry.left -= each.state.final
         if isinstance(errand.action, Reprioritise):
             stood = self._schedule.withdraw(entry)
@@ -143,7 +147,7 @@ class Grip:
             recipients=tuple([each.number for each in self.recipients]),
             reason=errand.reason,
         )
-        renewed = isinstance(errand.action, Reprioritise | Redirect)
+        renewed = isinstance(errand.action, Reprioritise | Redirect | Reroute)
         steered = Steered(entry, self._taken, note, reports, now, settled, renewed=renewed)
         self._tell(errand, former, events, now)
         self._residence.submit(steered)
@@ -172,6 +176,11 @@ class Grip:
                     events.publish(happened.Failed(events.next(), now, id, address, "", "", reply))
                 case Redirect(to):
                     events.publish(happened.Redirected(events.next(), now, id, address, to, *by))
+                case Reroute(via):
+                    events.publish(happened.Rerouted(events.next(), now, id, address, *by, via))
+                case Reschedule(at):
+                    due = max(now, at)
+                    events.publish(happened.Rescheduled(events.next(), now, id, address, *by, due))
                 case _:  # who retries will see the attempt
                     pass
 
@@ -196,8 +205,13 @@ def _change(recipient: Recipient, errand: Errand, now: float, due: float) -> Non
             recipient.state, recipient.last = State.FAILED, errand.refusal
         case Redirect(to):
             recipient.original = recipient.original or recipient.address
-            recipient.address, recipient.last = to, None
+            recipient.address, recipient.via, recipient.last = to, (), None
             _put_off(recipient, now, due)
+        case Reroute(via):
+            recipient.via = via
+            _put_off(recipient, now, due)
+        case Reschedule(at):
+            _put_off(recipient, now, at)
         case Release():
             _put_off(recipient, now, due)
         case _:

@@ -7,7 +7,7 @@ Times are seconds since the epoch (`time.time`): they outlive the process. Whate
 from __future__ import annotations
 
 import enum
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -83,12 +83,28 @@ class Holder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     since: float
 
 
+class Destined(Protocol):
+    """Whoever mail is for, as far as that decides where it goes and how patient we are."""
+
+    @property
+    def address(self) -> Mailbox:
+        """Where it is to be delivered."""
+        ...
+
+    @property
+    def via(self) -> tuple[str, ...]:
+        """Targets that somebody chose for it; none: the configuration decides."""
+        ...
+
+
 class Recipient(Struct, kw_only=True, omit_defaults=True):
     """One recipient of a message, and how it stands with it.
 
     Attributes:
         number: which of the message's recipients, from 0; never changes.
         original: as the client named it, if an alias or an operator led here; else None.
+        via: targets, as the configuration writes them, that somebody chose for it; none: the
+            configuration decides.
         due: when to try next, for READY and DEFERRED.
         attempts: how many were begun and ended.
         last: the reply that ended the last attempt, a remote's or one of our own making.
@@ -100,6 +116,7 @@ class Recipient(Struct, kw_only=True, omit_defaults=True):
     address: Mailbox
     params: RcptParams = RcptParams()
     original: Mailbox | None = None
+    via: tuple[str, ...] = ()
     state: State = State.READY
     due: float = 0.0
     attempts: int = 0
@@ -160,6 +177,7 @@ class Addressee(Struct, frozen=True, kw_only=True):
     address: Mailbox
     params: RcptParams = RcptParams()
     original: Mailbox | None = None
+    via: tuple[str, ...] = ()
 
 
 class Envelope(Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from elemta.protocol import Mailbox
+    from elemta.queue.model import Destined
     from elemta.queue.rate import LaneLimits
     from elemta.queue.writer import Applies, Writer
     from elemta.supervision import Keeps
@@ -55,9 +55,9 @@ class Tuning(Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_queue(
     path: Path,
-    policy: RetryPolicy | Callable[[Mailbox], RetryPolicy],
+    policy: RetryPolicy | Callable[[Destined], RetryPolicy],
     *,
-    lane: Callable[[Mailbox], str],
+    lane: Callable[[Destined], str],
     limits: Callable[[str], LaneLimits] = unlimited,
     clock: Callable[[], float] = time.time,
     tuning: Tuning | None = None,
@@ -72,7 +72,7 @@ async def open_queue(
 
     Args:
         path: the folder, `data_dir/queue`.
-        policy: when to try again: for all, or for each mailbox. Nothing is remembered for less
+        policy: when to try again: for all, or for each recipient. Nothing is remembered for less
             than a day after its lifetime; where it is for each, that is `history`'s to see to.
         lane: where a recipient goes.
         limits: what may go to a lane.

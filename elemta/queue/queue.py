@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.metrics.meters import Meters
-    from elemta.protocol import Mailbox
     from elemta.queue.action import Action, MakesReports, Tally
     from elemta.queue.change import Insert
     from elemta.queue.destination import Census, Destination
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from elemta.queue.lane import Lane
     from elemta.queue.model import (
         Attempt,
+        Destined,
         Envelope,
         Message,
         MessageId,
@@ -82,9 +82,9 @@ class Queue:
         store: Store,
         writer: Writer,
         reader: StoreReader,
-        policy: RetryPolicy | Callable[[Mailbox], RetryPolicy],
+        policy: RetryPolicy | Callable[[Destined], RetryPolicy],
         *,
-        lane: Callable[[Mailbox], str],
+        lane: Callable[[Destined], str],
         limits: Callable[[str], LaneLimits],
         suspensions: Suspensions,
         clock: Callable[[], float],
@@ -299,9 +299,9 @@ class Queue:
     def retune(
         self,
         *,
-        policy: RetryPolicy | Callable[[Mailbox], RetryPolicy] | None = None,
+        policy: RetryPolicy | Callable[[Destined], RetryPolicy] | None = None,
         limits: Callable[[str], LaneLimits] | None = None,
-        lane: Callable[[Mailbox], str] | None = None,
+        lane: Callable[[Destined], str] | None = None,
     ) -> None:
         """From now on these hold, for what waits already too. What is None stays as it is.
 
@@ -344,7 +344,7 @@ class Queue:
                 if attempt.expired:
                     recipient.state = State.EXPIRED
                 else:
-                    policy = self.patience.policy(recipient.address)
+                    policy = self.patience.policy(recipient)
                     delay = policy.delay(recipient.attempts, lambda: chance)
                     deadline = self.patience.deadline(entry.message, recipient)
                     recipient.due = min(now + delay, max(now, deadline))
@@ -519,6 +519,7 @@ class Queue:
 
         Raises:
             StoreUnavailable: the disk.
+            ValueError: as `act`.
         """
         return await self._steering.count(filter, action)
 
@@ -549,6 +550,7 @@ class Queue:
 
         Raises:
             StoreUnavailable: the disk cannot be read.
+            ValueError: to reschedule after one of them is given up; nothing was done.
         """
         errand = Errand(action=action, who=who, reason=reason, report=report)
         return await self._steering.act(errand, filter, limit)

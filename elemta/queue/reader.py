@@ -28,10 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from elemta.protocol import Mailbox
     from elemta.queue.filter import Filter
     from elemta.queue.load import Found
-    from elemta.queue.model import Message, MessageId
+    from elemta.queue.model import Destined, Message, MessageId
     from elemta.queue.search import Page
 
 
@@ -71,7 +70,7 @@ class StoreReader:
         limit: int = 100,
         after: MessageId | None = None,
         newest: bool = False,
-        lane: Callable[[Mailbox], str] | None = None,
+        lane: Callable[[Destined], str] | None = None,
     ) -> list[Message]:
         """Messages of which at least one recipient is meant, finished or not.
 
@@ -105,7 +104,7 @@ class StoreReader:
         now: float,
         after: MessageId | None = None,
         newest: bool = False,
-        lane: Callable[[Mailbox], str] | None = None,
+        lane: Callable[[Destined], str] | None = None,
     ) -> Iterator[list[Message]]:
         """The same without a limit, some at a time; a part may be empty though more follow.
 

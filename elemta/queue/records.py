@@ -64,6 +64,7 @@ def encode_arrival(message: Message) -> bytes:
             address=each.address,
             params=each.params,
             original=each.original,
+            via=each.via,
             due=message.received_at,
         )
         for each in message.recipients

@@ -13,8 +13,8 @@ from elemta.protocol import Notify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elemta.protocol import Mailbox, ReversePath
-    from elemta.queue.model import Message, Recipient
+    from elemta.protocol import ReversePath
+    from elemta.queue.model import Destined, Message, Recipient
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -84,29 +84,29 @@ class Patience:
     that waits already.
 
     Args:
-        policy: one for all, or one for each mailbox.
+        policy: one for all, or one for each recipient.
     """
 
-    def __init__(self, policy: RetryPolicy | Callable[[Mailbox], RetryPolicy]) -> None:
+    def __init__(self, policy: RetryPolicy | Callable[[Destined], RetryPolicy]) -> None:
         if isinstance(policy, RetryPolicy):
-            self.policy: Callable[[Mailbox], RetryPolicy] = lambda _: policy
+            self.policy: Callable[[Destined], RetryPolicy] = lambda _: policy
         else:
             self.policy = policy
 
-    def lifetime(self, sender: ReversePath, address: Mailbox) -> float:
+    def lifetime(self, sender: ReversePath, recipient: Destined) -> float:
         """How long this recipient is tried, in seconds since the message was begun."""
-        policy = self.policy(address)
+        policy = self.policy(recipient)
         if sender is None:
             return min(policy.lifetime, policy.report_lifetime)
         return policy.lifetime
 
     def deadline(self, message: Message, recipient: Recipient) -> float:
         """When this recipient is given up, seconds since the epoch."""
-        return message.begun_at + self.lifetime(message.sender, recipient.address)
+        return message.begun_at + self.lifetime(message.sender, recipient)
 
     def expires(self, message: Message, recipient: Recipient, now: float) -> bool:
         """See `Queue.expires`."""
-        policy = self.policy(recipient.address)
+        policy = self.policy(recipient)
         shortest = policy.shortest_delay(recipient.attempts + 1)
         return now + shortest > self.deadline(message, recipient)
 
@@ -122,7 +122,7 @@ class Patience:
 
     def _warning(self, message: Message, recipient: Recipient) -> float:
         """When its sender is told of the delay, seconds since the epoch; infinity if never."""
-        after = self.policy(recipient.address).delay_warning
+        after = self.policy(recipient).delay_warning
         notify = recipient.params.notify
         if not after or recipient.warned or message.sender is None:
             return math.inf

@@ -27,10 +27,9 @@ from elemta.queue.suspension import DOMAIN, Scopes, domain_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
-    from elemta.protocol import Mailbox
     from elemta.queue.backlog import Item
     from elemta.queue.entry import Entry
-    from elemta.queue.model import Message, Recipient
+    from elemta.queue.model import Destined, Message, Recipient
     from elemta.queue.rate import LaneLimits
 
 #: Seconds between two looks at closed lanes, for what has no time left there.
@@ -59,7 +58,7 @@ class Schedule:
 
     def __init__(
         self,
-        lane: Callable[[Mailbox], str],
+        lane: Callable[[Destined], str],
         entries: Mapping[int, Entry],
         *,
         word: Callable[[Message, Recipient], float],
@@ -100,7 +99,7 @@ class Schedule:
         stands = entry.stands
         closed: list[tuple[Lane, Stand]] | None = None
         for recipient in recipients:
-            name = self._lane(recipient.address)
+            name = self._lane(recipient)
             stand = stands.get(name)
             if stand is not None:
                 stand.recipients.append(recipient)
@@ -170,16 +169,16 @@ class Schedule:
                 del entry.shelved[name]
         return withdrawn
 
-    def lane_of(self, address: Mailbox) -> str:
+    def lane_of(self, recipient: Destined) -> str:
         """The name of the lane where a recipient goes, suspended or not."""
-        return self._route(address)
+        return self._route(recipient)
 
     # Between memory and disk.
 
     def wants(self, message: Message, recipients: Iterable[Recipient]) -> bool:
         """Whether some of these go where so little stands that they should be in memory."""
         for recipient in recipients:
-            lane = self._lanes.get(self._lane(recipient.address))
+            lane = self._lanes.get(self._lane(recipient))
             if lane is None or lane.lacks(message.priority):
                 return True
         return False
@@ -189,7 +188,7 @@ class Schedule:
         words: dict[str, float] = {}
         message = entry.message
         for recipient in recipients:
-            name = self._lane(recipient.address)
+            name = self._lane(recipient)
             words[name] = min(self._word(message, recipient), words.get(name, math.inf))
         for name, word in words.items():
             lane = self._lanes.get(name)
@@ -416,7 +415,7 @@ class Schedule:
 
     # What people decide.
 
-    def reroute(self, lane: Callable[[Mailbox], str] | None, now: float) -> None:
+    def reroute(self, lane: Callable[[Destined], str] | None, now: float) -> None:
         """From now on lanes are these; so for what is ready already, and in memory.
 
         Where they are as before (None), what is on disk has to be found again all the same.
@@ -470,10 +469,10 @@ class Schedule:
                 for recipients in shelved.values():
                     self.ready(entry, recipients, now)
 
-    def _lane_or_domain(self, address: Mailbox) -> str:
+    def _lane_or_domain(self, recipient: Destined) -> str:
         """The lane of a recipient; of one whose domain is suspended, a lane of that domain."""
-        domain = domain_of(address.domain)
-        return DOMAIN + domain if domain in self._scopes.domains else self._route(address)
+        domain = domain_of(recipient.address.domain)
+        return DOMAIN + domain if domain in self._scopes.domains else self._route(recipient)
 
     def probe(self, name: str, now: float) -> bool:
         """Let a parked lane be tried now; whether there is such a one."""
@@ -518,7 +517,7 @@ class Schedule:
         if entry.works:
             for each in entry.message.recipients:
                 if each.state is State.READY and each.number not in found:
-                    found[each.number] = Standing(lane=self._route(each.address), tried=True)
+                    found[each.number] = Standing(lane=self._route(each), tried=True)
         return found
 
     def destinations(self) -> list[Destination]:

@@ -15,7 +15,7 @@ import trio
 from msgspec import Struct
 
 from elemta.log import logger
-from elemta.queue.action import Bounce, Reprioritise, Retry, Tally, concerned
+from elemta.queue.action import Bounce, Reprioritise, Reschedule, Retry, Tally, concerned, utc
 from elemta.queue.entry import Entry
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.filter import Condition
@@ -69,6 +69,10 @@ class Serves(Protocol):
 
     def queue_report(self, report: Report) -> Insert:
         """What queues a report, once it is written."""
+        ...
+
+    def deadline(self, message: Message, recipient: Recipient) -> float:
+        """When a recipient is given up."""
         ...
 
     def probe(self, lane: str) -> None:
@@ -132,12 +136,17 @@ class Steering:
                 entry = self._residence.find(key)
                 if entry is not None:  # what the store knows is a moment old
                     message, recipients = entry.message, condition.selects(entry.message, key)
-                self._sort(entry, message, concerned(action, message, recipients), count)
+                meant = concerned(action, message, recipients)
+                if isinstance(action, Reschedule):
+                    self._check(action, message, meant)
+                self._sort(entry, message, meant, count)
             after = page.after
         return count.tally()
 
     async def act(self, errand: Errand, filter: Filter, limit: int | None) -> Tally:  # noqa: A002 # the word of people
         """See `Queue.act`."""
+        if isinstance(errand.action, Reschedule):
+            await self.count(filter, errand.action)  # a time that is wrong for one is so for all
         count = _Count()
         last = key_of(self._queue.new_id())  # what comes in meanwhile is not meant
         after: int | None = -1
@@ -153,6 +162,15 @@ class Steering:
         for lane in count.lanes:
             self._queue.probe(lane)
         return count.tally()
+
+    def _check(self, action: Reschedule, message: Message, recipients: list[Recipient]) -> None:
+        """Raise ValueError if one of them is given up before that time."""
+        for each in recipients:
+            if action.at > (deadline := self._queue.deadline(message, each)):
+                raise ValueError(
+                    f"{each.address} of {message.id} is given up at {utc(deadline)}: "
+                    "it cannot be tried after that"
+                )
 
     # Finding.
 
@@ -226,7 +244,7 @@ class Steering:
         meant = concerned(action, message, condition.selects(message, entry.key))
         free = self._sort(resident, message, meant, count)
         if isinstance(action, Retry):
-            count.lanes.update([self._schedule.lane_of(each.address) for each in free])
+            count.lanes.update([self._schedule.lane_of(each) for each in free])
             free = [each for each in free if each.state is State.DEFERRED]
         if not free:
             return None

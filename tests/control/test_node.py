@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from elemta import log as logs
+from elemta.control.checks import MAX_HOSTS
 from elemta.control.facts import (
     Configuration,
     Explanation,
@@ -28,6 +29,7 @@ from elemta.control.node import Node
 from elemta.net.dialogues import Dialogue, Dialogues, Standing
 from elemta.protocol import Mailbox, parse_mailbox
 from elemta.queue import (
+    Action,
     Addressee,
     Bounce,
     Delete,
@@ -40,6 +42,8 @@ from elemta.queue import (
     Release,
     Report,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Result,
     Retry,
     State,
@@ -254,10 +258,12 @@ async def test_each_action_does_what_it_says_and_counts_it(tmp_path: Path) -> No
         Bounce(),
         Reprioritise(Priority.LOW),
         Redirect(address("c@z.example")),
+        Reroute(("smtp://relay.example",)),
+        Reschedule(0.0),
     ],
 )
 async def test_a_dry_run_of_any_action_counts_and_does_nothing(
-    tmp_path: Path, action: Hold | Retry | Delete | Bounce | Reprioritise | Redirect
+    tmp_path: Path, action: Action
 ) -> None:
     async with house(tmp_path) as here:
         id_ = await here.accept("a@x", "b@y")
@@ -283,6 +289,52 @@ async def test_what_nobody_has_parsed_is_no_address(tmp_path: Path) -> None:
                     await here.control.act(Redirect(bad), Filter(ids=(id_,)), dry_run=dry_run)
                 assert caught.value.place == "action.to"
         assert str((await here.control.timeline(id_)).message.recipients[0].address) == "a@x"
+
+
+@pytest.mark.parametrize(
+    ("via", "index", "problem"),
+    [
+        (("nonsense",), 0, "expected maildir"),
+        (("smtp://a", "smtp://b:x"), 1, "expected"),
+        (("smtp://a", "lmtp://b"), 1, "stands alone"),
+        (("maildir", "maildir"), 1, "stands alone"),
+        (("pipe:/bin/sh",), 0, "no other can be chosen"),
+        (("discard",), 0, "no other can be chosen"),
+        (("smtp://a",) * (MAX_HOSTS + 1), MAX_HOSTS, "at most 10 targets"),
+    ],
+)
+async def test_what_is_no_host_is_told_with_its_place(
+    tmp_path: Path, via: tuple[str, ...], index: int, problem: str
+) -> None:
+    async with house(tmp_path) as here:
+        await here.accept("a@x")
+        for dry_run in (True, False):
+            with pytest.raises(RequestError, match=problem) as caught:
+                await here.control.act(Reroute(via), Filter(), dry_run=dry_run)
+            assert caught.value.place == f"action.via[{index}]"
+
+
+async def test_targets_are_kept_in_one_spelling(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        id_ = await here.accept("a@x")
+        await here.control.act(Reroute(("smtp://relay.example/", "smtp://[::1]")), Filter())
+        (recipient,) = (await here.control.timeline(id_)).message.recipients
+        assert recipient.via == ("smtp://relay.example:25", "smtp://[::1]:25")
+        for via in (("maildir",), ("lmtp:///run/lmtp", "lmtp://b:24"), ()):
+            assert (await here.control.act(Reroute(via), Filter())).recipients == 1
+        (recipient,) = (await here.control.timeline(id_)).message.recipients
+        assert recipient.via == ()
+
+
+async def test_a_time_after_the_end_is_no_time(tmp_path: Path) -> None:
+    async with house(tmp_path) as here:
+        id_ = await here.accept("a@x")
+        for dry_run in (True, False):
+            with pytest.raises(RequestError, match="given up at 2026-") as caught:
+                await here.control.act(Reschedule(now() + 1e9), Filter(), dry_run=dry_run)
+            assert caught.value.place == "action.at"
+        await here.control.act(Reschedule(now() + 60), Filter())
+        assert await here.states(id_) == [State.DEFERRED]
 
 
 async def test_what_is_suspended_waits_until_it_is_resumed(tmp_path: Path) -> None:

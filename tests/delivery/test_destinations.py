@@ -6,7 +6,7 @@ from elemta.config import load
 from elemta.delivery.destinations import destination
 from elemta.delivery.routing import Router
 from elemta.protocol import Mailbox
-from elemta.queue import LaneLimits, Rate, RetryPolicy
+from elemta.queue import Addressee, LaneLimits, Rate, RetryPolicy
 
 CONFIG = """
 hostname: mx.us.example
@@ -18,6 +18,10 @@ routes:
   - {match: local.example, via: ["lmtp:///run/dovecot/lmtp"]}
 queue: {retry: [1 min, 2 min], lifetime: 3 d, delay_warning: 1 h, report_lifetime: 2 d}
 """
+
+
+def to(domain: str, *via: str) -> Addressee:
+    return Addressee(address=Mailbox("u", domain), via=via)
 
 
 def router(*destinations: str) -> Router:
@@ -51,8 +55,8 @@ def test_where_nothing_is_said_all_is_as_usual() -> None:
     plain, others = router(), router("match: x.example, connections: 3")
     for each in (plain, others):
         assert each.limits("mx:y.example") == LaneLimits()
-        assert each.policy(Mailbox("u", "y.example")) == usual
-    assert others.policy(Mailbox("u", "x.example")) == usual
+        assert each.policy(to("y.example")) == usual
+    assert others.policy(to("x.example")) == usual
 
 
 def test_limits_are_found_by_domain_or_first_host_and_the_first_match_says_it_all() -> None:
@@ -86,10 +90,13 @@ def test_patience_is_found_by_the_domain_of_a_recipient_or_by_its_destination() 
         "match: relay.example, retry: [5 min]",
         'match: "*", lifetime: 2 d',
     )
-    smart = found.policy(Mailbox("u", "smart.example"))
+    smart = found.policy(to("smart.example"))
     assert (smart.lifetime, smart.delay_warning) == (3600, 0)
     assert (smart.schedule, smart.report_lifetime) == ((60.0, 120.0), 2 * 86400)
-    assert found.policy(Mailbox("u", "else.example")).lifetime == 2 * 86400
+    assert found.policy(to("else.example")).lifetime == 2 * 86400
     by_host = router("match: relay.example, retry: [5 min]", 'match: "*.example", lifetime: 2 d')
-    assert by_host.policy(Mailbox("u", "smart.example")).schedule == (300.0,)
-    assert by_host.policy(Mailbox("u", "else.example")).schedule == (60.0, 120.0)
+    assert by_host.policy(to("smart.example")).schedule == (300.0,)
+    assert by_host.policy(to("else.example")).schedule == (60.0, 120.0)
+    chosen = to("smart.example", "smtp://other.example:25")
+    assert by_host.policy(chosen).schedule == (60.0, 120.0)
+    assert by_host.policy(to("else.example", "smtp://relay.example:25")).schedule == (300.0,)

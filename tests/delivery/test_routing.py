@@ -14,6 +14,7 @@ from elemta.delivery.routing import (
     ToProgram,
 )
 from elemta.protocol import Mailbox
+from elemta.queue import Addressee
 
 CONFIG = """
 hostname: mx.example.com
@@ -35,8 +36,8 @@ def config(text: str = CONFIG) -> Config:
     return load(text)
 
 
-def at(domain: str) -> Mailbox:
-    return Mailbox("somebody", domain)
+def at(domain: str, *via: str) -> Addressee:
+    return Addressee(address=Mailbox("somebody", domain), via=via)
 
 
 TEN = ToHosts((HostPort("10.0.0.1", 2600), HostPort("2001:db8::1", 2601)))
@@ -156,3 +157,45 @@ def test_memory_of_domains_is_bounded() -> None:
     for number in range(1_000):
         assert router.lane(at(f"d{number}.example")) == f"mx:d{number}.example"
     assert len(router._known) <= 100
+
+
+@pytest.mark.parametrize(
+    ("domain", "via", "lane"),
+    [
+        (
+            "example.org",
+            ("smtp://a.example:26", "smtp://b.example"),
+            "smtp:a.example:26,b.example:25",
+        ),
+        ("exact.example.net", ("lmtp:///run/lmtp",), "lmtp:/run/lmtp"),
+        ("example.com", ("lmtp://a.example",), "lmtp:a.example:24"),
+        ("example.org", ("maildir",), "maildir"),
+        ("", ("smtp://a.example",), "smtp:a.example:25"),
+        ("example.org", (), "mx:example.org"),
+        # What nobody may choose, or nobody understands, counts for nothing.
+        ("example.org", ("pipe:/bin/sh",), "mx:example.org"),
+        ("example.net", ("carrier://pigeon",), "maildir"),
+    ],
+)
+def test_what_was_chosen_for_a_recipient_goes_before_the_configuration(
+    domain: str, via: tuple[str, ...], lane: str
+) -> None:
+    router = Router(config())
+    assert router.lane(at(domain, *via)) == lane
+    assert router.lane(at(domain, *via)) == lane, "from memory"
+    assert router.route(at(domain, *via)).lane == lane
+
+
+def test_chosen_hosts_are_met_on_the_terms_of_the_domain() -> None:
+    text = CONFIG + '  - {match: "*.org", hello_name: out.example.com, tls: required}\n'
+    route = Router(config(text)).route(at("example.org", "smtp://a.example"))
+    terms = Terms(hello_name="out.example.com", tls="required")
+    assert route == ToHosts((HostPort("a.example", 25),), terms=terms)
+
+
+def test_what_was_chosen_is_remembered_for_so_many() -> None:
+    router = Router(config(), remembered=2)
+    for number in range(5):
+        chosen = at("example.org", f"smtp://h{number}.example")
+        assert router.lane(chosen) == f"smtp:h{number}.example:25"
+    assert len(router._chosen) <= 2

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.delivery.transaction import StoredBody
-    from elemta.queue import Queue, Timeline
+    from elemta.queue import Destined, Queue, Timeline
     from elemta.queue.operation import Operation
     from elemta.queue.store import Store
     from elemta.queue.writer import Applies
@@ -59,8 +59,8 @@ def a_queue(
     disk: Callable[[Store], Applies] = lambda store: store,
     policy: RetryPolicy = POLICY,
 ) -> AbstractAsyncContextManager[Queue]:
-    def lane(mailbox: Mailbox) -> str:
-        return mailbox.domain
+    def lane(recipient: Destined) -> str:
+        return recipient.address.domain
 
     return open_queue(folder, policy, lane=lane, clock=now, inline=True, disk=disk)
 

@@ -12,7 +12,7 @@ from elemta import log
 from elemta.config import load
 from elemta.delivery.routing import Router
 from elemta.protocol import Notify, RcptParams
-from elemta.queue import State, Suspension
+from elemta.queue import Filter, Reroute, State, Suspension
 from tests.delivery.world import BODY, CONFIG, World, on_virtual_time, to, world
 
 if TYPE_CHECKING:
@@ -393,3 +393,16 @@ async def test_a_connection_is_kept_and_used_as_the_configuration_says(tmp_path:
         assert host.heard.count("QUIT") == 1
         await settle(200)
         assert host.heard.count("QUIT") == 2
+
+
+async def test_an_operator_can_send_one_recipient_by_another_host(here: World) -> None:
+    here.domain("b.example", ("mx.b.example", ONE))
+    here.net.host(ONE).down = OSError(errno.ECONNREFUSED, "refused")
+    other = here.net.host(TWO)
+    id_ = await here.send("bob@b.example", "eve@b.example")
+    await settle(10)
+    chosen = Reroute((f"smtp://{TWO}:2600",))
+    await here.queue.act(chosen, Filter(recipient="bob@b.example"), who="operator:root")
+    await settle(10)
+    assert here.states(id_) == [DELIVERED, State.DEFERRED]
+    assert [taken.recipients for taken in other.taken] == [("bob@b.example",)]

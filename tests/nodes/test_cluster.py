@@ -34,7 +34,17 @@ from elemta.control.interface import (
 from elemta.nodes import Cluster
 from elemta.nodes.running import Running
 from elemta.protocol import parse_mailbox
-from elemta.queue import Destination, Filter, Finished, Hold, Missed, Parked, Suspension, Timeline
+from elemta.queue import (
+    Destination,
+    Filter,
+    Finished,
+    Hold,
+    Missed,
+    Parked,
+    Reschedule,
+    Suspension,
+    Timeline,
+)
 from tests.control.fake import FakeControl, message
 
 if TYPE_CHECKING:
@@ -114,6 +124,17 @@ async def test_what_an_operator_does_is_done_on_every_node_in_that_name() -> Non
     assert tally.recipients == 4
     assert [node.acted[0].reason for node in nodes] == ["because", "because"]
     assert {node.who for node in nodes} == {"operator:me"}
+
+
+async def test_a_time_that_one_node_refuses_is_refused_before_any_has_changed() -> None:
+    one, two = Node(), Node()
+    two.failure = RequestError("too late", "action.at")
+    with pytest.raises(RequestError, match="too late"):
+        await control_of(one, two).act(Reschedule(5.0), Filter())
+    assert [acted.dry_run for acted in one.acted] == [True]
+    two.failure = None
+    assert (await control_of(one, two).act(Reschedule(5.0), Filter())).messages == 2
+    assert [acted.dry_run for acted in two.acted] == [True, False]
 
 
 async def test_nothing_is_done_if_a_node_cannot_be_reached() -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from elemta.queue import HistoryLimits, Queue, Tuning, Work
+    from elemta.queue import Destined, HistoryLimits, Queue, Tuning, Work
     from elemta.queue.operation import Operation
     from elemta.queue.writer import Applies
 
@@ -63,8 +63,8 @@ def envelope(*recipients: str, priority: Priority = Priority.NORMAL) -> Envelope
     )
 
 
-def by_domain(mailbox: Mailbox) -> str:
-    return f"mx:{mailbox.domain}"
+def by_domain(recipient: Destined) -> str:
+    return ",".join(recipient.via) or f"mx:{recipient.address.domain}"
 
 
 def now() -> float:
