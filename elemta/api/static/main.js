@@ -63,6 +63,7 @@ async function start() {
     clock.set(status.asked_at);
     fill(bar("host"), status.hostname);
   }, failed);
+  if (!location.hash.startsWith("#/")) history.replaceState(null, "", `#/${first()}`);
   const router = new Router(PAGES, (place, page) => show(place, page, store));
   router.go();
 }
@@ -110,6 +111,12 @@ function drawMenu() {
     closeMenu();
     bar("menu").focus();
   });
+}
+
+/** The first page that who is here may see. */
+function first() {
+  const seen = MENU.flatMap(([, pages]) => pages).find(([, , scope]) => api.may(scope));
+  return seen ? seen[0] : "overview";
 }
 
 function closeMenu() {

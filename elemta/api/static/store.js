@@ -59,6 +59,9 @@ export class Store {
     failed: new Ring(),
   };
 
+  /** The second since which events are known; null before there is a connection. */
+  began = null;
+
   /** The last events, the newest last. */
   events = [];
 
@@ -90,12 +93,12 @@ export class Store {
 
   #one(event) {
     if (event.type === "Missed") this.missed += event.count;
+    if (event.type === "Hello") this.began ??= Math.floor(clock.now());
     if (event.at === undefined) return;
     const counted = COUNTED[event.type];
     if (counted) this.rates[counted].add(Math.floor(event.at), 1);
     if (event.type === "Queued") this.#deeper(1);
     if (event.type === "Finished") this.#deeper(-1);
-    if (event.type === "Hello") return;
     this.events.push(event);
     this.#fresh.push(event);
     if (this.#fresh.length > EVENTS) this.#fresh.splice(0, this.#fresh.length - EVENTS);
@@ -113,6 +116,11 @@ export class Store {
     if (last && last[0] >= second) last[1] = depth;
     else this.depths.push([second, depth]);
     if (this.depths.length > SECONDS) this.depths.shift();
+  }
+
+  /** How much of a kind happened in a second; null: nobody was here to count. */
+  rateAt(kind, second) {
+    return this.began === null || second < this.began ? null : this.rates[kind].at(second);
   }
 
   /** How many waited at a second; null: nobody knows. */

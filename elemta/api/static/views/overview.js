@@ -67,7 +67,7 @@ export default function overview({ signal }, store) {
   const flow = liveChart({
     title: "Messages received, recipients delivered, deferred and failed in each of the last two minutes' seconds",
     seconds: WINDOW, now: clock.now, signal,
-    series: FLOWS.map(({ name, kind, key }) => ({ name, kind, at: (second) => store.rates[key].at(second) })),
+    series: FLOWS.map(({ name, kind, key }) => ({ name, kind, at: (second) => store.rateAt(key, second) })),
   });
   const depth = liveChart({
     title: "Messages that waited in each of the last two minutes' seconds",
