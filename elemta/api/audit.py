@@ -19,6 +19,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
+from elemta.api.threads import in_thread
 from elemta.api.tokens import masked
 from elemta.log import logger
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from elemta.api.threads import InThread
     from elemta.api.visit import Caller, Visit
 
 log = logger(__name__)
@@ -78,23 +80,30 @@ class AuditLog:
         folder: where ``audit.log`` is, or will be.
         clock: seconds since the epoch.
         size: octets of the file.
+        in_thread: where the disk is waited for.
 
     Attributes:
         lost: lines that are not in the file.
     """
 
-    def __init__(self, folder: Path, clock: Callable[[], float], size: int = SIZE) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        clock: Callable[[], float],
+        size: int = SIZE,
+        in_thread: InThread = in_thread,
+    ) -> None:
         self.path = folder / "audit.log"
         self.lost = 0
         self._clock = clock
         self._size = size
+        self._run = in_thread
         self._last: deque[Noted] = deque(maxlen=REMEMBERED)
         self._waiting: deque[Noted] = deque(maxlen=WAITING)
         self._news = trio.Event()
         self._failing = False
         self._strangers = 0
         self._strangers_since = 0.0
-        # Not the threads that mail needs.
         self._disk = trio.CapacityLimiter(1)
 
     def note(self, caller: Caller | None, visit: Visit, status: int, told: str = "") -> None:
@@ -154,9 +163,7 @@ class AuditLog:
 
     async def _remember(self) -> None:
         """Know what was noted before we were started."""
-        before = await trio.to_thread.run_sync(
-            partial(_tail, self.path), abandon_on_cancel=True, limiter=self._disk
-        )
+        before = await self._run(partial(_tail, self.path), self._disk)
         since = list(self._last)
         self._last.clear()
         self._last.extend([*before, *since])
@@ -168,11 +175,7 @@ class AuditLog:
         if not lines:
             return
         try:
-            await trio.to_thread.run_sync(
-                partial(_append, self.path, lines, self._size),
-                abandon_on_cancel=True,
-                limiter=self._disk,
-            )
+            await self._run(partial(_append, self.path, lines, self._size), self._disk)
             self._failing = False
         except OSError as error:
             self.lost += len(lines)

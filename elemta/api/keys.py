@@ -11,12 +11,14 @@ import msgspec
 import trio
 
 from elemta.api import tokens
+from elemta.api.threads import in_thread
 from elemta.api.tokens import Known, TokenFileError
 from elemta.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elemta.api.threads import InThread
     from elemta.api.tokens import Stamp, Text, Token, TokenFile
     from elemta.api.visit import Scope
 
@@ -40,11 +42,15 @@ class Keys:
     Args:
         file: where they are kept.
         clock: seconds since the epoch.
+        in_thread: where disk and processor are waited for.
     """
 
-    def __init__(self, file: TokenFile, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, file: TokenFile, clock: Callable[[], float], in_thread: InThread = in_thread
+    ) -> None:
         self._file = file
         self._clock = clock
+        self._run = in_thread
         self._stamp: Stamp = None
         self._tokens: dict[str, Token] = {}
         #: By id: the hash that a text was held against, and SHA-256 of the text.
@@ -54,7 +60,6 @@ class Keys:
         self._looking = False
         # One at a time: each takes 19 MiB and a processor.
         self._hashing = trio.CapacityLimiter(1)
-        # Not the threads that mail needs: they must not all wait for this disk.
         self._disk = trio.CapacityLimiter(2)
 
     async def run(self) -> None:
@@ -75,7 +80,7 @@ class Keys:
             return
         self._looked, self._looking = now, True
         with trio.move_on_after(LOOK_PATIENCE):
-            await trio.to_thread.run_sync(self._look, abandon_on_cancel=True, limiter=self._disk)
+            await self._run(self._look, self._disk)
 
     def sure(self, text: Text, whole: str) -> Token | None:
         """The token of this text, if that has been verified before and is still good."""
@@ -142,7 +147,7 @@ class Keys:
     async def _in_thread(self, call: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
         try:
             with trio.fail_after(PATIENCE):
-                return await trio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+                return await self._run(call, limiter)
         except trio.TooSlowError:
             raise TokenFileError(f"{self._file.path}: the disk is too slow") from None
 

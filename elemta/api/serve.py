@@ -82,10 +82,12 @@ async def run(
     Resource handling:
         The sockets stay open.
     """
-    await _Server(app, tls).run(sockets, stopping)
+    await Server(app, tls).run(sockets, stopping)
 
 
-class _Server:
+class Server:
+    """Serves an application; see `run`."""
+
     def __init__(self, app: ASGIFramework, tls: ssl.SSLContext | None) -> None:
         self._app = ASGIWrapper(app)
         self._tls = tls
@@ -95,6 +97,7 @@ class _Server:
         self._open: set[Connection] = set()
 
     async def run(self, sockets: Sequence[socket.socket], stopping: trio.Event) -> None:
+        """See `run` above."""
         listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
         lifespan = Lifespan(self._app, self._config, {})
         async with trio.open_nursery() as nursery:

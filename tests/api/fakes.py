@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
@@ -12,8 +12,20 @@ from elemta.api.site import Site
 from elemta.api.visit import Caller, Scope, Visit
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
     from elemta.api.visit import Access, Audit
     from tests.control.fake import FakeControl
+
+T = TypeVar("T")
+
+
+async def at_once(call: Callable[[], T], limiter: trio.CapacityLimiter, /) -> T:
+    """For `InThread` on virtual time, which does not wait for threads."""
+    async with limiter:
+        return call()
 
 
 class Noted(Struct, frozen=True):
