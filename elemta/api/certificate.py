@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+import trio
+
+from elemta.api.threads import in_thread
 from elemta.config import ConfigError, Mistake
+from elemta.log import logger
 
 if TYPE_CHECKING:
+    from elemta.api.threads import InThread
     from elemta.config import Api as Table
+
+log = logger(__name__)
+
+#: Seconds between two looks whether there is a new certificate.
+LOOK: Final = 60.0
 
 
 def context(table: Table) -> ssl.SSLContext:
@@ -22,6 +33,32 @@ def context(table: Table) -> ssl.SSLContext:
     tls.set_alpn_protocols(["http/1.1"])
     load(table, tls)
     return tls
+
+
+async def renew(table: Table, tls: ssl.SSLContext, in_thread: InThread = in_thread) -> None:
+    """Show a new certificate once there is one, until cancelled. One that is wrong is not shown.
+
+    Args:
+        table: where they are.
+        tls: what is shown to clients.
+        in_thread: where the disk is waited for.
+    """
+    disk = trio.CapacityLimiter(1)
+    before = await in_thread(partial(stamps, table), disk)
+    while True:
+        await trio.sleep(LOOK)
+        now = await in_thread(partial(stamps, table), disk)
+        if now == before:
+            continue
+        before = now
+        try:
+            # Elsewhere first: OpenSSL would keep a certificate whose key it then refuses.
+            await in_thread(partial(context, table), disk)
+            await in_thread(partial(load, table, tls), disk)
+        except ConfigError as error:
+            log.warning("api.certificate_refused", error=str(error))
+        else:
+            log.info("api.certificate_renewed")
 
 
 def load(table: Table, tls: ssl.SSLContext) -> None:

@@ -33,8 +33,9 @@ FRESH: Final = 1.0
 #: In whose name it is asked.
 WHO: Final = "health"
 
-#: A node's name, and the words before what an exception or a path has to say.
+#: A node's name, and the words before what an exception has to say.
 _REASON: Final = re.compile(r"(?:node \d+: )?[^:]*")
+_PATH: Final = re.compile(r"/\S*")
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -117,4 +118,4 @@ def _response(health: Health) -> Response:
 
 def _told(trouble: str) -> str:
     found = _REASON.match(trouble)
-    return found[0].strip() if found is not None else ""
+    return _PATH.sub("…", found[0]).strip() if found is not None else ""

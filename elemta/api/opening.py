@@ -17,7 +17,7 @@ from elemta.api import serve, tokens
 from elemta.api.access import Entrance
 from elemta.api.app import create_app
 from elemta.api.audit import AuditLog
-from elemta.api.certificate import context, load, stamps
+from elemta.api.certificate import context, renew
 from elemta.api.exposition import add_metrics
 from elemta.api.guesses import Guesses
 from elemta.api.health import add_health
@@ -26,7 +26,7 @@ from elemta.api.keys import Keys
 from elemta.api.sessions import Sessions
 from elemta.api.site import Site
 from elemta.api.tokens import TokenFile, TokenFileError
-from elemta.config import ConfigError, HostPort
+from elemta.config import HostPort
 from elemta.listener.sockets import BindError, listen
 from elemta.log import logger
 from elemta.privileges import StartError
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-#: Seconds between two looks whether there is a new certificate.
-LOOK: Final = 60.0
 #: Seconds within which all ends, once it was told to stop.
 PATIENCE: Final = 3.0
 
@@ -61,6 +59,7 @@ class Api:
 
     Attributes:
         urls: where it is found.
+        tls: see above.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Api:
         self.urls = tuple(_url(config, sock, tls) for sock in sockets)
         self._table = table
         self._sockets = tuple(sockets)
-        self._tls = tls
+        self.tls = tls
         self._inbox = inbox
         self._file = TokenFile(config.data_dir)
         self._clock = clock = time.time
@@ -136,14 +135,14 @@ class Api:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keys.run)
             nursery.start_soon(self._audit.run)
-            if self._tls is not None:
-                nursery.start_soon(self._renew, self._tls)
+            if self.tls is not None:
+                nursery.start_soon(renew, self._table, self.tls)
             log.info("api.ready", urls=" ".join(self.urls))
             if self._link is not None:
                 log.warning("api.first_login", link=self._link, good_for="1 h, once")
                 self._link = None
             guarded = app if names is None else Hosts(app, names)
-            await serve.run(guarded, self._sockets, self._stopping, tls=self._tls)
+            await serve.run(guarded, self._sockets, self._stopping, tls=self.tls)
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -166,22 +165,6 @@ class Api:
         """Close the sockets."""
         for each in self._sockets:
             each.close()
-
-    async def _renew(self, tls: ssl.SSLContext) -> None:
-        """Show a new certificate once there is one."""
-        before = await trio.to_thread.run_sync(stamps, self._table, abandon_on_cancel=True)
-        while True:
-            await trio.sleep(LOOK)
-            now = await trio.to_thread.run_sync(stamps, self._table, abandon_on_cancel=True)
-            if now == before:
-                continue
-            before = now
-            try:
-                await trio.to_thread.run_sync(load, self._table, tls, abandon_on_cancel=True)
-            except ConfigError as error:
-                log.warning("api.certificate_refused", error=str(error))
-            else:
-                log.info("api.certificate_renewed")
 
 
 def open_api(config: Config, *, inbox: Path | None = None, elsewhere: bool = False) -> Api | None:

@@ -16,6 +16,7 @@ from elemta.api.tokens import TokenFile, TokenFileError
 from elemta.api.visit import Scope
 from elemta.cli import codes
 from elemta.cli.terminal import clock, say, say_json, span
+from elemta.config import HostPort
 from elemta.control.client import connect
 from elemta.control.interface import ControlError
 from elemta.privileges import StartError
@@ -164,7 +165,10 @@ async def _urls(config: Config) -> tuple[str, ...]:
     if config.api is None:
         return ()
     scheme = "http" if config.api.certificate is None else "https"
-    return tuple(f"{scheme}://{each}" for each in config.api.bindings)
+    return tuple(
+        f"{scheme}://{HostPort(each.host or config.hostname, each.port)}"
+        for each in config.api.bindings
+    )
 
 
 def _with_file(
