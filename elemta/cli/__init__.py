@@ -176,6 +176,9 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
 
 
 main.add_command(insight.explain)
+main.add_command(insight.sessions)
+main.add_command(insight.trace)
+main.add_command(insight.log)
 main.add_command(insight.config_)
 main.add_command(insight.plugins)
 

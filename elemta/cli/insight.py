@@ -1,11 +1,11 @@
-"""The commands that ask a running server about itself: arguments to calls.
+"""The commands that ask a running server about itself and who speaks to it: arguments to calls.
 
 What a command needs is imported when it runs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
@@ -14,6 +14,8 @@ from elemta.cli.options import as_json, at_server
 
 if TYPE_CHECKING:
     from elemta.config import Config
+
+_LEVEL: Final = click.Choice(["debug", "info", "warning", "error"])
 
 
 @click.command()
@@ -78,3 +80,59 @@ def plugins(config: Config, action: str | None, name: str | None, *, as_json: bo
     if name is None:
         raise click.UsageError(f"{action} which? `elemta plugins` lists them")
     raise SystemExit(switch_plugin(config, name, enabled=action == "enable", as_json=as_json))
+
+
+@click.command()
+@at_server
+@as_json
+def sessions(config: Config, *, as_json: bool) -> None:
+    """Who is connected now, in and out, and where each conversation stands."""
+    from elemta.cli.listening import show_sessions
+
+    raise SystemExit(show_sessions(config, as_json=as_json))
+
+
+@click.command()
+@click.option("--direction", type=click.Choice(["in", "out"]), help="Only into us, or from us.")
+@click.option("--peer", metavar="TEXT", help="Found in the other end's address or name.")
+@click.option("--place", metavar="NAME", help="This listener, or this destination.")
+@click.option("--session", metavar="ID", help="This conversation.")
+@click.option("--address", metavar="TEXT", help="Conversations from the line on that has this.")
+@at_server
+@as_json
+def trace(
+    config: Config,
+    direction: Literal["in", "out"] | None,
+    peer: str | None,
+    place: str | None,
+    session: str | None,
+    address: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """A line for each line that is said by clients, hosts and us; secrets and content masked."""
+    from elemta.cli.listening import trace as run
+    from elemta.control.facts import TraceFilter
+
+    meant = TraceFilter(
+        direction=direction, peer=peer, place=place, session=session, address=address
+    )
+    raise SystemExit(run(config, meant, as_json=as_json))
+
+
+@click.command()
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option("--level", type=_LEVEL, default="debug", help="Of at least this level.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option("--set-level", type=_LEVEL, help="Log from this level on, until the next reload.")
+@at_server
+@as_json
+def log(
+    config: Config, level: str, limit: int, set_level: str | None, *, follow: bool, as_json: bool
+) -> None:
+    """The last events of the running server's log, the newest last."""
+    from elemta.cli.listening import set_log_level, show_log
+
+    if set_level is not None:
+        raise SystemExit(set_log_level(config, set_level))
+    raise SystemExit(show_log(config, level=level, limit=limit, follow=follow, as_json=as_json))

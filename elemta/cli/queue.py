@@ -90,6 +90,17 @@ def show(config: Config, id_: str, *, as_json: bool) -> None:
 @_id
 @at_server
 @as_json
+def transcript(config: Config, id_: str, *, as_json: bool) -> None:
+    """What was said about a message, in and out, as far as it is remembered."""
+    from elemta.cli.listening import show_transcripts
+
+    raise SystemExit(show_transcripts(config, id_, as_json=as_json))
+
+
+@queue.command()
+@_id
+@at_server
+@as_json
 def timeline(config: Config, id_: str, *, as_json: bool) -> None:
     """What happened to one message, moment by moment. Finished ones too."""
     from elemta.cli.looking import show_message

@@ -76,7 +76,7 @@ def log_level(level: str | None, who: str) -> str:
     if level is not None:
         before, now = logs.level(), level_of(level)
         logs.set_level(min(before, now))
-        log.info("control.log_level", who=who, level=logs.LEVELS[now], before=logs.LEVELS[before])
+        log.info("control.log_level", who=who, now=logs.LEVELS[now], before=logs.LEVELS[before])
         logs.set_level(now)
     return logs.LEVELS[logs.level()]
 

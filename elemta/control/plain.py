@@ -10,10 +10,27 @@ from elemta.protocol import Mailbox, Reply
 from elemta.queue import AttemptStarted, Queued, State
 
 if TYPE_CHECKING:
-    from elemta.control.facts import Configuration, Explanation, PluginStatus
+    from elemta.control.facts import (
+        Configuration,
+        Explanation,
+        LogEntry,
+        PluginStatus,
+        SessionStatus,
+        Spoken,
+        Transcript,
+    )
     from elemta.control.interface import Happening, Status
     from elemta.protocol import ReversePath
-    from elemta.queue import Destination, Message, Recipient, Stats, Suspension, Tally, Timeline
+    from elemta.queue import (
+        Destination,
+        Message,
+        Missed,
+        Recipient,
+        Stats,
+        Suspension,
+        Tally,
+        Timeline,
+    )
 
 #: What JSON is made of.
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
@@ -152,6 +169,26 @@ def explanation(explanation: Explanation) -> dict[str, Value]:
 def plugin(plugin: PluginStatus) -> dict[str, Value]:
     """A plugin."""
     return _built(plugin)
+
+
+def session(session: SessionStatus) -> dict[str, Value]:
+    """A conversation that goes on."""
+    return _built(session)
+
+
+def transcript(transcript: Transcript) -> dict[str, Value]:
+    """A conversation, as far as it is remembered."""
+    return _built(transcript)
+
+
+def spoken(line: Spoken | Missed) -> dict[str, Value]:
+    """A line of a conversation, or how many were missed; `type` says which."""
+    return _built(line)
+
+
+def entry(entry: LogEntry | Missed) -> dict[str, Value]:
+    """An event of the log, or how many were missed; `type` says which."""
+    return _built(entry)
 
 
 def event(event: Happening) -> dict[str, Value]:
