@@ -86,7 +86,7 @@ def plugins(config: Config, action: str | None, name: str | None, *, as_json: bo
 @at_server
 @as_json
 def sessions(config: Config, *, as_json: bool) -> None:
-    """Who is connected now, in and out, and where each conversation stands."""
+    """Show who is connected, in and out, and what each is doing."""
     from elemta.cli.listening import show_sessions
 
     raise SystemExit(show_sessions(config, as_json=as_json))
@@ -110,7 +110,7 @@ def trace(
     *,
     as_json: bool,
 ) -> None:
-    """A line for each line that is said by clients, hosts and us; secrets and content masked."""
+    """Show what is said, in and out, as it is said; without secrets and content."""
     from elemta.cli.listening import trace as run
     from elemta.control.facts import TraceFilter
 
@@ -130,7 +130,7 @@ def trace(
 def log(
     config: Config, level: str, limit: int, set_level: str | None, *, follow: bool, as_json: bool
 ) -> None:
-    """The last events of the running server's log, the newest last."""
+    """Show the last events of the log, and what comes; or change its level."""
     from elemta.cli.listening import set_log_level, show_log
 
     if set_level is not None:
