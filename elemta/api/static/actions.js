@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import * as clock from "./clock.js";
 import { fill, h } from "./dom.js";
 import { dialog } from "./dialog.js";
-import { choice, line, written } from "./fields.js";
+import { addresses, choice, line, written } from "./fields.js";
 import { count, counted, octets, seconds } from "./format.js";
 import { settled } from "./shapes.js";
 import { explained, failed, toast } from "./toast.js";
@@ -32,7 +32,10 @@ export const ACTIONS = {
     label: "Reroute",
     about: "Deliver by another way than the configuration's.",
     done: "Rerouted",
-    fields: () => [line("Via", "via", { hint: "A route of the configuration; empty: as the configuration has it." })],
+    fields: () => [line("Via", "via", {
+      placeholder: "smtp://relay.example.net:25",
+      hint: "One or several, with commas between, as routes have them; empty: as the configuration says.",
+    })],
   },
   reschedule: {
     label: "Reschedule",
@@ -60,7 +63,7 @@ function arguments_(word, form) {
   const told = { reason: found.reason ?? "" };
   if (word === "reprioritise") told.priority = found.priority;
   if (word === "redirect") told.to = found.to;
-  if (word === "reroute") told.via = found.via ?? "";
+  if (word === "reroute") told.via = addresses(found.via);
   if (word === "reschedule") told.at = clock.now() + (seconds(found.in ?? "") ?? 0);
   return told;
 }

@@ -25,8 +25,8 @@ export class Problem extends Error {
 
 /** Go to the login page, and come back to where we are. */
 export function leave() {
-  const back = location.hash.startsWith("#/") ? `#next=${encodeURIComponent(location.hash)}` : "";
-  location.replace(`/login${back}`);
+  const here = location.pathname === "/" ? location.hash : location.pathname;
+  location.replace(here === "" ? "/login" : `/login#next=${encodeURIComponent(here)}`);
 }
 
 /** Ask who we are. Leaves for the login page where that is nobody. */
@@ -70,23 +70,44 @@ export async function ask(method, path, { body, headers = {}, signal } = {}) {
   const sent = { Accept: "application/json", ...headers };
   if (body !== undefined) sent["Content-Type"] = "application/json";
   if (method !== "GET" && caller !== null) sent["X-CSRF-Token"] = caller.csrf;
+  const told = body === undefined ? undefined : JSON.stringify(body);
+  const response = await answer(path, { method, headers: sent, body: told, signal });
+  const type = response.headers.get("Content-Type") ?? "";
+  if (response.status === 204) return null;
+  return type.startsWith("application/json") ? response.json() : response.text();
+}
+
+/**
+ * The beginning of a text that may be long.
+ *
+ * @param {number} most octets that are read, roughly.
+ * @returns {Promise<{text: string, cut: boolean}>}
+ */
+export async function beginning(path, most) {
+  const response = await answer(path, { method: "GET" });
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let size = 0; size < most; ) {
+    const { done, value } = await reader.read();
+    if (done) return { text, cut: false };
+    size += value.length;
+    text += decoder.decode(value, { stream: true });
+  }
+  await reader.cancel();
+  return { text, cut: true };
+}
+
+async function answer(path, options) {
   let response;
   try {
-    response = await fetch(path, {
-      method,
-      headers: sent,
-      body: body === undefined ? undefined : JSON.stringify(body),
-      credentials: "same-origin",
-      signal,
-    });
+    response = await fetch(path, { ...options, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "The server does not answer.");
   }
   if (!response.ok) throw await refused(response, path);
-  const type = response.headers.get("Content-Type") ?? "";
-  if (response.status === 204) return null;
-  return type.startsWith("application/json") ? response.json() : response.text();
+  return response;
 }
 
 async function refused(response, path) {

@@ -10,6 +10,8 @@ import { octets } from "./format.js";
 import { show } from "./shapes.js";
 import { facts, table } from "./table.js";
 
+/** Octets of its source that are shown. */
+const SOURCE = 2 ** 18;
 const TOLD = ["from", "to", "cc", "reply-to", "date", "subject", "message-id"];
 
 /**
@@ -45,6 +47,7 @@ function shown(found, path) {
     facts(TOLD.map((name) => [titled(name), found.headers.filter(([each]) => each.toLowerCase() === name).map(([, value]) => value).join("\n")])),
     h("div", { class: "group", role: "group", "aria-label": "How to show it" }, tabs),
     page,
+    found.cut ? h("p", { class: "soft" }, "It is long, or has many parts: this is not all of it.") : null,
     found.attachments.length
       ? [h("h3", {}, "Attachments"), table(
           "Attachments",
@@ -73,6 +76,12 @@ function frame(path) {
 
 function source(path) {
   const place = h("div", {});
-  show(place, async () => h("pre", { class: "content", tabindex: "0" }, await api.ask("GET", `${path}/raw`, { headers: { Accept: "message/rfc822" } })));
+  show(place, async () => {
+    const { text, cut } = await api.beginning(`${path}/raw`, SOURCE);
+    return [
+      h("pre", { class: "content", tabindex: "0" }, text),
+      h("p", { class: "soft" }, cut ? "This is its beginning. " : null, h("a", { href: `${path}/raw`, download: "message.eml" }, "Save all of it")),
+    ];
+  });
   return place;
 }

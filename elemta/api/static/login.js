@@ -13,6 +13,7 @@ history.replaceState(null, "", location.pathname);
 /** Where to go on; only a page of the dashboard, never another site. */
 function onward() {
   const next = given.get("next") ?? "";
+  if (next === "/docs") return next;
   return next.startsWith("#/") ? `/${next}` : "/";
 }
 
