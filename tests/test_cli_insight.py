@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import click
+import pytest
 from click.testing import CliRunner
 
 from elemta.cli import answers, codes, insight, main
 from elemta.control import plain
-from elemta.control.facts import Configuration, PluginStatus
+from elemta.control.facts import Configuration, Explanation, Hypothesis, PluginStatus, Step
+from elemta.protocol import parse_mailbox
 
 ROOT = Path(__file__).parent.parent
 
@@ -48,7 +51,90 @@ def test_who_switches_a_plugin_says_which() -> None:
     assert "disable which?" in told.output
 
 
+EXPLANATION = Explanation(
+    summary="It would be refused (recipient): 550 5.1.1 no such mailbox",
+    steps=(
+        Step(question="client", answer="192.0.2.1 is a stranger"),
+        Step(question="sender", answer="<> is taken", good=True),
+        Step(
+            question="recipient",
+            answer="nobody@us.example gets no mail here",
+            good=False,
+            reply="550 5.1.1 no such mailbox",
+            details=("one", "two\x1b[2J"),
+        ),
+    ),
+    next_at=60.0,
+)
+
+
+def test_an_explanation_is_a_line_a_step_and_what_it_rests_on() -> None:
+    assert list(answers.explanation_lines(EXPLANATION)) == [
+        "It would be refused (recipient): 550 5.1.1 no such mailbox",
+        "",
+        "  client: 192.0.2.1 is a stranger",
+        "+ sender: <> is taken",
+        "- recipient: nobody@us.example gets no mail here  (550 5.1.1 no such mailbox)",
+        "    one",
+        "    two\x1b[2J",
+    ]
+
+
+def test_a_reply_that_is_in_the_answer_is_not_told_twice() -> None:
+    step = Step(question="hosts", answer="nobody: 550 5.1.2 no", reply="550 5.1.2 no")
+    (*_, line) = answers.explanation_lines(Explanation(summary="", steps=(step,)))
+    assert line == "  hosts: nobody: 550 5.1.2 no"
+
+
+def test_json_of_an_explanation_has_all_of_it() -> None:
+    told = json.loads(json.dumps(plain.explanation(EXPLANATION)))
+    assert told["next_at"] == 60.0
+    assert told["steps"][0] == {
+        "question": "client",
+        "answer": "192.0.2.1 is a stranger",
+        "good": None,
+        "reply": "",
+        "details": [],
+    }
+
+
+def test_options_become_a_hypothesis() -> None:
+    said = {"client": "192.0.2.1", "helo": None, "login": "jane", "listener": None}
+    asked = answers.hypothesis("a@b.example", "", 5, said)
+    assert asked == Hypothesis(
+        recipient=parse_mailbox("a@b.example"), client="192.0.2.1", login="jane", size=5
+    )
+    assert answers.hypothesis("a@b.example", "c@d.example", 0, {}).sender == parse_mailbox(
+        "c@d.example"
+    )
+    with pytest.raises(click.UsageError, match="--to: 'nonsense' is no address"):
+        answers.hypothesis("nonsense", None, 0, {})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--from", "a@b.example"),
+        ("01M82Q28V6DAVJCKE0E9HMK3Q1", "--to", "a@b.example"),
+        ("01M82Q28V6DAVJCKE0E9HMK3Q1", "--client", "192.0.2.1"),
+        ("--to", "a@b.example", "--size", "large"),
+        ("--to", "a b"),
+    ],
+)
+def test_who_asks_nothing_or_two_things_is_told(arguments: tuple[str, ...]) -> None:
+    told = CliRunner().invoke(main, ["explain", *arguments, "--sandbox"])
+    assert told.exit_code == codes.USAGE
+
+
+#: What each command has that asks a server.
+USUAL = ("--config", "--sandbox", "--json", "--api", "--token", "--token-file", "--ca")
+
+
 def test_every_command_is_documented() -> None:
     text = (ROOT / "docs" / "explain.md").read_text()
-    for command in (insight.config_, insight.plugins):
+    for command in (insight.explain, insight.config_, insight.plugins):
         assert f"`elemta {command.name}" in text
+        for option in command.params:
+            for flag in (each for each in option.opts if each.startswith("--")):
+                assert flag in USUAL or f"`{flag}" in text, flag

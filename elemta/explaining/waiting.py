@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from elemta.control.facts import Explanation, Step
 from elemta.explaining.lanes import lane_state
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from elemta.explaining.lanes import LaneState
     from elemta.queue import Attempt, Queue, Recipient, Standing, Timeline
 
-_ENDS = {
+_ENDS: Final = {
     State.DELIVERED: "delivered",
     State.FAILED: "given up",
     State.EXPIRED: "given up, as its time was over",
-    State.DELETED: "deleted, and nobody was told",
+    State.DELETED: "deleted",
 }
 
 

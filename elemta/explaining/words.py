@@ -11,7 +11,7 @@ _UNITS: Final = ((86400, "d"), (3600, "h"), (60, "min"))
 def moment(at: float, now: float) -> str:
     """A moment, and how far away it is: ``2026-11-22 00:00:00 UTC (in 5 min)``."""
     written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))
-    away = f"in {span(at - now)}" if at >= now else f"{span(now - at)} ago"
+    away = f"in {span(at - now)}" if at > now else f"{span(now - at)} ago"
     return f"{written} ({away})"
 
 

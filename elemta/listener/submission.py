@@ -22,6 +22,7 @@ import trio
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.intake import Handed, Intake
+from elemta.listener.refusals import reason
 from elemta.log import logger
 from elemta.message import HeaderScanner, date
 from elemta.plugins import Transaction
@@ -151,6 +152,7 @@ async def _take(
         await _judge(submission, transaction, house)
         intake = await _keep(submission.content, transaction, house, handed)
     except NotTakenError as error:
+        house.meters.refusals[reason(error.reply)] += 1
         session = transaction.session
         log.info(
             "client.refused",
@@ -167,6 +169,7 @@ async def _take(
         raise
     again = intake.id != transaction.id
     if not again:
+        house.meters.octets.observe(intake.size)
         _tell(transaction, intake)
     return intake.id, again
 

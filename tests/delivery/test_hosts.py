@@ -286,3 +286,48 @@ async def test_a_unix_socket_is_found_without_dns_and_has_no_family() -> None:
     assert isinstance(found, tuple)
     assert [(one.address, one.port, str(one)) for one in found] == [("/run/a:b", 0, "/run/a:b")]
     assert zone.asked == []
+
+
+async def told(zone: Zone, route: ByMx | ToHosts) -> list[str]:
+    lines: list[str] = []
+    await hosts(zone).plan(route, lines.append)
+    return lines
+
+
+async def test_what_is_left_out_is_told_and_why() -> None:
+    zone = Zone()
+    zone.mx_records["example.net"] = [
+        *((10, "a.example"), (20, "MX.us.example."), (20, "b.example"), (30, "c.example")),
+    ]
+    zone.hosts |= {"a.example": [A, B, "10.0.0.1"]}
+    # Equals stand in random order.
+    assert sorted(await told(zone, ByMx("example.net"))) == [
+        "10.0.0.1 of a.example is left out: it is no public address",
+        "MX 10 a.example: 10.0.0.1, 198.51.100.1, 198.51.100.2",
+        "b.example is left out: it is no nearer than we are",
+        "c.example is left out: it is no nearer than we are",
+        "mx.us.example is left out: that is ourselves",
+    ]
+
+
+async def test_what_is_left_for_later_is_counted() -> None:
+    zone = Zone()
+    zone.mx_records["example.net"] = [(n, f"mx{n}.example") for n in range(12)]
+    zone.hosts |= {f"mx{n}.example": [f"198.51.100.{n + 1}"] for n in range(12)}
+    lines = await told(zone, ByMx("example.net"))
+    assert lines[:2] == [
+        "mx10.example is left out: 10 others are better",
+        "mx11.example is left out: 10 others are better",
+    ]
+    assert lines[-1] == "5 more are left for later attempts"
+
+
+async def test_hosts_of_a_route_are_told_with_their_addresses() -> None:
+    zone = Zone()
+    zone.hosts["relay.example"] = ["203.0.113.25"]
+    route = ToHosts((HostPort("relay.example", 25), HostPort("gone.example", 25), HostPort(A, 25)))
+    assert await told(zone, route) == [
+        "relay.example: 203.0.113.25",
+        "gone.example: no address: gone.example",
+        "203.0.113.25 of relay.example is left out: we listen there",
+    ]

@@ -199,3 +199,19 @@ def test_what_was_chosen_is_remembered_for_so_many() -> None:
         chosen = at("example.org", f"smtp://h{number}.example")
         assert router.lane(chosen) == f"smtp:h{number}.example:25"
     assert len(router._chosen) <= 2
+
+
+@pytest.mark.parametrize(
+    ("domain", "entry"),
+    [
+        ("example.com", "domains[0]"),
+        ("Lists.Example.com".lower(), "domains[1]"),
+        ("xn--bcher-kva.example", "domains[2]"),
+        ("", "domains[0]"),
+        ("exact.example.net", "routes[0]"),
+        ("late.example.net", "routes[1]"),
+        ("elsewhere.example", ""),
+    ],
+)
+def test_the_entry_that_decides_is_named(domain: str, entry: str) -> None:
+    assert Router(config()).entry(at(domain)) == entry

@@ -213,3 +213,26 @@ def test_of_those_behind_an_alias_the_success_of_one_is_told(
 
 def test_who_named_nothing_gives_nothing_on() -> None:
     assert told(BEHIND, RcptParams()) is BEHIND
+
+
+def test_leave_to_relay_is_told_with_its_reason() -> None:
+    who = Recipients(CONFIGURED)
+    far, backup = parse_mailbox("a@far.example"), parse_mailbox("a@mx.backup.example")
+    assert who.permission(far, client="192.0.2.1", login="jane") == "login"
+    assert who.permission(far, client="198.51.100.7") == "relay.networks"
+    assert str(who.network("198.51.100.7")) == "198.51.100.0/24"
+    assert who.permission(backup, client="192.0.2.1") == "relay.domains"
+    assert who.relayed("mx.backup.example") == "*.backup.example"
+    assert who.permission(far, client="192.0.2.1") == ""
+    assert who.permission(far, client="") == ""
+    assert who.relayed("far.example") is None
+    route = parse_mailbox("a%b@mx.backup.example")
+    assert who.permission(route, client="192.0.2.1") == ""
+    assert who.relayed("bücher.backup.example") == "*.backup.example"
+
+
+def test_what_is_ours_needs_no_leave() -> None:
+    who = Recipients(CONFIGURED)
+    assert who.is_ours(parse_mailbox("a@here.example"))
+    assert who.is_ours(Mailbox("postmaster", ""))
+    assert not who.is_ours(parse_mailbox("a@far.example"))

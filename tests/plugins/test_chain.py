@@ -202,3 +202,16 @@ def test_hooks_are_named_in_the_order_of_a_conversation() -> None:
 
     assert hooks(Judges()) == ("on_connect", "on_mail", "on_data")
     assert hooks(Plugin()) == ()
+
+
+async def test_only_those_that_may_be_asked_dry_are_and_nothing_is_counted() -> None:
+    class Harmless(Says):
+        name = "harmless"
+        dry = True
+
+    real, harmless, off = Says(), Harmless(Reject((7, 1), "never")), Harmless()
+    whole = chain(real, harmless)
+    assert await whole.dry().on_connect(SESSION) == Reject((7, 1), "never")
+    assert (real.asked, harmless.asked) == (0, 1)
+    assert [each.counts.asked for each in whole.plugins] == [0, 0]
+    assert chain(off).switched("harmless", enabled=False).dry().connect == ()
