@@ -16,6 +16,7 @@ from elemta.api import (
     message_endpoints,
     queue_endpoints,
     server_endpoints,
+    submission_endpoints,
 )
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
@@ -40,6 +41,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *queue_endpoints.ENDPOINTS,
     *action_endpoints.ENDPOINTS,
     *message_endpoints.ENDPOINTS,
+    *submission_endpoints.ENDPOINTS,
     *destination_endpoints.ENDPOINTS,
     *server_endpoints.ENDPOINTS,
     *login.ENDPOINTS,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final, TypeAlias
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
+from elemta.api.patterns import SCOPE
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Suspension, Tally, suspension_of, tally_of
 from elemta.api.visit import Scope
 from elemta.api.words import Age, Moment, Needle, Text
 from elemta.queue import Destination, Filter, Retry
+
+#: What can be suspended.
+ScopeText: TypeAlias = Annotated[str, Meta(max_length=1000, pattern=SCOPE)]
 
 
 class Destinations(Struct, frozen=True):
@@ -46,7 +50,7 @@ class Suspend(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dry_run: count what waits there, and do nothing.
     """
 
-    scope: Needle
+    scope: ScopeText
     reason: Text = ""
     for_: Age | None = field(default=None, name="for")
     until: Moment | None = None
@@ -61,7 +65,7 @@ class Resume(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dry_run: count what waits there, and do nothing.
     """
 
-    scope: Needle
+    scope: ScopeText
     dry_run: bool = False
 
 

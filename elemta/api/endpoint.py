@@ -57,7 +57,7 @@ class Asked(Struct, Generic[Q, B], frozen=True, eq=False):
     Attributes:
         arrival: the request as it came in.
         query: its parameters.
-        body: as it was declared; the default of it where the content is of another media type.
+        body: as it was declared; says nothing where the content is of another media type.
     """
 
     arrival: Arrival
@@ -168,10 +168,12 @@ def endpoint(
     costly: bool = False,
     polled: bool = False,
     example: B | None = None,
+    instead: B | None = None,
 ) -> Callable[[Callable[[Asked[Q, B]], Awaitable[A]]], Endpoint]:
     """Make an endpoint of a function, whose docstring becomes its documentation.
 
-    All else is as of `Endpoint`.
+    What stands for a body of another type is `instead`, or else what `body` is by default. All else
+    is as of `Endpoint`.
     """
 
     def declare(ask: Callable[[Asked[Q, B]], Awaitable[A]]) -> Endpoint:
@@ -181,7 +183,7 @@ def endpoint(
 
         def _body(arrival: Arrival) -> B:
             if arrival.media_type in takes:
-                return body()
+                return body() if instead is None else instead
             return read_body(arrival.content or b"{}", body)
 
         summary, _, about = (inspect.getdoc(ask) or "").partition("\n")

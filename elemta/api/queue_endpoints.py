@@ -7,12 +7,9 @@ from typing import Final
 import trio
 
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
-from elemta.api.problem import Fault
-from elemta.api.reading import refused
 from elemta.api.schema import Overview, Page, message_of, overview
 from elemta.api.selection import Search, searched
 from elemta.api.visit import Scope
-from elemta.queue import parse_id
 
 
 @endpoint(
@@ -47,11 +44,8 @@ async def messages(asked: Asked[Search, Nothing]) -> Page:
     A page may be the last although it is full; then the next one is empty.
     """
     search = asked.query
-    after = search.cursor
-    if after is not None and (after := parse_id(after)) is None:
-        raise refused(Fault("cursor", "expected `next` of the page before"))
     found = await asked.control.search(
-        searched(search), limit=search.limit, after=after, newest=search.newest
+        searched(search), limit=search.limit, after=search.cursor, newest=search.newest
     )
     listed = [await message_of(each) for each in found]
     await trio.lowlevel.checkpoint()

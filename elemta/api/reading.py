@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
+from elemta.api.patterns import words_for
 from elemta.api.problem import Fault, Problem
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def _in_words(problem: str) -> str:
         side = "at least" if length[2] == ">=" else "at most"
         thing = "characters" if length[1] == "str" else "entries"
         return f"expected {side} {length[3]} {thing}"
-    if problem.startswith("Expected `str` matching regex"):
-        return "this is not how it is written"
+    if pattern := re.fullmatch(r"Expected `str` matching regex (.*)", problem, re.DOTALL):
+        return f"expected {words_for(pattern[1])}"
     words = re.sub(
         r"`([^`]*)`",
         lambda found: " or ".join(_WORDS.get(word, word) for word in found[1].split(" | ")),

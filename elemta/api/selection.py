@@ -6,11 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from elemta.api.problem import Fault
-from elemta.api.reading import refused
 from elemta.api.schema import Urgency, priority_of
-from elemta.api.words import Age, Needle, Size
-from elemta.queue import Filter, MessageId, View, parse_id
+from elemta.api.words import Age, Id, Needle, Size
+from elemta.queue import Filter, View
 
 
 class Conditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +52,7 @@ class Selection(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         views: in any of these queues; none: in those of what is not finished.
     """
 
-    ids: Annotated[list[Needle], Meta(max_length=1000)] = []
+    ids: Annotated[list[Id], Meta(max_length=1000)] = []
     views: Annotated[list[View], Meta(max_length=5)] = []
 
 
@@ -70,46 +68,26 @@ class Search(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
         newest: the newest first; else the oldest.
     """
 
-    id: Annotated[list[Needle], Meta(max_length=1000)] = []
+    id: Annotated[list[Id], Meta(max_length=1000)] = []
     view: Annotated[list[View], Meta(max_length=5)] = []
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
-    cursor: Annotated[str, Meta(max_length=100)] | None = None
+    cursor: Id | None = None
     newest: bool = False
 
 
 def selected(meant: Selection) -> Filter:
-    """The filter that a body means.
-
-    Raises:
-        Problem: an id that is none.
-    """
-    places = [f"filter.ids[{number}]" for number in range(len(meant.ids))]
-    return _filter(meant, _ids(meant.ids, places), meant.views)
+    """The filter that a body means."""
+    return _filter(meant, meant.ids, meant.views)
 
 
 def searched(meant: Search) -> Filter:
-    """The filter that a query means.
-
-    Raises:
-        Problem: an id that is none.
-    """
-    return _filter(meant, _ids(meant.id, ["id"] * len(meant.id)), meant.view)
+    """The filter that a query means."""
+    return _filter(meant, meant.id, meant.view)
 
 
-def _ids(texts: list[str], places: list[str]) -> tuple[MessageId, ...]:
-    found = [parse_id(text) for text in texts]
-    if faults := [
-        Fault(place, f"{text[:50]!r} is no id of a message")
-        for text, place, each in zip(texts, places, found, strict=True)
-        if each is None
-    ]:
-        raise refused(*faults)
-    return tuple(filter(None, found))
-
-
-def _filter(meant: Conditions, ids: tuple[MessageId, ...], views: list[View]) -> Filter:
+def _filter(meant: Conditions, ids: list[str], views: list[View]) -> Filter:
     return Filter(
-        ids=ids,
+        ids=tuple(ids),
         views=tuple(views),
         domain=meant.domain,
         sender=meant.sender,

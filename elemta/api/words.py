@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from msgspec import Meta
 
+from elemta.api import patterns
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.protocol import parse_mailbox
@@ -23,9 +24,17 @@ Size: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
 #: A name, or what is looked for. An empty one would be found everywhere.
 Needle: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
+#: The id of a message.
+Id: TypeAlias = Annotated[str, Meta(pattern=patterns.ID)]
 #: An address as people write it.
 Address: TypeAlias = Annotated[
-    str, Meta(min_length=1, max_length=1000, examples=["alice@example.net"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=1000,
+        examples=["alice@example.net"],
+        extra_json_schema={"format": "email"},
+    ),
 ]
 
 
