@@ -10,11 +10,13 @@ import pytest
 import trio
 import trio.testing
 
+from elemta import log as logs
 from elemta.config import ConfigError, load
 from elemta.control.facts import Hypothesis, Submission
 from elemta.control.interface import RequestError, UnavailableError, UnknownError
 from elemta.delivery.routing import Router
 from elemta.listener.sockets import bind
+from elemta.net.dialogues import Dialogue
 from elemta.parts import Parts
 from elemta.privileges import Files
 from elemta.protocol import parse_mailbox
@@ -167,6 +169,22 @@ async def test_what_runs_is_shown_as_its_file_would_have_it(tmp_path: Path) -> N
         assert before.values["limits"] == limits
         parts.reload()
         assert parts.configuration().values["limits"] == {**limits, "memory": "1 MiB"}
+
+
+async def test_a_reload_remembers_fewer_conversations_and_ends_another_level_of_the_log(
+    tmp_path: Path,
+) -> None:
+    text = CONFIG.format(data=tmp_path)
+    reread = text + "limits: {transcripts: 1}\n"
+    async with parts_of(tmp_path, reread=lambda: load(reread)) as parts:
+        for id_ in ("s1", "s2"):
+            dialogue = Dialogue(parts.dialogues, "in", "mx", "192.0.2.1:1", id_)
+            dialogue.about("M1")
+            dialogue.end()
+        logs.set_level(logs.Level.ERROR)
+        parts.reload()
+        assert [each.id for each in parts.dialogues.about("M1")] == ["s2"]
+        assert logs.level() < logs.Level.ERROR
 
 
 async def test_a_plugin_is_switched_until_the_next_reload(tmp_path: Path) -> None:

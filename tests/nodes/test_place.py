@@ -51,6 +51,7 @@ def test_nodes_share_what_the_whole_server_may_use() -> None:
     mine = share(CONFIG, Place(2, 4))
     assert mine.limits.connections == 251
     assert mine.limits.memory == 16 * 2**20
+    assert mine.limits.transcripts == 250
     assert mine.delivery.max_connections == 1
     assert mine.queue.history.count == CONFIG.queue.history.count // 4
     assert mine.control.socket == Path("/srv/elemta/nodes/2/control.sock")
