@@ -15,10 +15,12 @@ import trio.testing
 
 from elemta.config import Change, ConfigError, Mistake
 from elemta.control.client import Client, NotRunningError, connect
+from elemta.control.facts import Hypothesis, PluginStatus, Submission, Submitted
 from elemta.control.interface import ControlError, RequestError, UnavailableError, UnknownError
 from elemta.control.messages import PAGE
 from elemta.control.place import listening
-from elemta.queue import Filter, Finished, Hold, Missed, Suspension, Tally
+from elemta.protocol import parse_mailbox
+from elemta.queue import Filter, Finished, Hold, Missed, Priority, Suspension, Tally, Timeline
 from tests.control.fake import FakeControl, client_of, message
 
 if TYPE_CHECKING:
@@ -50,6 +52,36 @@ async def test_what_is_asked_comes_back_as_it_was_answered() -> None:
         assert await control.resume("all", dry_run=True) == Tally()
     (acted,) = server.acted
     assert (acted.action, acted.reason, acted.dry_run) == (Hold(), "y", False)
+
+
+async def test_what_is_asked_of_the_server_itself_comes_back_as_it_was_answered() -> None:
+    server = FakeControl()
+    server.known = Timeline(message=message(3), finished_at=None, attempts=())
+    server.installed = [
+        PluginStatus(name="p", about="x", enabled=True, hooks=("on_rcpt",), timeout=0.5, asked=3)
+    ]
+    submission = Submission(
+        sender=None,
+        recipients=(parse_mailbox("jörg@x.example"),),
+        content=bytes(range(256)),
+        priority=Priority.HIGH,
+        due=5.5,
+        key="k",
+    )
+    asked = Hypothesis(recipient=parse_mailbox("a@b.example"), login="jane", size=5)
+    async with client_of(server) as client:
+        control: Control = client
+        assert await control.configuration() == await server.configuration()
+        assert await control.plugins() == server.installed
+        await control.switch_plugin("p", enabled=False)
+        assert not server.installed[0].enabled
+        with pytest.raises(UnknownError):
+            await control.switch_plugin("q", enabled=False)
+        assert await control.explain(asked) == await server.explain(asked)
+        assert server.supposed == [asked, asked]
+        assert await control.why(message(3).id) == await server.why(message(3).id)
+        assert await control.submit(submission) == Submitted(id=message(1).id)
+        assert server.submitted == [submission]
 
 
 async def test_more_messages_than_one_answer_has_are_asked_for_page_by_page() -> None:
