@@ -66,6 +66,7 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "queue",
         "status",
         "reload",
+        "monitor",
         "explain",
         "sessions",
         "trace",

@@ -13,7 +13,7 @@ import click
 from typing_extensions import override
 
 from elemta import __version__
-from elemta.cli import codes, insight
+from elemta.cli import codes, insight, watching
 from elemta.cli.options import (
     as_json,
     at_server,
@@ -175,6 +175,7 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> None:
     raise SystemExit(run(config, dry_run=dry_run, as_json=as_json))
 
 
+main.add_command(watching.monitor)
 main.add_command(insight.explain)
 main.add_command(insight.sessions)
 main.add_command(insight.trace)

@@ -87,7 +87,7 @@ def look(config: Config, ask: Callable[[Looks], Awaitable[int]]) -> int:
         async with _looking(config) as server:
             return await ask(server)
 
-    return _run(run)
+    return running(run)
 
 
 def steer(config: Config, ask: Callable[[Control], Awaitable[int]]) -> int:
@@ -97,7 +97,7 @@ def steer(config: Config, ask: Callable[[Control], Awaitable[int]]) -> int:
         async with reached(config) as server:
             return await ask(server)
 
-    return _run(run)
+    return running(run)
 
 
 @asynccontextmanager
@@ -206,7 +206,8 @@ async def _in_thread(call: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(call)
 
 
-def _run(ask: Callable[[], Awaitable[int]]) -> int:
+def running(ask: Callable[[], Awaitable[int]]) -> int:
+    """Run it; returns the exit code that it returns, or why not, having said so."""
     try:
         return trio.run(ask)
     except ConfigError as error:

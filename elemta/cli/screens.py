@@ -136,11 +136,11 @@ def top_lines(status: Status, destinations: list[Destination]) -> Iterator[str]:
     for each in destinations:
         yield (
             f"{each.name:40} {each.ready:>7} {each.on_disk:>8} {each.workers:>8} "
-            f"{each.window:>6}  {_state(each, status.asked_at)}"
+            f"{each.window:>6}  {destination_state(each, status.asked_at)}"
         )
 
 
-def _state(destination: Destination, now: float) -> str:
+def destination_state(destination: Destination, now: float) -> str:
     """Why nothing goes there just now, if so, and what was said last."""
     found = "-"
     if destination.suspended is not None:
@@ -163,7 +163,7 @@ def _draw(lines: Iterator[str]) -> None:
     sys.stdout.flush()
 
 
-def event_line(event: Happening) -> str:
+def event_line(event: Happening, *, numbered: bool = True) -> str:
     """What happened, in a line."""
     if isinstance(event, Missed):
         return f"({counted(event.count, 'event')} missed)"
@@ -171,7 +171,8 @@ def event_line(event: Happening) -> str:
         f"{key}={_shown(value)}" for key, value in plain.event(event).items() if _tells(key, value)
     ]
     when = time.strftime("%H:%M:%S", time.localtime(event.at))
-    return f"{when} {event.number} {type(event).__name__} {' '.join(told)}"
+    number = f"{event.number} " if numbered else ""
+    return f"{when} {number}{type(event).__name__} {' '.join(told)}"
 
 
 def _tells(key: str, value: Value) -> bool:

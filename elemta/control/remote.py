@@ -34,6 +34,8 @@ PATH: Final = "/v1/control"
 #: Seconds for the connection with its handshakes, and for the farewell.
 PATIENCE: Final = 10.0
 FAREWELL: Final = 1.0
+#: Seconds between two pings.
+PING: Final = 20.0
 #: Octets that are read at a time.
 PIECE: Final = 65536
 _TLS: Final = {"http": False, "ws": False, "https": True, "wss": True}
@@ -132,6 +134,7 @@ async def connect(server: Remote, *, within: float = PATIENCE) -> AsyncGenerator
                 async with stream:
                     with _in_time(server, deadline):
                         connection = await _upgrade(server, stream, nursery)
+                    nursery.start_soon(_keep_alive, connection, stream)
                     yield Client(WebsocketStream(connection))
                     with trio.move_on_after(FAREWELL):
                         await connection.aclose()
@@ -191,6 +194,22 @@ async def _dial(
             why = f"it does not encrypt: {getattr(reason, 'reason', None) or 'it has hung up'}"
         raise UnavailableError(f"{server}: {why}") from None
     return encrypted
+
+
+async def _keep_alive(
+    connection: trio_websocket.WebSocketConnection, stream: trio.abc.AsyncResource
+) -> None:
+    """Find out when the other end is gone without a word, while it has nothing to say."""
+    while True:
+        await trio.sleep(PING)
+        try:
+            with trio.fail_after(PATIENCE):
+                await connection.ping()
+        except trio.TooSlowError:
+            await trio.aclose_forcefully(stream)  # who waits for it is told that it is closed
+            return
+        except trio_websocket.ConnectionClosed:
+            return
 
 
 async def _upgrade(

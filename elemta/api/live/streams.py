@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, Protocol, 
 
 from msgspec import Meta, Struct
 
-from elemta.api.live.choices import TYPES, EventChoice, Everything
 from elemta.api.live.hub import Hub
 from elemta.api.live.reader import EndedError
 from elemta.api.live.source import Conversations, Events, Log
 from elemta.api.problem import Fault, Problem
 from elemta.api.reading import read_query, refused
+from elemta.control.choice import TYPES, EventChoice, Everything
 from elemta.control.facts import LogEntry, Spoken, TraceFilter
 from elemta.queue import parse_id
 

@@ -8,11 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from elemta.api.live.choices import EventChoice, Everything
 from elemta.api.live.hub import HEARTBEAT, Hub
 from elemta.api.live.reader import BEHIND, EndedError
 from elemta.api.live.round import LONGEST_TICK, TICK
 from elemta.api.live.source import Events
+from elemta.control.choice import EventChoice, Everything
 from tests.api.live.world import FIRST, LiveControl
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""``elemta monitor``: the server in a terminal, as it happens."""
