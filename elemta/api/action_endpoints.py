@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -12,7 +12,7 @@ from elemta.api.reading import refused
 from elemta.api.schema import Tally, Urgency, priority_of, tally_of
 from elemta.api.selection import Selection, selected
 from elemta.api.visit import Scope
-from elemta.api.words import Address, Text, mailbox
+from elemta.api.words import Address, Needle, Text, When, mailbox, moment_of
 from elemta.queue import (
     Action,
     Bounce,
@@ -22,6 +22,8 @@ from elemta.queue import (
     Redirect,
     Release,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Retry,
     View,
 )
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
 
     from elemta.control.interface import Control
     from elemta.protocol import Mailbox
+
+
+#: Where mail is sent by.
+Targets: TypeAlias = Annotated[list[Needle], Meta(max_length=20)]
 
 
 class Manner(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +112,46 @@ class RedirectOne(ToOne, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     to: Address
+
+
+class RerouteMany(ToMany, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which mail, and how.
+
+    Attributes:
+        via: targets, as the configuration writes them; none: as the configuration says.
+    """
+
+    via: Targets
+
+
+class RerouteOne(ToOne, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which recipients of the message, and how.
+
+    Attributes:
+        via: targets, as the configuration writes them; none: as the configuration says.
+    """
+
+    via: Targets
+
+
+class RescheduleMany(ToMany, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which mail, and how.
+
+    Attributes:
+        at: when it is tried next: RFC 3339, or seconds since the epoch; in the past: now.
+    """
+
+    at: When
+
+
+class RescheduleOne(ToOne, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which recipients of the message, and how.
+
+    Attributes:
+        at: when it is tried next: RFC 3339, or seconds since the epoch; in the past: now.
+    """
+
+    at: When
 
 
 M = TypeVar("M", bound=ToMany)
@@ -246,6 +292,16 @@ def _redirect(wanted: RedirectMany | RedirectOne) -> Action:
     return Redirect(to=mailbox(wanted.to, "to"))
 
 
+def _reroute(wanted: RerouteMany | RerouteOne) -> Action:
+    return Reroute(via=tuple(wanted.via))
+
+
+def _reschedule(wanted: RescheduleMany | RescheduleOne) -> Action:
+    return Reschedule(at=moment_of(wanted.at, "at"))
+
+
+_OTHER_HOSTS: Final = "Deliver it by other hosts, or as the configuration says again"
+_OTHER_TIME: Final = "Try it next at another time"
 _SOONER: Final = "Let it go sooner or later than other mail"
 _ELSEWHERE: Final = "Deliver it to another address"
 
@@ -265,5 +321,19 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         f"{_ELSEWHERE}: all that is meant.\n\n{_ALL}",
     ),
     _one("redirect", RedirectOne, _redirect, f"{_ELSEWHERE}: this message.\n\n{_DRY}"),
+    _many(
+        "reroute",
+        RerouteMany(filter=_SOME, via=["smtp://relay.example.org:25"]),
+        _reroute,
+        f"{_OTHER_HOSTS}: all that is meant.\n\n{_ALL}",
+    ),
+    _one("reroute", RerouteOne, _reroute, f"{_OTHER_HOSTS}: this message.\n\n{_DRY}"),
+    _many(
+        "reschedule",
+        RescheduleMany(filter=_SOME, at="2030-01-31T12:00:00Z"),
+        _reschedule,
+        f"{_OTHER_TIME}: all that is meant.\n\n{_ALL}",
+    ),
+    _one("reschedule", RescheduleOne, _reschedule, f"{_OTHER_TIME}: this message.\n\n{_DRY}"),
     delete,
 )

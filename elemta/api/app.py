@@ -20,6 +20,7 @@ from elemta.api import (
 )
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
+from elemta.api.former import add_former
 from elemta.api.live import add_live
 from elemta.api.openapi import described
 from elemta.api.pages import add_pages
@@ -80,6 +81,7 @@ def create_app(site: Site, endpoints: Iterable[Endpoint] = ENDPOINTS) -> QuartTr
         app.add_url_rule(rule, endpoint.name, _view(dispatch, endpoint), methods=[endpoint.method])
     add_pages(app, site)
     add_live(app, site)
+    add_former(app)
     return app
 
 

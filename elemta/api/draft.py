@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct, field
@@ -13,7 +12,7 @@ from elemta.api.patterns import MEDIA_TYPE, TAG
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Urgency
-from elemta.api.words import Moment
+from elemta.api.words import When
 
 #: An address, or a name and an address.
 PersonText: TypeAlias = Annotated[
@@ -31,9 +30,6 @@ Tags: TypeAlias = Annotated[
     list[Annotated[str, Meta(min_length=1, max_length=100, pattern=TAG)]],
     Meta(max_length=20),
 ]
-#: RFC 3339, or seconds since the epoch.
-When: TypeAlias = Moment | Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,70}")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?-~]{1,200}@[!-;=?-~]{1,200}>")
 #: What is said elsewhere, made by us, or not for who hands in a message to say.
@@ -154,26 +150,3 @@ def _faults(draft: Draft) -> list[Fault]:
             told = "a message goes with another as application/octet-stream"
             faults.append(Fault(f"{place}.type", told))
     return faults
-
-
-def moment_of(when: float | str, place: str) -> float:
-    """A time, seconds since the epoch.
-
-    Raises:
-        Problem: it is none.
-    """
-    if isinstance(when, (int, float)):
-        return when
-    try:
-        return float(when)
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(when)
-        if found.tzinfo is not None:
-            return found.timestamp()
-    except (ValueError, OverflowError):
-        pass
-    raise refused(
-        Fault(place, "expected a time such as 2030-01-31T12:00:00Z, or seconds")
-    ) from None

@@ -27,11 +27,7 @@ log = logger(__name__)
 #: Seconds after which it is worth asking again.
 AGAIN_IN = 5
 #: What `Control` calls a value, and what it is called here.
-_FIELDS: Final[Mapping[str, str]] = {
-    "after": "cursor",
-    "action.to": "to",
-    "action.priority": "priority",
-}
+_FIELDS: Final[Mapping[str, str]] = {"after": "cursor"}
 _DETAILS: Final = {
     HTTPStatus.NOT_FOUND: "there is nothing of this path",
     HTTPStatus.METHOD_NOT_ALLOWED: "this path does not know this method",
@@ -84,7 +80,7 @@ def unavailable(detail: str) -> Problem:
 
 def field_of(place: str) -> str:
     """What is wrong of the request, where `Control` was given it under another name."""
-    return _FIELDS.get(place, place)
+    return _FIELDS.get(place, place.removeprefix("action."))
 
 
 def _first(error: Exception) -> Exception:

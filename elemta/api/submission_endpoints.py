@@ -8,13 +8,13 @@ import trio
 from msgspec import Meta, Struct, field
 
 from elemta.api.compose import compose
-from elemta.api.draft import Draft, File, Tags, When, letter_of, moment_of
+from elemta.api.draft import Draft, File, Tags, letter_of
 from elemta.api.endpoint import Asked, Endpoint, endpoint
 from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Urgency, priority_of
 from elemta.api.visit import Scope
-from elemta.api.words import Address, mailbox, reverse_path
+from elemta.api.words import Address, When, mailbox, moment_of, reverse_path
 from elemta.control.facts import Submission, Submitted
 from elemta.control.interface import RequestError
 from elemta.message import split, without

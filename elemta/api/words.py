@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from msgspec import Meta
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e10)]
 #: Seconds since the epoch, up to the year 9999.
 Moment: TypeAlias = Annotated[float, Meta(ge=0, le=253402300799)]
+#: RFC 3339, or seconds since the epoch.
+When: TypeAlias = Moment | Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 #: Octets.
 Size: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 #: A reason, or what else people write.
@@ -57,3 +60,26 @@ def reverse_path(text: str | None, field: str) -> ReversePath:
         Problem: it is no address.
     """
     return None if text in (None, "", "<>") else mailbox(text, field)
+
+
+def moment_of(when: float | str, place: str) -> float:
+    """A time, seconds since the epoch.
+
+    Raises:
+        Problem: it is none.
+    """
+    if isinstance(when, (int, float)):
+        return when
+    try:
+        return float(when)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(when)
+        if found.tzinfo is not None:
+            return found.timestamp()
+    except (ValueError, OverflowError):
+        pass
+    raise refused(
+        Fault(place, "expected a time such as 2030-01-31T12:00:00Z, or seconds")
+    ) from None

@@ -30,6 +30,8 @@ from elemta.queue import (
     Redirect,
     Release,
     Reprioritise,
+    Reroute,
+    Reschedule,
     Retry,
     Suspension,
     Timeline,
@@ -162,6 +164,10 @@ ACTIONS = [
     ("bounce", {}, Bounce()),
     ("reprioritise", {"priority": "low"}, Reprioritise(priority=Priority.LOW)),
     ("redirect", {"to": "bob@example.net"}, Redirect(to=BOB)),
+    ("reroute", {"via": ["mx:example.org", "maildir"]}, Reroute(("mx:example.org", "maildir"))),
+    ("reroute", {"via": []}, Reroute(())),
+    ("reschedule", {"at": 5}, Reschedule(5.0)),
+    ("reschedule", {"at": "1970-01-01T00:00:05Z"}, Reschedule(5.0)),
 ]
 
 
