@@ -154,6 +154,14 @@ def open_files(connections: int, deliveries: int) -> Files:
     )
 
 
+def more_files(count: int) -> None:
+    """Ask for so many descriptors beside those that mail may need, as far as there are any."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + count if hard == resource.RLIM_INFINITY else min(soft + count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _me() -> str:
     uid = os.geteuid()
     try:

@@ -56,6 +56,16 @@ def test_version() -> None:
     assert run("version").output == f"elemta {__version__}\n"
 
 
+def test_a_server_without_an_api_does_not_pay_for_one() -> None:
+    """It takes half a second of the processor, and 14 MB."""
+    program = "import sys, elemta.cli.serving; print(sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRON, capture_output=True, text=True, check=True
+    )
+    for module in ("quart", "quart_trio", "hypercorn", "argon2", "werkzeug"):
+        assert f"'{module}'" not in done.stdout
+
+
 def test_help_lists_every_command_in_the_order_of_need() -> None:
     text = run("--help").output
     found = re.findall(r"^  (\w+) ", text.partition("Commands:")[2], re.MULTILINE)

@@ -121,6 +121,18 @@ def test_as_many_descriptors_are_asked_for_as_all_together_may_need() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_more_descriptors_are_asked_for_as_far_as_there_are_any() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 600), hard))
+        privileges.more_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(min(soft, 600) + 100, hard), hard)
+        privileges.more_files(10**9)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 SCARCE = """
 import resource
 from elemta.privileges import open_files

@@ -23,6 +23,7 @@ from elemta.api.guesses import Guesses
 from elemta.api.health import add_health
 from elemta.api.hosts import Hosts
 from elemta.api.keys import Keys
+from elemta.api.pages import contents
 from elemta.api.sessions import Sessions
 from elemta.api.site import Site
 from elemta.api.tokens import TokenFile, TokenFileError
@@ -187,6 +188,7 @@ def open_api(config: Config, *, inbox: Path | None = None, elsewhere: bool = Fal
     """
     if (table := config.api) is None:
         return None
+    contents()
     tls = None if table.certificate is None else context(table)
     try:
         sockets = _bind(table)

@@ -11,7 +11,7 @@ Rules of this file:
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -95,7 +95,7 @@ class Files:
     """
 
     def __init__(self, *, inbox: bool) -> None:
-        found = dict(_found(files("elemta.api") / "static"))
+        found = contents()
         digest = hashlib.sha256()
         for name in sorted(found):
             digest.update(name.encode() + b"\0" + hashlib.sha256(found[name]).digest())
@@ -118,6 +118,12 @@ class Files:
             name, kept = rest, FOR_EVER
         file = self._files.get(name)
         return None if file is None or name.endswith(".html") else (file, kept)
+
+
+@cache
+def contents() -> Mapping[str, bytes]:
+    """All files as they stand. Asked for first while we may still read where they lie."""
+    return dict(_found(files("elemta.api") / "static"))
 
 
 def add_pages(app: QuartTrio, site: Site) -> None:

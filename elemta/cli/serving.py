@@ -102,7 +102,9 @@ def _open_api(config: Config, *, sandbox: bool) -> Api | None:
     if config.api is None:
         return None
     from elemta.api.opening import open_api
+    from elemta.api.serve import OF_ALL
 
+    privileges.more_files(OF_ALL)
     if sandbox:  # another one may run, and mail must not stop for that
         own = config.api.address == SANDBOX_API
         return open_api(config, inbox=config.data_dir / "mail", elsewhere=own)

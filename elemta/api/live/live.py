@@ -10,6 +10,7 @@ from quart import Response, request, websocket
 from elemta.api.arrival import query_of, visit_of
 from elemta.api.live import sse
 from elemta.api.live.clients import Clients
+from elemta.api.live.staying import while_let_in
 from elemta.api.live.steering import steer
 from elemta.api.live.streams import OURSELVES, EventStream, LogStream, TraceStream, admitted
 from elemta.api.live.websocket import tell
@@ -88,8 +89,10 @@ class _Route:
 
     async def _told(self, asked: Request | Websocket) -> AsyncGenerator[Batch]:
         """What is told to who asks, if they may know it."""
-        caller = await self._site.access.identify(visit_of(asked))
+        access, visit = self._site.access, visit_of(asked)
+        caller = await access.identify(visit)
         if not caller.may(Scope.READ):
             raise Problem(HTTPStatus.FORBIDDEN, f"this needs the scope `{Scope.READ.value}`")
         resumed = asked.headers.get("Last-Event-ID")
-        return admitted(self._stream.tell(query_of(asked), resumed), self._clients)
+        told = admitted(self._stream.tell(query_of(asked), resumed), self._clients)
+        return while_let_in(told, access, visit)

@@ -6,6 +6,7 @@ monitor. What a caller may do is asked anew for each request.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,12 +14,15 @@ from typing_extensions import override
 
 from elemta.api.failing import problem_of
 from elemta.api.live.scopes import is_noted, scope_of, told_of
+from elemta.api.live.staying import until_let_go
 from elemta.api.live.websocket import GOING_AWAY, close
 from elemta.control.conversation import Conversation
 from elemta.control.interface import ForbiddenError
 from elemta.control.responses import respond
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from quart.wrappers import Websocket
 
     from elemta.api.site import Site
@@ -34,11 +38,13 @@ GONE: Final = 499
 
 
 async def steer(websocket: Websocket, site: Site, caller: Caller, visit: Visit) -> None:
-    """Serve one client until it leaves, is silent for too long, or the server stops."""
+    """Serve one client until it leaves, is let go or silent for too long, or the server stops."""
     await websocket.accept()  # pyright: ignore # its `dict` says not of what
     guard = Guard(site, caller, visit)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_end_when_set, site.stopping, nursery.cancel_scope)
+        nursery.start_soon(_end_after, site.stopping.wait, nursery.cancel_scope)
+        let_go = partial(until_let_go, site.access, visit)
+        nursery.start_soon(_end_after, let_go, nursery.cancel_scope)
         conversation = Conversation(
             WebsocketStream(websocket), site.steered_by, caller.who, answer=guard.respond
         )
@@ -117,6 +123,6 @@ class WebsocketStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-async def _end_when_set(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
+async def _end_after(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
     scope.cancel()
