@@ -160,7 +160,7 @@ class Arrival:
         size = f" SIZE={asked.size}" if asked.size else ""
         event = self._say(f"MAIL FROM:<{path}>{size}{utf8}")
         if isinstance(event, Refused):
-            self._refuse("sender", f"<{path}> cannot be a sender", event.reply)
+            self._refuse("sender", f"MAIL FROM:<{path}>{size}{utf8} is refused", event.reply)
             return
         assert isinstance(event, Mail), "nothing else was said"
         self._smtp.send(replies.SENDER_OK)
@@ -190,7 +190,7 @@ class Arrival:
         asked = self._asked
         event = self._say(f"RCPT TO:<{asked.recipient}>")
         if isinstance(event, Refused):
-            self._refuse("recipient", f"<{asked.recipient}> cannot be one", event.reply)
+            self._refuse("recipient", f"RCPT TO:<{asked.recipient}> is refused", event.reply)
             return
         assert isinstance(event, Rcpt), "nothing else was said"
         recipients = self._house.recipients

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
     from elemta.control.facts import Explanation
+    from elemta.protocol import Mailbox
 
 A, B = "198.51.100.1", "198.51.100.2"
 
@@ -67,6 +68,7 @@ async def test_mail_for_a_mailbox_of_ours_is_told_of_from_beginning_to_end(
         ({"to": "x@far.example"}, "relay permission", "550 5.7.1 relay access denied"),
         ({"to": "x%y@a.backup.example"}, "relay permission", "550 5.7.1 relay access denied"),
         ({"size": 11 * 2**20}, "size", "552 5.3.4 message too big"),
+        ({"size": 10**25}, "sender", "501 5.5.4 syntax error in parameters"),
         ({"helo": "no name"}, "hello", "501 5.5.4 syntax error in parameters"),
     ],
 )
@@ -379,3 +381,31 @@ async def test_a_plugin_that_is_off_is_not_asked(tmp_path: Path) -> None:
         chain = Chain([Loaded(Harmless(Reject((7, 1), "not you")))])
         here.with_plugins(chain.switched("harmless", enabled=False))
         assert (await here.explain()).summary == "It would be taken, and tried at once"
+
+
+class ByEnvelope(Plugin):
+    """Objects to one recipient, and to a sender."""
+
+    name = "by-envelope"
+    dry = True
+
+    @override
+    async def on_mail(self, transaction: Transaction) -> Verdict:
+        bad = transaction.sender is None
+        return Reject((7, 1), "no sender, no mail") if bad else CONTINUE
+
+    @override
+    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        bad = recipient.local_part == "bob"
+        return Reject((7, 1), "not to bob") if bad else CONTINUE
+
+
+async def test_plugins_see_the_envelope(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        here.with_plugins(Chain([Loaded(ByEnvelope())]))
+        found = await here.explain()
+        assert found.summary == "It would be taken, and tried at once"
+        assert step(found, "plugins, on_mail").answer == "none objects"
+        assert ends(await here.explain(sender=None))[1] == "550 5.7.1 no sender, no mail"
+        question, reply = ends(await here.explain("bob@us.example"))
+        assert (question, reply) == ("plugins, on_rcpt", "550 5.7.1 not to bob")

@@ -8,13 +8,18 @@ import pytest
 import trio
 from msgspec.structs import replace
 
+from elemta.protocol import Mailbox
 from elemta.queue import (
+    Addressee,
     Delete,
+    Envelope,
     Filter,
     Hold,
     LaneLimits,
     Rate,
     Redirect,
+    Reroute,
+    Reschedule,
     Result,
     Retry,
     Suspension,
@@ -242,3 +247,28 @@ async def test_who_retries_it_lets_it_go_at_once(tmp_path: Path, autojump_clock:
         await settle_next(here.queue, Result.DEFERRED)
         await here.queue.act(Retry(), Filter(ids=(id_,)), who="operator:jane")
         assert only(here.why(id_)).answer.startswith("ready: is next")
+
+
+async def test_what_an_operator_put_off_or_sent_elsewhere_says_so(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scene(tmp_path) as here:
+        id_ = await here.accept(envelope("a@far.example"))
+        this = Filter(ids=(id_,))
+        await here.queue.act(Reschedule(EPOCH + 3600), this, who="operator:jane")
+        found = here.why(id_)
+        assert found.next_at == EPOCH + 3600
+        assert only(found).answer == "not to be tried before 2026-09-21 15:13:20 UTC (in 1 h)"
+        await here.queue.act(Reroute(("smtp://relay.example",)), this, who="operator:jane")
+        told = only(here.why(id_))
+        assert "goes via smtp://relay.example, as somebody chose" in told.details
+
+
+async def test_a_bare_postmaster_has_no_domain_to_suspend(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with scene(tmp_path) as here:
+        await here.queue.suspend(suspension("domain:far.example"))
+        postmaster = Addressee(address=Mailbox("postmaster", ""))
+        id_ = await here.accept(Envelope(sender=None, recipients=(postmaster,)))
+        assert only(here.why(id_)).answer == "ready: is next; its lane maildir is open"
