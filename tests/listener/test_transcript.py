@@ -233,8 +233,12 @@ def test_a_password_is_in_no_transcript_no_trace_and_no_log(
             nursery.cancel_scope.cancel()
         told.extend(map(repr, transcripts(record, "Q1")))
 
-    with logs.listening(lambda entry: told.append(repr(entry))):
-        trio.run(play)
+    logs.set_level(logs.Level.DEBUG)
+    try:
+        with logs.listening(lambda entry: told.append(repr(entry))):
+            trio.run(play)
+    finally:
+        logs.set_level(None)
     everything = "\n".join(told)
     assert "MAIL FROM:<>" in everything
     assert "client.refused" in everything
