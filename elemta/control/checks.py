@@ -9,6 +9,8 @@ import ipaddress
 import math
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from elemta.config import TargetError, chosen_targets
 from elemta.control.interface import RequestError
 from elemta.protocol import parse_mailbox
@@ -63,18 +65,16 @@ def checked_reroute(action: Reroute) -> Reroute:
         raise RequestError(str(error), f"action.via[{error.index}]") from None
 
 
-def check_client(address: str, place: str) -> None:
-    """Hold an IP address against what one is.
+def client_address(text: str, place: str) -> str:
+    """An IP address in its one spelling.
 
     Raises:
         RequestError: it is none.
     """
     try:
-        right = str(ipaddress.ip_address(address)) == address
+        return str(ipaddress.ip_address(text))
     except ValueError:
-        right = False
-    if not right:
-        raise RequestError("expected an IP address", place)
+        raise RequestError("expected an IP address", place) from None
 
 
 def check_submission(submission: Submission, now: float) -> None:
@@ -104,12 +104,12 @@ def check_submission(submission: Submission, now: float) -> None:
         raise RequestError("expected a time within a year from now", "due")
     if len(submission.key) > MAX_KEY or not submission.key.isprintable():
         raise RequestError(f"expected at most {MAX_KEY} printable letters", "key")
-    if submission.client:
-        check_client(submission.client, "client")
+    if submission.client and client_address(submission.client, "client") != submission.client:
+        raise RequestError("expected an IP address in its usual spelling", "client")
 
 
-def check_hypothesis(hypothesis: Hypothesis) -> None:
-    """See that something can be thought through.
+def checked_hypothesis(hypothesis: Hypothesis) -> Hypothesis:
+    """What can be thought through, its client's address in the spelling that the listeners use.
 
     Raises:
         RequestError: it cannot; the place says where.
@@ -117,8 +117,9 @@ def check_hypothesis(hypothesis: Hypothesis) -> None:
     check_address(hypothesis.recipient, "recipient")
     if hypothesis.sender is not None:
         check_address(hypothesis.sender, "sender")
-    check_client(hypothesis.client, "client")
+    client = client_address(hypothesis.client, "client")
     if len(hypothesis.helo) > MAX_HELO or not hypothesis.helo.isprintable():
         raise RequestError(f"expected at most {MAX_HELO} printable letters", "helo")
     if hypothesis.size < 0:
         raise RequestError("expected a number of octets", "size")
+    return replace(hypothesis, client=client)

@@ -13,8 +13,8 @@ import trio
 from elemta.control import journal, tracing
 from elemta.control.checks import (
     check_address,
-    check_hypothesis,
     check_submission,
+    checked_hypothesis,
     checked_reroute,
 )
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
@@ -435,8 +435,7 @@ class NodeControl:
 
     async def explain(self, hypothesis: Hypothesis) -> Explanation:
         """See `Control`."""
-        check_hypothesis(hypothesis)
-        return await self._node.server.explain(hypothesis)
+        return await self._node.server.explain(checked_hypothesis(hypothesis))
 
     async def why(self, id: MessageId) -> Explanation:  # noqa: A002 # the word of people
         """See `Control`."""

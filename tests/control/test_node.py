@@ -657,4 +657,5 @@ async def test_why_and_what_if_are_asked_of_the_server(tmp_path: Path) -> None:
             await here.control.why("nonsense")
         asked = thought(recipient=Mailbox("postmaster", ""))
         assert (await here.control.explain(asked)).summary == "It would be taken"
-        assert here.server.hypotheses == [asked]
+        await here.control.explain(thought(client="2001:DB8:0::1"))
+        assert [each.client for each in here.server.hypotheses] == ["127.0.0.1", "2001:db8::1"]
