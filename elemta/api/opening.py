@@ -198,6 +198,8 @@ def open_api(config: Config, *, inbox: Path | None = None, elsewhere: bool = Fal
         if error.__cause__.errno != errno.EADDRINUSE:
             raise
         sockets = _bind(msgspec.structs.replace(table, address="127.0.0.1:0"))
+    if tls is None and _names(table) is None:
+        log.warning("api.in_clear", address=" ".join(map(str, table.bindings)))
     return Api(config, table, sockets, tls, inbox)
 
 

@@ -183,17 +183,25 @@ class TokenFile:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            descriptor = os.open(self._lock, flags, 0o600)
+            descriptor = self._open_lock()
         except OSError as error:
             raise _trouble(self._lock, error) from error
         try:
-            self._give(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(self._lock, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(self._lock, flags)
+        # Given away only if we have made it: it might be another name of a file of root's.
+        self._give(descriptor)
+        return descriptor
 
     def _write(self, octets: bytes) -> None:
         # A name that nobody can guess, made anew: what lies in the folder is its owner's doing, and

@@ -7,7 +7,7 @@ import pytest
 
 from elemta.api import tokens
 from elemta.api.access import Entrance
-from elemta.api.app import create_app
+from elemta.api.app import ENDPOINTS, create_app
 from elemta.api.audit import AuditLog
 from elemta.api.guesses import Guesses
 from elemta.api.keys import Keys
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from quart import Response
     from quart.typing import TestClientProtocol
+
+    from elemta.api.endpoint import Endpoint
 
 #: Where the clock of `site_of` stands.
 NOW = 1000.0
@@ -191,14 +193,14 @@ async def test_the_audit_log_has_who_changed_what_and_no_secret(door: Door) -> N
         assert secret not in everything
 
 
-async def test_a_name_that_contains_admin_makes_nobody_an_admin(door: Door) -> None:
+async def test_fault_21_a_name_that_contains_admin_makes_nobody_an_admin(door: Door) -> None:
     """The original made an admin of whoever's name had the word in it."""
     headers = {"Authorization": "Bearer " + door.token(Scope.READ, name="not-admin")}
     assert (await door.client.get("/v1/tokens", headers=headers)).status_code == 403
     assert (await door.client.get("/v1/me", headers=headers)).status_code == 200
 
 
-async def test_a_stored_hash_lets_nobody_in(door: Door) -> None:
+async def test_fault_21_a_stored_hash_lets_nobody_in(door: Door) -> None:
     """The original took a hash that it had stored for the password."""
     door.token(Scope.ADMIN)
     (token,) = door.file.read().tokens
@@ -209,11 +211,35 @@ async def test_a_stored_hash_lets_nobody_in(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/v1/queue", "/v1/queue/messages", "/v1/status", "/v1/tokens", "/v1/audit", "/v1/me"],
+    "endpoint", [each for each in ENDPOINTS if not each.open], ids=lambda each: each.name
 )
-async def test_nothing_is_read_without_a_login(door: Door, path: str) -> None:
+async def test_fault_21_nothing_is_told_or_done_without_a_login(
+    door: Door, endpoint: Endpoint
+) -> None:
     """The original showed queue, messages, logs and configuration to anybody."""
-    assert (await door.client.get(path)).status_code == 401
-    wrong = {"Cookie": "elemta_session=x"}
-    assert (await door.client.get(path, headers=wrong)).status_code == 401
+    path = endpoint.path.replace("{id}", "01M82Q28V6DAVJCKE0E9HMK3Q1").replace("{name}", "x")
+    for headers in (
+        {},
+        {"Cookie": "elemta_session=x"},
+        {"Authorization": "Basic YWRtaW46YWRtaW4="},
+    ):
+        response = await door.client.open(path, method=endpoint.method, headers=headers)
+        assert response.status_code == 401
+        assert response.content_type == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/trace", "/v1/logs/live", "/v1/openapi.json"])
+async def test_fault_21_nothing_is_told_live_without_a_login(door: Door, path: str) -> None:
+    response = await door.client.get(path, headers={"Accept": "text/event-stream, */*"})
+    assert response.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/debug/pprof/", "/debug/vars"])
+async def test_fault_21_what_the_processor_does_is_told_to_nobody(door: Door, path: str) -> None:
+    """The original had Go's profiler open, without a login."""
+    headers = {"Authorization": "Bearer " + door.token(Scope.ADMIN)}
+    assert (await door.client.get(path, headers=headers)).status_code in (404, 410)
+
+
+def test_only_a_login_is_open() -> None:
+    assert [each.path for each in ENDPOINTS if each.open] == ["/v1/login"]
