@@ -93,7 +93,7 @@ class Limits(Table, frozen=True, kw_only=True):
     #: Memory for the content of messages that are coming in; beyond it clients wait, then get 452.
     memory: Octets = Octets(256 * 2**20)
     #: SMTP conversations that are remembered when they are over, to be shown with the messages
-    #: that they were about, secrets masked; 1 to 2 KB each, 48 KiB at most. 0 remembers none.
+    #: that they were about, secrets masked; some 3 KB each, 48 KiB at most. 0 remembers none.
     transcripts: Annotated[int, Meta(ge=0)] = 1000
 
 

@@ -35,7 +35,7 @@ Words: TypeAlias = bytes | str
 MOST: Final = 48 * 1024
 MOST_IN_ALL: Final = 32 * 2**20
 #: What it costs to remember some words, beside their octets.
-_EACH: Final = 120
+_EACH: Final = 160
 #: Messages that a conversation knows it was about.
 _MESSAGES: Final = 200
 
