@@ -19,7 +19,6 @@ from elemta.control.checks import (
 )
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
 from elemta.control.measuring import Stored, free_octets, process_metrics
-from elemta.control.summing import SPANS, statistics_of
 from elemta.log import logger
 from elemta.metrics.collecting import process_registry
 from elemta.queue import (
@@ -416,8 +415,7 @@ class NodeControl:
 
     async def statistics(self, scale: Scale) -> Statistics:
         """See `Control`."""
-        await trio.lowlevel.checkpoint()
-        return statistics_of(scale, self._queue.counting.buckets(*SPANS[scale]))
+        raise NotImplementedError
 
     async def configuration(self) -> Configuration:
         """See `Control`."""

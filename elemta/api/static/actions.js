@@ -58,7 +58,7 @@ export const ACTIONS = {
 };
 
 /** What an action's form says, as the API has it. */
-function arguments_(word, form) {
+function argumentsOf(word, form) {
   const found = written(form);
   const told = { reason: found.reason ?? "" };
   if (word === "reprioritise") told.priority = found.priority;
@@ -84,16 +84,10 @@ export async function act(word, meant) {
   const action = ACTIONS[word];
   const tally = h("p", { class: "tally", role: "status" }, "Counting…");
   let told = null;
-  const ask = (form, dry) => send(word, meant, { ...arguments_(word, form), dry_run: dry });
-  const counting = async (yes, form) => {
-    yes.disabled = true;
-    try {
-      const counts = await ask(form, true);
-      fill(tally, concerns(counts));
-      yes.disabled = counts.recipients === 0;
-    } catch (error) {
-      fill(tally, explained(error));
-    }
+  const ask = (form, dry) => send(word, meant, { ...argumentsOf(word, form), dry_run: dry });
+  const counting = async (form) => {
+    const counts = await ask(form, true);
+    return { said: concerns(counts), possible: counts.recipients > 0 };
   };
   const done = await dialog({
     title: `${action.label}: ${meant.what}`,
@@ -123,17 +117,31 @@ export async function act(word, meant) {
  * when a field is left: that would take the button away from under the click that leaves it.
  */
 function keepCounted(yes, form, tally, counting) {
-  const again = settled(() => form.checkValidity() && counting(yes, form), 300, 2000);
+  let asked = 0;
+  const look = async () => {
+    if (!form.checkValidity()) return;
+    asked += 1;
+    const turn = asked;
+    let found;
+    try {
+      found = await counting(form);
+    } catch (error) {
+      found = { said: explained(error), possible: false };
+    }
+    if (turn !== asked) return; // somebody has typed on meanwhile
+    fill(tally, found.said);
+    yes.disabled = !found.possible;
+  };
+  const again = settled(look, 300, 2000);
   form.addEventListener("input", ({ target }) => {
     if (target.name === "reason" || target.name === "for") return;
+    asked += 1;
     yes.disabled = true;
     again();
   });
-  if (form.checkValidity()) counting(yes, form);
-  else {
-    yes.disabled = true;
-    fill(tally, "");
-  }
+  yes.disabled = true;
+  if (form.checkValidity()) look();
+  else fill(tally, "");
 }
 
 function concerns({ messages, recipients, octets: size, busy }) {
@@ -187,15 +195,12 @@ export async function suspend(scope, after) {
       scope: chosen, reason: found.reason ?? "", dry_run: dry, ...(length === null ? {} : { for: length }),
     };
   };
-  const counting = async (yes, form) => {
-    yes.disabled = true;
-    try {
-      const counts = await api.post("/v1/destinations/suspend", told(form, true));
-      fill(tally, counts.tally === null ? "" : `${counted(counts.tally.messages, "message waits", "messages wait")} there now.`);
-      yes.disabled = false;
-    } catch (error) {
-      fill(tally, explained(error));
-    }
+  const counting = async (form) => {
+    const counts = await api.post("/v1/destinations/suspend", told(form, true));
+    return {
+      said: counts.tally === null ? "" : `${counted(counts.tally.messages, "message waits", "messages wait")} there now.`,
+      possible: true,
+    };
   };
   const done = await dialog({
     title: free ? "Suspend" : `Suspend ${scope}`,

@@ -64,7 +64,7 @@ function shown(found, path) {
 }
 
 function titled(name) {
-  return name === "message-id" ? "Message-ID" : name.replace(/^./, (letter_) => letter_.toUpperCase());
+  return name === "message-id" ? "Message-ID" : name.replace(/^./, (first) => first.toUpperCase());
 }
 
 function frame(path) {

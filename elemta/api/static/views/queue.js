@@ -145,8 +145,8 @@ function filterForm(query) {
         line("Last reply has", "error", { value: value("error"), placeholder: "e.g. 421 or timed out" }),
         line("Tag", "tag", { value: value("tag") }),
         choice("Priority", "priority", [["", "any"], ...PRIORITIES], { value: value("priority") }),
-        line("Older than", "older_than", { value: written_(value("older_than")), placeholder: "e.g. 2 h" }),
-        line("Younger than", "younger_than", { value: written_(value("younger_than")), placeholder: "e.g. 15 min" }),
+        line("Older than", "older_than", { value: inWords(value("older_than")), placeholder: "e.g. 2 h" }),
+        line("Younger than", "younger_than", { value: inWords(value("younger_than")), placeholder: "e.g. 15 min" }),
         line("Larger than (octets)", "larger_than", { value: value("larger_than"), inputmode: "numeric", pattern: "\\d+" }),
         line("Smaller than (octets)", "smaller_than", { value: value("smaller_than"), inputmode: "numeric", pattern: "\\d+" }),
         line("Held by", "owner", { value: value("owner") }),
@@ -176,7 +176,7 @@ function filterForm(query) {
 }
 
 /** Seconds of the address, as somebody would have written them. */
-function written_(value) {
+function inWords(value) {
   return value === "" ? "" : `${value} s`;
 }
 
