@@ -46,7 +46,7 @@ from elemta.queue import first_number
 from elemta.supervision import Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from pathlib import Path
 
     from elemta.api.opening import Api
@@ -337,7 +337,7 @@ class _Nodes:
             started_at=self._started_at,
             asked_at=self._clock(),
             stopping=self._stop.is_set(),
-            troubles=(),
+            troubles=tuple(self._troubles()),
             listeners=(),
             sessions=0,
             places=0,
@@ -349,6 +349,12 @@ class _Nodes:
             parts=self._supervision.parts,
             api=self._api.urls if self._api is not None else (),
         )
+
+    def _troubles(self) -> Iterator[str]:
+        """What is wrong with this process; what is with a node, its own socket tells, or lacks."""
+        for part in self._supervision.parts:
+            if part.failure is not None and not part.name.startswith("node "):
+                yield f"{part.name} failed: {part.failure}"
 
     def _status(self) -> str:
         """How all of them are: what is the same of several is said once."""

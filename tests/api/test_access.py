@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
 import trio.testing
 
 from elemta.api import guesses as guessing
+from elemta.api import keys as keeping
 from elemta.api import sessions as sessions_
 from elemta.api import tokens
 from elemta.api.access import COOKIE, Entrance
@@ -15,12 +16,17 @@ from elemta.api.guesses import Guesses
 from elemta.api.keys import Keys
 from elemta.api.problem import Problem
 from elemta.api.sessions import Sessions
-from elemta.api.tokens import TokenFile
+from elemta.api.tokens import Known, TokenFile
 from elemta.api.visit import Scope, Visit
 from tests.api.fakes import at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from elemta.api.threads import InThread
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000.0
 WRONG = "elemta_" + "a" * 12 + "_" + "b" * 43
@@ -30,13 +36,18 @@ class House:
     """An entrance on virtual time, with one token."""
 
     def __init__(
-        self, folder: Path, origins: tuple[str, ...] = (), *, secure: bool = False
+        self,
+        folder: Path,
+        origins: tuple[str, ...] = (),
+        *,
+        secure: bool = False,
+        in_thread: InThread = at_once,
     ) -> None:
         self.file = TokenFile(folder)
         self.token, self.text = tokens.issue(
             self.file, "test", [Scope.ADMIN], now=NOW, expires=NOW + 86400
         )
-        self.keys = Keys(self.file, self.clock, at_once)
+        self.keys = Keys(self.file, self.clock, in_thread)
         self.entrance = Entrance(
             self.keys,
             Sessions(self.clock),
@@ -147,6 +158,61 @@ async def test_a_damaged_file_leaves_those_in_who_were_known(
     house.file.path.write_text("{")
     await trio.sleep(1)
     await house.entrance.identify(told)
+
+
+class Disk:
+    """Does at once what it is asked to, unless it is dead."""
+
+    def __init__(self) -> None:
+        self.dead = False
+
+    async def __call__(self, call: Callable[[], T], limiter: trio.CapacityLimiter, /) -> T:
+        if self.dead:
+            await trio.sleep_forever()
+        return await at_once(call, limiter)
+
+
+async def test_a_dead_disk_stops_nobody_who_was_known(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    disk = Disk()
+    house = House(tmp_path, in_thread=disk)
+    known = visit(x_api_key=house.text)
+    await house.entrance.identify(known)
+    disk.dead = True
+    for _ in range(3):
+        began = trio.current_time()
+        await house.entrance.identify(known)
+        assert trio.current_time() - began <= keeping.LOOK_PATIENCE
+        await trio.sleep(10)
+    problem = await house.refusal(visit(x_api_key=WRONG))
+    assert problem.status is HTTPStatus.SERVICE_UNAVAILABLE
+    link = "once" + WRONG.removeprefix("elemta")
+    with pytest.raises(Problem) as refused:
+        await house.entrance.enter(visit("POST"), token=None, once=link)
+    assert refused.value.status is HTTPStatus.SERVICE_UNAVAILABLE
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.keys.run)
+        await trio.testing.wait_all_tasks_blocked()
+        began = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began <= 1
+
+
+async def test_when_a_token_was_used_is_written_down_now_and_then(
+    house: House, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.keys.run)
+        await house.entrance.identify(visit(x_api_key=house.text))
+        house.file.path.write_text("{")
+        await trio.sleep(keeping.USED + 1)
+        house.file.path.unlink()
+        house.file.change(lambda known: (Known(tokens=(house.token,)), None))
+        await trio.sleep(keeping.USED)
+        (token,) = house.file.read().tokens
+        assert token.used == pytest.approx(NOW)
+        nursery.cancel_scope.cancel()
 
 
 # Guessing.

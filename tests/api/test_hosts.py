@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Never
+
 import pytest
 from quart_trio import QuartTrio
 
@@ -44,3 +46,18 @@ async def test_a_name_that_has_come_to_mean_us_is_not(host: str) -> None:
     response = await made().test_client().get("/metrics", headers={"Host": host})
     assert response.status_code == 421
     assert response.content_type == "application/problem+json"
+
+
+@pytest.mark.parametrize("host", [b"evil.example", b"[::1"])
+async def test_a_websocket_is_not_opened_under_another_name(host: bytes) -> None:
+    said: list[object] = []
+
+    async def send(message: object) -> None:
+        said.append(message)
+
+    async def receive() -> Never:
+        raise AssertionError("nobody asks")
+
+    scope = {"type": "websocket", "headers": [(b"host", host)]}
+    await Hosts(QuartTrio(__name__), set())(scope, receive, send)  # type: ignore[arg-type] # all that is looked at
+    assert said == [{"type": "websocket.close", "code": 1008, "reason": None}]

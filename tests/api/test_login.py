@@ -193,6 +193,19 @@ async def test_the_audit_log_has_who_changed_what_and_no_secret(door: Door) -> N
         assert secret not in everything
 
 
+async def test_a_file_that_is_damaged_is_told_to_an_admin(door: Door) -> None:
+    admin = {"Authorization": "Bearer " + door.token(Scope.ADMIN)}
+    assert (await door.client.get("/v1/tokens", headers=admin)).status_code == 200
+    door.file.path.write_text("{")
+    body = {"name": "a", "scopes": ["read"]}
+    for response in (
+        await door.post("/v1/tokens", body, admin),
+        await door.client.delete("/v1/tokens/x", headers=admin),
+    ):
+        assert response.status_code == 503
+        assert "tokens.json is damaged" in (await response.get_json())["detail"]
+
+
 async def test_fault_21_a_name_that_contains_admin_makes_nobody_an_admin(door: Door) -> None:
     """The original made an admin of whoever's name had the word in it."""
     headers = {"Authorization": "Bearer " + door.token(Scope.READ, name="not-admin")}

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +19,11 @@ from elemta.nodes.processes import Node
 from elemta.privileges import StartError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
+
+    from elemta.control.interface import Control, Status
+    from elemta.supervision import Keeps
 
 #: Says that it is ready, writes down which node it is, and ends when it is asked to.
 WILLING = """
@@ -77,10 +82,11 @@ def words(path: Path) -> list[str]:
     return sorted(path.read_text().split()) if path.exists() else []
 
 
-async def serve(folder: Path, program: str, nodes: int = 2) -> None:
+async def serve(folder: Path, program: str, nodes: int = 2, api: FrailApi | None = None) -> None:
     told = settings(folder, nodes)
     command = [sys.executable, "-c", program, str(folder)]
-    await run(told, bind(told), places(told), command=command, file=folder / "elemta.yaml")
+    file = folder / "elemta.yaml"
+    await run(told, bind(told), places(told), command=command, file=file, api=api)
 
 
 async def test_all_nodes_run_and_end_with_the_server(tmp_path: Path) -> None:
@@ -104,6 +110,48 @@ async def test_a_node_that_ends_is_started_again(tmp_path: Path) -> None:
 async def test_a_server_whose_nodes_cannot_start_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="has ended with code 78"):
         await serve(tmp_path, UNWILLING)
+
+
+class FrailApi:
+    """An API that fails, and asks how the server is once it runs again."""
+
+    urls = ("http://127.0.0.1:8025",)
+
+    def __init__(self, started: Path) -> None:
+        self._started = started
+        self.lives = 0
+        self.status: Status | None = None
+        self.closed = False
+
+    @asynccontextmanager
+    async def serving(
+        self, keep: Keeps, steered_by: Callable[[str], Control]
+    ) -> AsyncGenerator[None]:
+        async def run() -> None:
+            self.lives += 1
+            if self.lives == 1:
+                raise ValueError("a fault of ours")
+            self.status = await steered_by("test").status()
+            await until(self._started, ["1/2", "2/2"])
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, "api", run)
+            yield
+            nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_an_api_that_fails_is_told_of_and_ends_no_node(tmp_path: Path) -> None:
+    api = FrailApi(tmp_path / "started")
+    await serve(tmp_path, WILLING, api=api)
+    assert api.closed
+    assert api.status is not None
+    assert api.status.api == api.urls
+    assert "api failed: ValueError: a fault of ours" in api.status.troubles
+    assert sorted((tmp_path / "ended").read_text().split()) == ["1/2", "2/2"]
 
 
 async def test_a_reload_is_for_each_node(tmp_path: Path) -> None:
