@@ -81,7 +81,7 @@ def test_what_would_become_of_mail_and_why_it_waits(
     assert found["steps"][-1]["reply"] == "550 5.1.1 no such mailbox"
 
     id_ = daemon.send(messages.numbered("one"), ["x@good.test.example"])
-    ports.eventually(lambda: "parked" in explain(daemon, id_)[1], what="a dead host")
+    ports.eventually(lambda: "1st attempt failed" in explain(daemon, id_)[1], what="a dead host")
     code, told = explain(daemon, id_)
     assert code == 0
     assert "1 of 1 recipient left to try; the next attempt is" in told
