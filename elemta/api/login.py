@@ -212,7 +212,7 @@ async def make_token(asked: Asked[Nothing, NewToken]) -> MadeToken:
     try:
         token, text = await keys.issue(wanted.name, wanted.scopes, wanted.expires)
     except ValueError as error:
-        raise Problem(HTTPStatus.CONFLICT, str(error), Fault("name", str(error))) from None
+        raise refused(Fault("name", str(error))) from None
     except TokenFileError as error:
         raise _trouble(error) from error
     return MadeToken(

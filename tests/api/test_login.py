@@ -163,7 +163,7 @@ async def test_a_session_ends_with_the_token_that_it_was_begun_with(door: Door) 
         ({"name": "a", "scopes": []}, 422, "scopes"),
         ({"name": "a", "scopes": ["root"]}, 422, "scopes[0]"),
         ({"name": "a", "scopes": ["read"], "expires": NOW}, 422, "expires"),
-        ({"name": "admin", "scopes": ["read"]}, 409, "name"),
+        ({"name": "admin", "scopes": ["read"]}, 422, "name"),
     ],
 )
 async def test_a_mistake_in_what_is_wanted_is_told(

@@ -100,6 +100,10 @@ def test_who_may_come_in_and_who_may_not(make_elemta: MakeDaemon) -> None:
         assert answer.headers["www-authenticate"].startswith("Bearer")
     assert curl("/v1/status", token="elemta_" + "a" * 12 + "_" + "b" * 43).status == 401
     assert curl("/v1/status", "-u", "admin:admin").status == 401
+    # What nobody will read is refused while it still comes, and that is heard.
+    (daemon.folder / "big").write_bytes(b" " * 5_000_000)
+    post = ("-H", "Expect:", "--data-binary", f"@{daemon.folder / 'big'}")
+    assert curl("/v1/queue/hold", *post).status == 401
     health = curl("/health")
     assert (health.status, health.json()) == (200, {"status": "ok", "reasons": []})
     assert curl("/health/ready", "-I").status == 200
