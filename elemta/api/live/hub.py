@@ -77,6 +77,8 @@ class Hub(Generic[T]):
                 told = None
                 with trio.move_on_after(HEARTBEAT):
                     told = await reader.receive()
+                if told is None and reader.waits:
+                    continue  # it was just about to be woken
                 yield told or Batch([_heartbeat(reader.position)])
 
     @asynccontextmanager

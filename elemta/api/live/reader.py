@@ -53,8 +53,16 @@ class Reader:
         """The number up to which all is received, if nothing waits."""
         return self._position()
 
+    @property
+    def waits(self) -> bool:
+        """Whether something does."""
+        return bool(self._batches)
+
     def put(self, batch: Batch) -> None:
-        """Hand over a batch; if there is no room, the oldest that wait are forgotten."""
+        """Hand over a batch; if there is no room, the oldest that wait are forgotten.
+
+        The client is told of it by `wake`, unless it comes for more by itself.
+        """
         self._batches.append(batch)
         self._count += batch.count
         self._size += batch.size
@@ -62,6 +70,9 @@ class Reader:
             lost = self._next()
             self._missed += lost.count
             self._last_missed = lost.last
+
+    def wake(self) -> None:
+        """Something was put here."""
         self._waiting.unpark()
 
     def end(self, error: EndedError) -> None:

@@ -4,7 +4,8 @@
 
     run
     ├── gathers     takes what happens, encodes it once, and gives it to the groups that want it
-    ├── ticks       hands each group what came since the last tick, as one batch for all its readers
+    ├── ticks       hands each group what came since the last tick, as one batch for all its
+    │               readers, and wakes these a few at a time
     └── ends        when the server stops
 
 The rules of this file:
@@ -17,6 +18,7 @@ The rules of this file:
 from __future__ import annotations
 
 from contextlib import aclosing
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import trio
@@ -28,6 +30,8 @@ from elemta.log import logger
 from elemta.queue import Missed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from elemta.api.live.batch import Item
     from elemta.api.live.source import Source
 
@@ -38,6 +42,9 @@ log = logger(__name__)
 TICK: Final = 0.1
 TICK_FOR_EACH: Final = 0.0025
 LONGEST_TICK: Final = 1.0
+#: Clients that are woken at a time. Each write takes 0.1 ms of the loop, and mail waits while all
+#: do that who were woken: 200 at once held it for 17 to 37 ms.
+AT_ONCE: Final = 8
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -61,12 +68,15 @@ class _Group:
         self.readers: set[Reader] = set()
         self.pending: list[Item] = []
 
-    def flush(self) -> None:
-        if self.pending:
-            batch = Batch(self.pending)
-            self.pending = []
-            for reader in self.readers:
-                reader.put(batch)
+    def flush(self) -> Iterable[Reader]:
+        """Hand over what is pending; who has to be woken for it."""
+        if not self.pending:
+            return ()
+        batch = Batch(self.pending)
+        self.pending = []
+        for reader in self.readers:
+            reader.put(batch)
+        return self.readers
 
 
 class Round(Generic[T]):
@@ -87,6 +97,8 @@ class Round(Generic[T]):
         self._stopping = stopping
         self._groups: dict[Choice[T], _Group] = {}
         self._readers = 0
+        #: In order: who has something that they do not know of.
+        self._asleep: dict[Reader, None] = {}
         self._some = trio.Event()
         self._ready = trio.Event()
         self._moved = trio.lowlevel.ParkingLot()
@@ -137,7 +149,8 @@ class Round(Generic[T]):
     def add(self, choice: Choice[T]) -> Reader:
         """Let somebody have all of its choice that comes after `position`."""
         group = self._groups.setdefault(choice, _Group())
-        group.flush()  # what was before is for those who were here before
+        # What was before is for those who were here before; the tick that is due wakes them.
+        self._asleep.update(dict.fromkeys(group.flush()))
         reader = Reader(lambda: group.pending[0].number - 1 if group.pending else self.position)
         group.readers.add(reader)
         self._readers += 1
@@ -147,6 +160,7 @@ class Round(Generic[T]):
         """It wants nothing more."""
         group = self._groups[choice]
         group.readers.remove(reader)
+        self._asleep.pop(reader, None)
         self._readers -= 1
         if not group.readers:
             del self._groups[choice]
@@ -173,10 +187,21 @@ class Round(Generic[T]):
     async def _tick(self) -> None:
         while True:
             await self._some.wait()
-            await trio.sleep(min(TICK + TICK_FOR_EACH * self._readers, LONGEST_TICK))
+            await trio.sleep(TICK)
             self._some = trio.Event()
             for group in self._groups.values():
-                group.flush()
+                self._asleep.update(dict.fromkeys(group.flush()))
+            await self._wake()
+
+    async def _wake(self) -> None:
+        """Wake all who have something, as evenly as the time until the next tick lets us."""
+        each = min(TICK_FOR_EACH, (LONGEST_TICK - TICK) / max(1, len(self._asleep)))
+        while self._asleep:
+            for reader in list(islice(self._asleep, AT_ONCE)):
+                del self._asleep[reader]
+                reader.wake()
+            if self._asleep:
+                await trio.sleep(AT_ONCE * each)
 
     async def _end_when_stopping(self) -> None:
         await self._stopping.wait()

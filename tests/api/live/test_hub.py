@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from elemta.api.live.hub import HEARTBEAT, Hub
 from elemta.api.live.reader import BEHIND, EndedError
-from elemta.api.live.round import LONGEST_TICK, TICK
+from elemta.api.live.round import AT_ONCE, LONGEST_TICK, TICK
 from elemta.api.live.source import Events
 from elemta.control.choice import EventChoice, Everything
 from tests.api.live.world import FIRST, LiveControl
@@ -128,21 +129,49 @@ async def test_what_happens_between_two_ticks_is_one_batch(
         assert TICK <= trio.current_time() - began < 2 * TICK
 
 
-async def test_the_more_clients_the_longer_the_tick_but_never_longer_than_a_second(
-    stage: Stage, autojump_clock: MockClock, nursery: trio.Nursery
+async def test_many_clients_are_told_a_few_at_a_time_and_all_of_them_within_a_second(
+    stage: Stage, autojump_clock: MockClock
 ) -> None:
-    async def wait() -> None:
-        async with stage.client() as other:
-            await other.batch()
+    told: list[float] = []
 
-    for _ in range(1000):
-        nursery.start_soon(wait)
-    async with stage.client() as client:
+    async def wait() -> None:
+        async with stage.client() as client:
+            for _ in range(2):
+                await client.batch()
+                told.append(trio.current_time() - began)
+
+    async with trio.open_nursery() as clients:
+        for _ in range(1000):
+            clients.start_soon(wait)
         await wait_all_tasks_blocked()
         began = trio.current_time()
         stage.control.finished()
-        await client.batch()
-        assert trio.current_time() - began == pytest.approx(LONGEST_TICK)
+        await trio.sleep(LONGEST_TICK / 2)
+        stage.control.finished()
+    first, second = sorted(told[:1000]), sorted(told[1000:])
+    assert max(Counter(told).values()) == AT_ONCE
+    assert first[0] == pytest.approx(TICK)
+    assert first[-1] == pytest.approx(LONGEST_TICK, abs=0.02)
+    assert second[-1] == pytest.approx(2 * LONGEST_TICK, abs=0.04)
+
+
+async def test_a_heartbeat_gives_way_to_what_a_client_is_about_to_be_told(
+    stage: Stage, autojump_clock: MockClock
+) -> None:
+    heard: list[Any] = []
+
+    async def wait() -> None:
+        async with stage.client() as client:
+            heard.append(await client.batch())
+
+    async with trio.open_nursery() as clients:
+        for _ in range(1000):
+            clients.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await trio.sleep(HEARTBEAT - LONGEST_TICK / 2)
+        number = stage.control.finished()
+    assert [[each["number"] for each in batch] for batch in heard] == [[number]] * 1000
+    assert {batch[0]["type"] for batch in heard} == {"Finished"}
 
 
 async def test_a_client_gets_what_it_has_chosen_and_a_heartbeat_tells_it_how_far_all_has_come(
