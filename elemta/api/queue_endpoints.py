@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
-from elemta.api.schema import Overview, Page, message_of, overview
+from elemta.api.schema import AT_ONCE, Message, Overview, Page, message_of, overview
 from elemta.api.selection import Search, searched
 from elemta.api.visit import Scope
 
@@ -47,7 +47,11 @@ async def messages(asked: Asked[Search, Nothing]) -> Page:
     found = await asked.control.search(
         searched(search), limit=search.limit, after=search.cursor, newest=search.newest
     )
-    listed = [await message_of(each) for each in found]
+    listed: list[Message] = []
+    for each in found:
+        listed.append(await message_of(each))
+        if len(listed) % AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
     await trio.lowlevel.checkpoint()
     full = len(found) == search.limit
     return Page(messages=listed, next=found[-1].id if full else None)
