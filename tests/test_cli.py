@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,22 +145,6 @@ def test_check_asks_plugins_about_their_settings(here: Path) -> None:
     assert "  plugin     recipient-limit" in run("check", "-c", "good.yaml").output
 
 
-def test_check_looks_at_the_certificate_of_the_api(here: Path) -> None:
-    (here / "good.yaml").write_text(GOOD + "api: {}\n")
-    assert "  api        127.0.0.1:8025, in clear" in run("check", "-c", "good.yaml").output
-    (here / "bad.yaml").write_text(GOOD + "api:\n  certificate: bad.yaml\n  key: none.pem\n")
-    done = run("check", "-c", "bad.yaml")
-    assert done.exit_code == 78
-    key = here / "none.pem"
-    assert done.stderr == (
-        f"bad.yaml:10:8: api.key: {key} cannot be read: No such file or directory\n"
-    )
-    key.write_text("")
-    done = run("check", "-c", "bad.yaml")
-    assert done.stderr.startswith("bad.yaml:9:16: api.certificate: ")
-    assert "are no certificate and its key, both PEM" in done.stderr
-
-
 def test_the_configuration_is_looked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "so the sandbox" in run("check").output
     options.CONFIG.parent.mkdir()
@@ -180,7 +163,6 @@ def test_options_that_contradict_each_other_are_refused(here: Path) -> None:
     for args in (
         ["serve", "--sandbox", "--config", "good.yaml"],
         ["serve", "--config", "good.yaml", "--port", "2599"],
-        ["serve", "--config", "good.yaml", "--api-port", "8025"],
         ["send", "--to", "x@example.org", "--file", "good.yaml", "--text", "x"],
         ["send", "--to", "nobody"],
         ["send", "--to", "x@example.org", "--from", "nobody"],
@@ -311,16 +293,6 @@ def test_what_the_sandbox_says_to_try_works_as_written(sandbox: Sandbox) -> None
     sandbox.until(lambda: len(sandbox.letters("example.org", "you")) == 1)
     assert "messages    0\n" in do(commands[0], *commands[2:])
     assert "Subject: It works" in do(commands[0], *commands[2:])
-
-    link = re.search(r"within an hour: (http://127\.0\.0\.1:\d+)/login#once=(\S+)\n", sandbox.hints)
-    assert link is not None
-    login = urllib.request.Request(
-        f"{link[1]}/v1/login",
-        json.dumps({"once": link[2]}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(login, timeout=10) as answer:
-        assert json.load(answer)["scopes"] == ["admin"]
 
 
 def test_messages_are_handed_in_from_files_and_standard_input(sandbox: Sandbox) -> None:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -234,14 +233,7 @@ def test_no_client_holds_up_the_end_nor_the_mail(make_elemta: MakeDaemon) -> Non
             daemon.signal(signal.SIGTERM)
             code = ports.eventually(lambda: _closed(program), within=10, what="the goodbye")
         assert daemon.wait(within=10) == 0
-        assert time.monotonic() - began < 10
-        stopping, stopped = (
-            datetime.fromisoformat(str(event["time"]))
-            for name in ("daemon.stopping", "daemon.stopped")
-            for event in daemon.events(name)
-        )
-        print("stopped within", stopped - stopping)
-        assert stopped - stopping < timedelta(seconds=3)
+        assert time.monotonic() - began < 5
         assert code == 1001, "the server goes away (RFC 6455 §7.4.1)"
 
 
