@@ -75,6 +75,7 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "send",
         "queue",
         "status",
+        "statistics",
         "reload",
         "monitor",
         "explain",

@@ -21,7 +21,9 @@ from elemta.cli.choice import Chosen, choosing, from_now, moment
 from elemta.cli.queue import queue
 from elemta.cli.steering import action_of
 from elemta.control import plain
+from elemta.control.facts import Scale
 from elemta.control.interface import ListenerStatus, Status
+from elemta.control.summing import statistics_of
 from elemta.protocol import Reply, parse_mailbox, reply
 from elemta.queue import (
     Attempt,
@@ -423,3 +425,19 @@ async def test_who_reads_may_have_enough(tmp_path: Path) -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_statistics_are_a_line_a_step_and_columns_for_what_happened() -> None:
+    found = statistics_of(
+        Scale.DAY,
+        [(NOW, {"queued": 12, "attemptstarted": 12, "delivered": 11}), (NOW + 3600, {"held": 1})],
+    )
+    head, first, second, total = screens.statistics_lines(found)
+    assert head.split() == ["SINCE", "QUEUED", "DELIVERED", "DEFERRED", "FAILED", "EXPIRED", "HELD"]
+    assert first.split()[2:] == ["12", "11", "0", "0", "0", "0"]
+    assert second.split()[2:] == ["0", "0", "0", "0", "0", "1"]
+    assert total.split() == ["in", "all", "12", "11", "0", "0", "0", "1"]
+    assert len({len(line) for line in (head, first, second, total)}) == 1
+    told = plain.statistics(found)
+    assert (told["scale"], told["step"]) == ("day", 3600.0)
+    assert told["total"] == {"queued": 12, "attemptstarted": 12, "delivered": 11, "held": 1}

@@ -165,6 +165,23 @@ def status(config: Config, *, as_json: bool) -> None:
 
 
 @main.command()
+@click.option(
+    "--scale",
+    type=click.Choice(("hour", "day", "week", "month")),
+    default="day",
+    show_default=True,
+    help="The last hour by minutes, day by hours, week or month by days of UTC.",
+)
+@at_server
+@as_json
+def statistics(config: Config, scale: str, *, as_json: bool) -> None:
+    """How much happened, step by step."""
+    from elemta.cli.screens import show_statistics
+
+    raise SystemExit(show_statistics(config, scale, as_json=as_json))
+
+
+@main.command()
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @at_server
 @as_json

@@ -16,16 +16,20 @@ import trio
 from elemta.cli.reaching import steer
 from elemta.cli.terminal import clock, counted, printable, say, say_json, span
 from elemta.control import plain
+from elemta.control.facts import Scale
 from elemta.queue import Missed, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from elemta.config import Config
+    from elemta.control.facts import Statistics
     from elemta.control.interface import Control, Happening, Status
     from elemta.control.plain import Value
     from elemta.queue import Destination
 
+#: Kinds of events that statistics show, even if there were none.
+_USUAL: Final = ("queued", "delivered", "deferred", "failed", "expired")
 #: What a terminal takes for "begin at the top" and "nothing below this" (ECMA-48).
 _TOP: Final = "\x1b[H"
 _END_OF_LINE: Final = "\x1b[K\n"
@@ -43,6 +47,21 @@ def show_status(config: Config, *, as_json: bool) -> int:
             for line in status_lines(status):
                 say(line)
         return 1 if status.troubles else 0
+
+    return steer(config, run)
+
+
+def show_statistics(config: Config, scale: str, *, as_json: bool) -> int:
+    """Print how much happened; returns the exit code."""
+
+    async def run(server: Control) -> int:
+        found = await server.statistics(Scale(scale))
+        if as_json:
+            say_json(plain.statistics(found))
+        else:
+            for line in statistics_lines(found):
+                say(line)
+        return 0
 
     return steer(config, run)
 
@@ -119,6 +138,24 @@ def status_lines(status: Status) -> Iterator[str]:
             now_ = "runs again" if part.running else "waits to be started again"
             failure = f", failed with {part.failure}" if part.failure else ""
             yield f"part        {part.name}: {counted(part.restarts, 'restart')}, {now_}{failure}"
+
+
+def statistics_lines(statistics: Statistics) -> Iterator[str]:
+    """A line for each step, a column for each kind of event that there was, or usually is.
+
+    Not that an attempt began, or a message was finished: other columns say how.
+    """
+    names = [*_USUAL, *sorted(statistics.total.keys() - {*_USUAL, "attemptstarted", "finished"})]
+    yield "  ".join([f"{'SINCE':16}", *(f"{name.upper():>9}" for name in names)])
+    for bucket in statistics.buckets:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(bucket.start))
+        yield _columns(when, names, bucket.counts)
+    yield _columns("in all", names, statistics.total)
+
+
+def _columns(first: str, names: list[str], counts: dict[str, int]) -> str:
+    told = (f"{counts.get(name, 0):>{max(9, len(name))}}" for name in names)
+    return "  ".join([f"{first:16}", *told])
 
 
 def top_lines(status: Status, destinations: list[Destination]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from elemta.control.checks import (
 )
 from elemta.control.interface import RequestError, Saved, UnavailableError, UnknownError
 from elemta.control.measuring import Stored, free_octets, process_metrics
+from elemta.control.summing import SPANS, statistics_of
 from elemta.log import logger
 from elemta.metrics.collecting import process_registry
 from elemta.queue import (
@@ -415,7 +416,8 @@ class NodeControl:
 
     async def statistics(self, scale: Scale) -> Statistics:
         """See `Control`."""
-        raise NotImplementedError
+        await trio.lowlevel.checkpoint()
+        return statistics_of(scale, self._queue.counting.buckets(*SPANS[scale]))
 
     async def configuration(self) -> Configuration:
         """See `Control`."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         PluginStatus,
         SessionStatus,
         Spoken,
+        Statistics,
         Transcript,
     )
     from elemta.control.interface import Happening, Status
@@ -189,6 +190,11 @@ def spoken(line: Spoken | Missed) -> dict[str, Value]:
 def entry(entry: LogEntry | Missed) -> dict[str, Value]:
     """An event of the log, or how many were missed; `type` says which."""
     return _built(entry)
+
+
+def statistics(statistics: Statistics) -> dict[str, Value]:
+    """How much happened."""
+    return _built(statistics)
 
 
 def event(event: Happening) -> dict[str, Value]:

@@ -30,6 +30,7 @@ from elemta.control.interface import (
     UnavailableError,
     UnknownError,
 )
+from elemta.control.summing import sum_statistics
 from elemta.log import logger
 from elemta.nodes import merging
 from elemta.nodes.measuring import Measuring
@@ -385,8 +386,8 @@ class ClusterControl:
         return journal.log_level(level, self._who)
 
     async def statistics(self, scale: Scale) -> Statistics:
-        """See `Control`."""
-        raise NotImplementedError
+        """See `Control`. Of those nodes that can be reached."""
+        return sum_statistics(scale, await self._those(lambda node: node.statistics(scale)))
 
     async def configuration(self) -> Configuration:
         """See `Control`. That of the whole server: a node has but its share of it."""

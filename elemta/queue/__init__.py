@@ -16,6 +16,9 @@ from elemta.queue.backup import backup as backup
 from elemta.queue.bodies import StoredBody as StoredBody
 from elemta.queue.check import Finding as Finding
 from elemta.queue.check import check as check
+from elemta.queue.counting import DAY as DAY
+from elemta.queue.counting import HOUR as HOUR
+from elemta.queue.counting import MINUTE as MINUTE
 from elemta.queue.destination import Census as Census
 from elemta.queue.destination import Destination as Destination
 from elemta.queue.errors import KeyReusedError as KeyReusedError

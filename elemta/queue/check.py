@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from elemta.queue.bodies import BodyFiles
+from elemta.queue.counting import counts_of
 from elemta.queue.ids import key_of, parse_id
 from elemta.queue.model import State
 from elemta.queue.reader import connect
@@ -126,6 +127,7 @@ def _rows(connection: sqlite3.Connection) -> tuple[list[Finding], list[Message]]
     found += _unreadable(connection, "attempt", decode_attempt)
     found += _unreadable(connection, "note", decode_note)
     found += _false_receipts(connection)
+    found += _false_counts(connection)
     filed: list[Message] = []
     for row in map(_Row._make, connection.execute(_MESSAGES)):
         try:
@@ -158,6 +160,15 @@ def _false_receipts(connection: sqlite3.Connection) -> Iterator[Finding]:
     for key, id in rows:  # noqa: A001 # the word of people
         if parse_id(id) != id:
             yield Finding(where=f"receipt {key}", what=f"{id!r} is not the id of a message")
+
+
+def _false_counts(connection: sqlite3.Connection) -> Iterator[Finding]:
+    rows: Iterable[tuple[int, int, bytes]] = connection.execute(
+        "SELECT step, start, counts FROM statistics"
+    )
+    for step, start, record in rows:
+        if not counts_of(record):
+            yield Finding(where=f"statistics {step} {start}", what="cannot be read")
 
 
 def _faults(connection: sqlite3.Connection, row: _Row, message: Message) -> Iterator[str]:

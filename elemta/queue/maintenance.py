@@ -9,6 +9,7 @@ import trio
 from msgspec import Struct
 
 from elemta.log import logger
+from elemta.queue.counting import KEPT
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.ids import first_key, key_of
 from elemta.queue.operation import Call
@@ -43,6 +44,11 @@ _OLD: Final = """
 """
 _FORGET_RECEIPTS: Final = """
     DELETE FROM receipt WHERE key IN (SELECT key FROM receipt WHERE at < ? ORDER BY at LIMIT ?)
+"""
+
+_FORGET_STATISTICS: Final = """
+    DELETE FROM statistics WHERE step = ? AND start IN (
+      SELECT start FROM statistics WHERE step = ? AND start < ? ORDER BY start LIMIT ?)
 """
 
 
@@ -107,6 +113,8 @@ class Maintenance:
             self._store.history -= pruned
         while await self._step(self._prune_receipts) > 0:
             pass
+        while await self._step(self._prune_statistics) > 0:
+            pass
         while await self._step(self._shrink) > 0:
             pass
         await self._step(self._take_stock)
@@ -158,6 +166,14 @@ class Maintenance:
         oldest = self._clock() - RECEIPT_AGE
         before = oldest if known is None else max(oldest, known[0])
         return connection.execute(_FORGET_RECEIPTS, (before, STEP)).rowcount
+
+    def _prune_statistics(self, connection: sqlite3.Connection) -> int:
+        """Forget how much happened long ago."""
+        now = self._clock()
+        return sum(
+            connection.execute(_FORGET_STATISTICS, (step, step, now - age, STEP)).rowcount
+            for step, age in KEPT.items()
+        )
 
     def _shrink(self, connection: sqlite3.Connection) -> int:
         """Give free pages back to the disk."""

@@ -134,12 +134,14 @@ async def _running(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep, "schedule", queue.run)
             nursery.start_soon(keep, "maintenance", maintenance.run)
+            nursery.start_soon(keep, "counting", queue.counting.run)
             try:
                 yield
             except Exception as error:  # what our user raised leaves in no group
                 failure = error
             nursery.cancel_scope.cancel()
     finally:
+        queue.counting.flush()
         await writer.close()
     if failure is not None:
         raise failure

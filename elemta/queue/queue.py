@@ -12,6 +12,7 @@ from elemta.queue import events as happened
 from elemta.queue.arrival import Arrivals
 from elemta.queue.bodies import StoredBody, is_large
 from elemta.queue.change import Settle
+from elemta.queue.counting import Counting
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.floor import Floor
 from elemta.queue.gate import Gate
@@ -74,6 +75,7 @@ class Queue:
         room: whether the disk has more left than its reserve. While it has not, take no mail.
         run: for `open_queue`: look at the clock whenever something is due, until cancelled.
         bodies: for `Incoming`.
+        counting: how much happened when.
         patience: how long mail is tried, by the policy of this moment.
     """
 
@@ -124,6 +126,7 @@ class Queue:
         )
         self._arrivals = Arrivals(self, reader, writer, self._residence, clock)
         self._steering = Steering(self, reader, writer, self._schedule, self._residence, clock)
+        self.counting = Counting(self.events, store.connection, writer, clock)
         self.lane_of = self._schedule.lane_of
         self._waiting = resident.entries
         self.run = self._residence.run

@@ -19,6 +19,7 @@ from elemta.control.facts import (
     Hypothesis,
     LogEntry,
     PluginStatus,
+    Scale,
     Spoken,
     Submission,
     Submitted,
@@ -659,3 +660,19 @@ async def test_why_and_what_if_are_asked_of_the_server(tmp_path: Path) -> None:
         assert (await here.control.explain(asked)).summary == "It would be taken"
         await here.control.explain(thought(client="2001:DB8:0::1"))
         assert [each.client for each in here.server.hypotheses] == ["127.0.0.1", "2001:db8::1"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "step", "count"),
+    [(Scale.HOUR, 60, 60), (Scale.DAY, 3600, 24), (Scale.WEEK, 86400, 7), (Scale.MONTH, 86400, 30)],
+)
+async def test_statistics_have_the_steps_of_their_scale(
+    tmp_path: Path, scale: Scale, step: float, count: int
+) -> None:
+    async with house(tmp_path) as here:
+        await here.accept("a@x")
+        found = await here.control.statistics(scale)
+        assert (found.scale, found.step, len(found.buckets)) == (scale, step, count)
+        assert found.buckets[-1].start <= now() < found.buckets[-1].start + step
+        assert found.buckets[-1].counts == found.total == {"queued": 1}
+        assert found.buckets[0].counts == {}

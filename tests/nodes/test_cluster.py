@@ -13,13 +13,16 @@ import trio.testing
 from elemta import log as logs
 from elemta.config import load
 from elemta.control.facts import (
+    Bucket,
     Hypothesis,
     LogEntry,
     Metric,
     PluginStatus,
     Sample,
+    Scale,
     SessionStatus,
     Spoken,
+    Statistics,
     Submission,
     TraceFilter,
     Transcript,
@@ -31,6 +34,7 @@ from elemta.control.interface import (
     UnavailableError,
     UnknownError,
 )
+from elemta.control.summing import statistics_of, sum_statistics
 from elemta.nodes import Cluster
 from elemta.nodes.running import Running
 from elemta.protocol import parse_mailbox
@@ -135,6 +139,23 @@ async def test_a_time_that_one_node_refuses_is_refused_before_any_has_changed() 
     two.failure = None
     assert (await control_of(one, two).act(Reschedule(5.0), Filter())).messages == 2
     assert [acted.dry_run for acted in two.acted] == [True, False]
+
+
+async def test_statistics_of_all_nodes_are_added_up_step_by_step() -> None:
+    found = await control_of(Node(), Node(), Node()).statistics(Scale.HOUR)
+    assert found.buckets == (Bucket(0.0, {"queued": 6}),)
+    assert (found.step, found.total) == (60.0, {"queued": 6})
+
+
+def test_a_step_that_begins_between_two_answers_pushes_the_first_one_out() -> None:
+    def of(first: int, counts: dict[str, int]) -> Statistics:
+        return statistics_of(Scale.WEEK, ((first + day, counts) for day in range(7)))
+
+    found = sum_statistics(Scale.WEEK, [of(1, {"queued": 1}), of(2, {"queued": 1, "failed": 1})])
+    assert [each.start for each in found.buckets] == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    assert found.buckets[0].counts == {"queued": 2, "failed": 1}
+    assert found.buckets[-1].counts == {"queued": 1, "failed": 1}
+    assert found.total == {"queued": 13, "failed": 7}
 
 
 async def test_nothing_is_done_if_a_node_cannot_be_reached() -> None:
