@@ -4,7 +4,7 @@ import pytest
 from rich.cells import cell_len
 
 from elemta.cli.monitor.drawing import PLAIN_BARS, report, screen
-from elemta.cli.monitor.model import Model
+from elemta.cli.monitor.model import EVENTS, LOOKING, Model
 from elemta.cli.monitor.wishes import Wishes
 from elemta.queue import Missed
 from tests.monitor.world import NOW, delivered, destination, status
@@ -12,6 +12,7 @@ from tests.monitor.world import NOW, delivered, destination, status
 
 def model(places: int = 3) -> Model:
     known = Model(lambda: 0.0)
+    known.regain(EVENTS)
     found = [destination(f"mx:{number}.example", ready=places - number) for number in range(places)]
     known.look(status(NOW), [])
     known.look(status(NOW + 1, Queued=50, Delivered=25), [])
@@ -70,9 +71,12 @@ def test_the_newest_events_are_at_the_bottom_and_the_selected_destination_is_in_
 
 def test_trouble_is_in_the_second_line() -> None:
     known = model()
-    known.lose("looks", "the server is down", 4.0)
+    known.lose(LOOKING, "the server is down", 4.0)
     assert drawn(known)[1] == "DISCONNECTED, next try in 4 s: the server is down"
     assert drawn(Model(lambda: 0.0))[1] == "connecting …"
+    known = model()
+    known.look(status(NOW + 3), [], ["all", "domain:x"])
+    assert drawn(known)[1] == "suspended: all, domain:x; 3 of 100 clients"
 
 
 def test_what_a_peer_said_moves_no_cursor() -> None:

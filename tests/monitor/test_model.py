@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from elemta.cli.monitor.model import LOOKS, REMEMBERED, Model, Rate
+from elemta.cli.monitor.model import EVENTS, LOOKING, LOOKS, REMEMBERED, Model, Rate
 from elemta.queue import Missed
 from tests.monitor.world import NOW, destination, finished, queued, status
 
@@ -81,13 +81,23 @@ def test_there_is_trouble_until_all_is_heard_and_seen_again() -> None:
     time = 100.0
     known = Model(lambda: time)
     assert known.trouble is None
-    known.lose("events", "gone", 1.0)
-    known.lose("looks", "down", 4.0)
+    known.lose(EVENTS, "gone", 1.0)
+    known.lose(LOOKING, "down", 4.0)
     assert known.trouble == ("down", 4.0)
     time = 103.0
     assert known.trouble == ("down", pytest.approx(1.0))
-    known.regain("looks")
+    known.regain(LOOKING)
     assert known.trouble == ("gone", 0.0)
-    known.regain("events")
-    known.regain("events")
+    known.regain(EVENTS)
+    known.regain(EVENTS)
     assert known.trouble is None
+
+
+def test_a_destination_that_is_suspended_is_listed_even_if_nothing_waits_there() -> None:
+    known = model()
+    busy = destination("mx:a", workers=1, suspended="destination:mx:a")
+    known.look(status(), [busy], ["destination:mx:a", "destination:mx:b", "domain:x", "all"])
+    assert [(each.name, each.suspended) for each in known.destinations] == [
+        ("mx:a", "destination:mx:a"), ("mx:b", "destination:mx:b"),
+    ]  # fmt: skip
+    assert known.suspended == ["domain:x", "all"]

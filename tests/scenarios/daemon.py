@@ -67,7 +67,7 @@ class Daemon:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command("serve", *self.arguments),
-                env=self._environment(),
+                env=self.environment_of_commands(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -129,7 +129,7 @@ class Daemon:
         """Begin ``elemta …``, and let it go on by itself."""
         return subprocess.Popen(
             self.command(*arguments),
-            env=self._environment(), text=True,
+            env=self.environment_of_commands(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -143,7 +143,8 @@ class Daemon:
         assert isinstance(stats, dict)
         return int(stats["messages"])
 
-    def _environment(self) -> dict[str, str]:
+    def environment_of_commands(self) -> dict[str, str]:
+        """In which its commands run."""
         return {**os.environ, "PYTHONPATH": str(_SOURCE), **self.environment}
 
     def send(

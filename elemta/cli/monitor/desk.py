@@ -25,7 +25,7 @@ from rich.live import Live
 
 from elemta.cli.monitor.drawing import BARS, PLAIN_BARS, events_room, report, screen
 from elemta.cli.monitor.keys import pressed, telling
-from elemta.cli.monitor.model import Model
+from elemta.cli.monitor.model import EVENTS, LOOKING, Model
 from elemta.cli.monitor.persistence import Follower, persist
 from elemta.cli.monitor.wishes import Flush, Quit, Resume, Suspend, Wishes
 from elemta.cli.reaching import reached, running
@@ -71,9 +71,10 @@ def run(config: Config, *, once: bool, wanted: str = "") -> int:
 async def _print(console: Console, reach: Reach) -> int:
     """Print what a second of looking shows."""
     model = Model(trio.current_time)
+    model.regain(EVENTS)  # none are wanted
     async with reach() as server:
         for pause in (LOOK, 0.0):
-            model.look(await server.status(), await server.destinations())
+            await _look(server, model)
             await trio.sleep(pause)
     for line in report(model, console.width, bars=bars_for(console)):
         click.echo(line.plain.rstrip())
@@ -141,8 +142,8 @@ class Desk:
         return self._code
 
     async def _follow(self) -> None:
-        follower = Follower(self._hear, connected=partial(self.model.regain, "events"))
-        await persist(self._reach, follower.follow, partial(self._lose, "events"))
+        follower = Follower(self._hear, connected=partial(self.model.regain, EVENTS))
+        await persist(self._reach, follower.follow, partial(self._lose, EVENTS))
 
     def _hear(self, event: Happening) -> None:
         self.model.hear(event)
@@ -153,17 +154,17 @@ class Desk:
         self._changed.set()
 
     async def _look(self) -> None:
-        await persist(self._reach, self._look_again_and_again, partial(self._lose, "looks"))
+        await persist(self._reach, self._look_again_and_again, partial(self._lose, LOOKING))
 
     async def _look_again_and_again(self, server: Control) -> None:
         deeds = self._deeds[1]
         while True:
             try:
                 with trio.fail_after(PATIENCE):
-                    self.model.look(await server.status(), await server.destinations())
+                    await _look(server, self.model)
             except trio.TooSlowError:
                 raise UnavailableError("the server does not answer") from None
-            self.model.regain("looks")
+            self.model.regain(LOOKING)
             self._changed.set()
             with trio.move_on_after(LOOK):
                 while True:
@@ -191,7 +192,7 @@ class Desk:
         stop.cancel()
 
     def _ask(self, deed: Deed) -> None:
-        if "looks" in self.model.lost:
+        if LOOKING in self.model.lost:
             self.wishes.said = "nothing was done: there is no connection"
             return
         try:
@@ -221,6 +222,12 @@ class Desk:
                 else:
                     self._code = 128 + number
                     stop.cancel()
+
+
+async def _look(server: Control, model: Model) -> None:
+    suspensions = await server.suspensions()
+    scopes = [each.scope for each in suspensions]
+    model.look(await server.status(), await server.destinations(), scopes)
 
 
 async def done(server: Control, deed: Deed) -> str:

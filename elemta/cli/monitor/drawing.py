@@ -101,13 +101,16 @@ def _health(model: Model, status: Status | None) -> Text:
         why, left = trouble
         told = f"DISCONNECTED, next try in {left:.0f} s: {printable(why)}"
         return Text(told, style="bold reverse red")
-    if status is None:
+    if status is None or not model.hears:
         return Text("connecting …")
     clients = f"{status.sessions} of {counted(status.places, 'client')}"
     if status.stopping:
         return Text(f"stopping; {clients}", style="bold yellow")
     if status.troubles:
         return Text(f"! {printable('; '.join(status.troubles))}", style="bold red")
+    if model.suspended:
+        told = printable(", ".join(model.suspended))
+        return Text.assemble((f"suspended: {told}", "yellow"), f"; {clients}")
     return Text.assemble(("all is well", "green"), f"; {clients}")
 
 

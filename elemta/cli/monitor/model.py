@@ -6,13 +6,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from elemta.cli.screens import event_line
-from elemta.queue import Missed
+from elemta.queue import Destination, Missed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from elemta.control.interface import Happening, Status
-    from elemta.queue import Destination
 
 #: Rates that are shown, by the events that are counted for them.
 RATES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -21,6 +20,10 @@ RATES: Final[Mapping[str, tuple[str, ...]]] = {
     "deferred": ("Deferred",),
     "failed": ("Failed", "Expired"),
 }
+#: What there are connections for.
+EVENTS: Final = "events"
+LOOKING: Final = "looking"
+_DESTINATION: Final = "destination:"
 #: Looks back: one a second.
 LOOKS: Final = 120
 #: Events that are remembered.
@@ -56,6 +59,19 @@ class Rate:
         return self.looks[-1] if self.looks else 0.0
 
 
+def _quiet(listed: list[Destination], suspended: Sequence[str]) -> list[Destination]:
+    """Destinations that are suspended, and where nothing waits just now."""
+    known = {each.name for each in listed}
+    return [
+        Destination(
+            name=name, ready=0, on_disk=0, workers=0, window=0, parked_until=None, parks=0,
+            suspended=scope, throttled_until=None, error="",
+        )
+        for scope in suspended
+        if (name := scope.removeprefix(_DESTINATION)) != scope and name not in known
+    ]  # fmt: skip
+
+
 class Model:
     """What the monitor knows.
 
@@ -65,9 +81,11 @@ class Model:
     Attributes:
         status: as it was last.
         destinations: the busiest first.
+        suspended: scopes that are more than a destination.
         events: what happened, the newest last.
         rates: by name.
         lost: why connections are missing, and when the next try is, by what they are for.
+        hears: events are heard.
         missed: events that were told as lost.
     """
 
@@ -75,14 +93,27 @@ class Model:
         self._clock = clock
         self.status: Status | None = None
         self.destinations: list[Destination] = []
+        self.suspended: list[str] = []
         self.events: deque[Happening] = deque(maxlen=REMEMBERED)
         self.rates = {name: Rate() for name in RATES}
         self.lost: dict[str, tuple[str, float]] = {}
+        self.hears = False
         self.missed = 0
 
-    def look(self, status: Status, destinations: list[Destination]) -> None:
-        """Take over how the server is."""
+    def look(
+        self, status: Status, destinations: list[Destination], suspended: Sequence[str] = ()
+    ) -> None:
+        """Take over how the server is.
+
+        Args:
+            status: of the server.
+            destinations: as it lists them: those where something waits just now.
+            suspended: all scopes that are. A destination among them is listed in any case, as
+                somebody may want to resume it.
+        """
         self.status = status
+        destinations += _quiet(destinations, suspended)
+        self.suspended = [scope for scope in suspended if not scope.startswith(_DESTINATION)]
         for name, counted in RATES.items():
             count = sum(status.counts.get(each, 0) for each in counted)
             self.rates[name].look(status.asked_at, count)
@@ -98,10 +129,12 @@ class Model:
     def lose(self, part: str, why: str, pause: float) -> None:
         """There is no connection for this."""
         self.lost[part] = why, self._clock() + pause
+        self.hears = self.hears and part != EVENTS
 
     def regain(self, part: str) -> None:
         """There is one."""
         self.lost.pop(part, None)
+        self.hears = self.hears or part == EVENTS
 
     @property
     def trouble(self) -> tuple[str, float] | None:
