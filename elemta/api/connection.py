@@ -26,12 +26,16 @@ from hypercorn.typing import ConnectionState
 from trio.abc import HalfCloseableStream
 from typing_extensions import override
 
+from elemta.log import logger
+
 if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.events import Event
     from hypercorn.trio.worker_context import WorkerContext
-    from hypercorn.typing import AppWrapper
+    from hypercorn.typing import AppWrapper, H11SendableEvent
     from trio.abc import Stream
+
+log = logger(__name__)
 
 #: Seconds that a client gets for the header of a request, and for the pause before it.
 IDLE: Final = 20.0
@@ -62,6 +66,15 @@ class Http1(H11Protocol):
                 http_version=request.http_version,
             )
         )
+
+    @override
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            await super()._send_h11_event(event)
+        except h11.LocalProtocolError as error:
+            # What the client said before leaves no room for an answer, such as a second upgrade.
+            log.info("api.no_answer", error=str(error))
+            await self.send(Closed())
 
 
 class Connection:

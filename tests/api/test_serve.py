@@ -69,6 +69,7 @@ class Seen:
         self.began.set()
         while True:
             await send({"type": "websocket.send", "bytes": None, "text": "x" * 100_000})
+            await trio.sleep(0.001)  # once the client is gone, `send` alone waits for nothing
 
 
 class Listening:
@@ -300,6 +301,29 @@ async def test_websockets_are_not_compressed(
     heard = await hear_answer(client.stream)
     assert heard.startswith(b"HTTP/1.1 101 ")
     assert b"permessage-deflate" not in heard.lower().partition(b"\r\n\r\n")[0]
+
+
+async def test_who_speaks_before_its_websocket_is_open_is_cut_off(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """RFC 6455 §4.1. It was a traceback in the log for each who did."""
+    client = Client(Seen())
+    nursery.start_soon(client.run)
+    await client.stream.send_all(request("/events", *UPGRADE) + b"\x81\x85aaaabbbbb")
+    with trio.fail_after(connection.LINGER + 1):
+        await hear_all(client.stream)
+        await client.ended.wait()
+
+
+async def test_a_websocket_may_follow_a_request(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    client = Client(Seen())
+    nursery.start_soon(client.run)
+    await client.stream.send_all(request())
+    assert (await hear_answer(client.stream)).startswith(b"HTTP/1.1 200 ")
+    await client.stream.send_all(request("/events", *UPGRADE))
+    assert b"HTTP/1.1 101 " in await hear_answer(client.stream)
 
 
 async def broken(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
