@@ -20,7 +20,8 @@ export const ACTIONS = {
     label: "Priority",
     about: "Let the message go sooner, or later, than others.",
     done: "Changed the priority of",
-    fields: () => [choice("Priority", "priority", PRIORITIES, { value: "high" })],
+    // It is set to another one than it has: otherwise there would be nothing to do.
+    fields: (now) => [choice("Priority", "priority", PRIORITIES, { value: now === "high" ? "normal" : "high" })],
   },
   redirect: {
     label: "Redirect",
@@ -93,7 +94,7 @@ export async function act(word, meant) {
     title: `${action.label}: ${meant.what}`,
     body: [
       h("p", { class: "soft" }, action.about),
-      action.fields?.() ?? [],
+      action.fields?.(meant.priority) ?? [],
       line("Reason", "reason", { hint: "For people; it stands in the timeline.", maxlength: 500 }),
       tally,
     ],

@@ -10,15 +10,16 @@ import { table } from "../table.js";
 
 export default function configuration({ signal }) {
   const place = h("div", {});
+  const tools = h("div", { class: "tools" });
   const found = h("div", { role: "status" });
   const load = () => show(place, async () => {
     const { file, values } = await api.get("/v1/configuration", signal);
+    if (file && api.may("admin")) fill(tools, button("Check the file", check), button("Reload…", reload));
     return [
       h("p", { class: "soft" }, file ? ["From ", h("span", { class: "mono" }, file), ". Secrets are masked."] : "The sandbox's own: there is no file."),
       h("pre", { class: "content", tabindex: "0" }, yaml(values)),
     ];
   });
-  load();
 
   const check = async () => {
     try {
@@ -52,9 +53,10 @@ export default function configuration({ signal }) {
     toast("The configuration was reloaded.", { kind: "good" });
   };
 
+  load();
   return {
     title: "Configuration",
-    tools: api.may("admin") ? [button("Check the file", check), button("Reload…", reload)] : [],
+    tools,
     body: [found, panel("What runs", [], place)],
   };
 }
