@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from quart import Response
     from quart.typing import TestClientProtocol
 
-    from elemta.api.endpoint import Endpoint
-
 #: Where the clock of `site_of` stands.
 NOW = 1000.0
 
@@ -223,28 +221,25 @@ async def test_fault_21_a_stored_hash_lets_nobody_in(door: Door) -> None:
         assert (await door.post("/v1/login", {"token": text})).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "endpoint", [each for each in ENDPOINTS if not each.open], ids=lambda each: each.name
-)
-async def test_fault_21_nothing_is_told_or_done_without_a_login(
-    door: Door, endpoint: Endpoint
-) -> None:
+async def test_fault_21_nothing_is_told_or_done_without_a_login(door: Door) -> None:
     """The original showed queue, messages, logs and configuration to anybody."""
-    path = endpoint.path.replace("{id}", "01M82Q28V6DAVJCKE0E9HMK3Q1").replace("{name}", "x")
-    for headers in (
-        {},
-        {"Cookie": "elemta_session=x"},
-        {"Authorization": "Basic YWRtaW46YWRtaW4="},
-    ):
-        response = await door.client.open(path, method=endpoint.method, headers=headers)
-        assert response.status_code == 401
-        assert response.content_type == "application/problem+json"
+    for endpoint in ENDPOINTS:
+        path = endpoint.path.replace("{id}", "01M82Q28V6DAVJCKE0E9HMK3Q1").replace("{name}", "x")
+        for headers in (
+            {},
+            {"Cookie": "elemta_session=x"},
+            {"Authorization": "Basic YWRtaW46YWRtaW4="},
+        ):
+            if not endpoint.open:
+                response = await door.client.open(path, method=endpoint.method, headers=headers)
+                assert response.status_code == 401, endpoint.name
+                assert response.content_type == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/v1/events", "/v1/trace", "/v1/logs/live", "/v1/openapi.json"])
-async def test_fault_21_nothing_is_told_live_without_a_login(door: Door, path: str) -> None:
-    response = await door.client.get(path, headers={"Accept": "text/event-stream, */*"})
-    assert response.status_code == 401
+async def test_fault_21_nothing_is_told_live_without_a_login(door: Door) -> None:
+    for path in ("/v1/events", "/v1/trace", "/v1/logs/live", "/v1/openapi.json"):
+        response = await door.client.get(path, headers={"Accept": "text/event-stream, */*"})
+        assert response.status_code == 401, path
 
 
 @pytest.mark.parametrize("path", ["/debug/pprof/", "/debug/vars"])
