@@ -15,10 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import pytest
+import trio
 from click.testing import CliRunner
 
 from elemta.cli import main
+from elemta.control.client import connect
+from elemta.control.facts import Submission, Submitted
+from elemta.control.interface import RequestError
+from elemta.protocol import parse_mailbox
 from tests.scenarios import ports
 from tests.scenarios.conftest import needs_root
 from tests.scenarios.sink import Sink, Step
@@ -161,6 +167,67 @@ def test_mail_is_redirected_and_reprioritised(desk: Desk) -> None:
     assert "'no address' is no address" in wrong.stderr
 
 
+def test_mail_is_sent_by_another_host_and_at_another_time(desk: Desk) -> None:
+    id_ = desk.deferred("bob@example.net", "carol@example.net")
+    with Sink() as other:
+        via = f"smtp://127.0.0.1:{other.port}"
+        chosen = ("reroute", id_, "--recipient", "bob@example.net", "--via", via)
+        assert desk.tally(*chosen, "--dry-run")["recipients"] == 1
+        assert desk.tally(*chosen)["recipients"] == 1
+        ports.eventually(lambda: desk.states(id_)["bob@example.net"] == "delivered")
+        assert len(other.deliveries) == 1
+    (bob, carol) = desk.ask("queue", "show", id_)["recipients"]
+    assert (bob["via"], carol["via"]) == ([via], [])
+    for wrong in ("pipe:/bin/true", "nonsense"):
+        told = desk.run("queue", "reroute", id_, "--via", wrong)
+        assert (told.returncode, "action.via[0]" in told.stderr) == (64, True)
+
+    desk.sink.answer(Step.RCPT, None)
+    late = desk.run("queue", "reschedule", id_, "--in", "30d")
+    assert late.returncode == 64
+    assert "carol@example.net" in late.stderr
+    assert desk.tally("reschedule", id_, "--in", "2s")["recipients"] == 1
+    due = desk.ask("queue", "show", id_)["recipients"][1]["due"]
+    ports.eventually(lambda: desk.states(id_)["carol@example.net"] == "delivered")
+    assert time.time() >= due
+    story = desk.run("queue", "timeline", id_).stdout
+    assert f"reroute {via} by operator:{_me()}, bob@example.net" in story
+    assert "reschedule 20" in story
+    (hour,) = [each for each in desk.ask("statistics")["buckets"] if each["counts"]][-1:]
+    assert hour["counts"]["delivered"] == 2
+    assert "DELIVERED" in desk.run("statistics", "--scale", "hour").stdout
+
+
+def test_what_was_handed_in_with_a_key_is_one_message_after_a_kill_too(desk: Desk) -> None:
+    """And what is to be sent later is not sent by the restart."""
+    large = Submission(
+        sender=parse_mailbox("alice@example.org"),
+        recipients=(parse_mailbox("bob@example.net"),),
+        content=b"Subject: later\r\n\r\n" + b"a line of text\r\n" * 1_000_000,
+        due=time.time() + 3600,
+        key="monday's report",
+    )
+    socket = desk.daemon.data / "control.sock"
+
+    async def submit(submission: Submission) -> Submitted:
+        async with connect(socket) as server:
+            return await server.submit(submission)
+
+    first = trio.run(submit, large)
+    desk.daemon.kill()
+    desk.daemon.start()
+    again = trio.run(submit, large)
+    assert (again.id, first.again, again.again) == (first.id, False, True)
+    (waiting,) = _list(desk, "--view", "deferred")
+    assert (waiting["id"], waiting["send_at"]) == (first.id, large.due)
+    with pytest.raises(RequestError):
+        trio.run(submit, msgspec.structs.replace(large, content=b"Subject: other\r\n\r\n"))
+    desk.sink.answer(Step.RCPT, None)
+    assert desk.tally("retry", first.id)["recipients"] == 1
+    ports.eventually(lambda: desk.states(first.id) == {"bob@example.net": "delivered"})
+    assert len(desk.sink.deliveries) == 1
+
+
 def test_a_filter_means_what_it_says(desk: Desk) -> None:
     first = desk.deferred("bob@example.net", sender="a@one.example")
     second = desk.deferred("carol@sub.example.net", sender="")
@@ -172,6 +239,9 @@ def test_a_filter_means_what_it_says(desk: Desk) -> None:
         (("--recipient", "carol@sub.example.net"), [second]),
         (("--error", "MAILBOX is busy"), [first, second]),
         (("--error", "no such"), []),
+        (("--text", "ONE.example"), [first]),
+        (("--text", "mailbox is busy", "--newest"), [second, first]),
+        (("--newest", "--limit", "1"), [second]),
         (("--view", "deferred"), [first, second]),
         (("--state", "ready"), []),
         (("--younger-than", "1h"), [first, second]),
