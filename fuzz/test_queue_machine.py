@@ -110,9 +110,9 @@ class Try(Struct, frozen=True):
 
 
 class Steer(Struct, frozen=True):
-    """An operator does something with a message."""
+    """An operator does something with a message, and then perhaps something else."""
 
-    action: Action
+    actions: tuple[Action, ...]
     which: int
 
 
@@ -135,7 +135,7 @@ ACCEPT: Final = st.builds(
     st.lists(st.sampled_from(DOMAINS), min_size=1, max_size=3).map(tuple),
     st.sampled_from([0, 10, 5000, 60_000, INLINE + 1]),
     st.sampled_from([1, 1, 5]),
-    st.sampled_from([0.0, 0.0, 20.0, 150.0]),
+    st.sampled_from([0.0, 0.0, 20.0, 3000.0]),
     st.booleans(),
 )
 RESULTS: Final = st.lists(st.none() | st.sampled_from(Result), min_size=1, max_size=3).map(tuple)
@@ -156,7 +156,17 @@ ACTIONS: Final = [
     Reschedule(0.0),  # so much from now; see `Run.steer`
     Reschedule(500.0),
 ]
-STEER: Final = st.builds(Steer, st.sampled_from(ACTIONS), st.integers(0, 5))
+#: What seldom comes by chance.
+USUAL: Final[list[tuple[Action, ...]]] = [
+    (Hold(), Release()),
+    (Hold(), Reroute(("smtp://other:25",))),
+    (Redirect(Mailbox("new", "y")),),
+]
+STEER: Final = st.builds(
+    Steer,
+    st.lists(st.sampled_from(ACTIONS), min_size=1, max_size=3).map(tuple) | st.sampled_from(USUAL),
+    st.integers(0, 5),
+)
 OTHER: Final = st.one_of(
     STEER,
     STEER,
@@ -292,7 +302,10 @@ class Run:
                 case Try():
                     await self.attempt(step)
                 case Steer():
-                    await self.steer(step)
+                    names = sorted(self.model)
+                    for action in step.actions if names else ():
+                        self.remember()
+                        await self.steer(action, names[step.which % len(names)])
                 case Sleep(seconds):
                     await trio.sleep(seconds)
                 case Full(full):
@@ -373,11 +386,10 @@ class Run:
             for key in set(self.ids()) - set(self.model):
                 self.model[key] = Known(reports[0].content, [State.READY])
 
-    async def steer(self, step: Steer) -> None:
-        if self.disk.full or self.unwritten or not self.model:
+    async def steer(self, action: Action, name: str) -> None:
+        if self.disk.full or self.disk.dead or self.unwritten:
             return
-        name = sorted(self.model)[step.which % len(self.model)]
-        known, was, action = self.model[name], set(self.ids()), step.action
+        known, was = self.model[name], set(self.ids())
         if isinstance(action, Reschedule):
             action = Reschedule(now() + action.at)
         try:
@@ -388,16 +400,16 @@ class Run:
             assert isinstance(action, Reschedule)
             return
         assert tally.busy == 0
-        moves, becomes = MOVES.get(type(step.action), ((), State.READY))
+        moves, becomes = MOVES.get(type(action), ((), State.READY))
         meant = [number for number, state in enumerate(known.states) if state in moves]
         for number in meant:
             known.states[number] = becomes
-        if isinstance(step.action, Retry | Reschedule):
+        if isinstance(action, Retry | Reschedule):
             known.due = 0.0
         # They may be so already; and who is held is rerouted, and held.
-        if not isinstance(step.action, Redirect | Reprioritise | Reroute):
+        if not isinstance(action, Redirect | Reprioritise | Reroute):
             assert tally.recipients == len(meant)
-        if isinstance(step.action, Bounce) and meant:
+        if isinstance(action, Bounce) and meant:
             (new,) = set(self.ids()) - was
             self.model[new] = Known(BOUNCED, [State.READY])
 
