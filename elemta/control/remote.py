@@ -109,12 +109,15 @@ def remote(url: str, token: str, ca: Path | None = None) -> Remote:
 
 
 @asynccontextmanager
-async def connect(server: Remote, *, within: float = PATIENCE) -> AsyncGenerator[Client]:
+async def connect(
+    server: Remote, *, within: float = PATIENCE, ping: float = PING
+) -> AsyncGenerator[Client]:
     """Reach a server by its API.
 
     Args:
         server: which one.
-        within: seconds for the connection, with its handshakes.
+        within: seconds for the connection, with its handshakes; and for the answer to a ping.
+        ping: seconds between two of these.
 
     Raises:
         NotRunningError: nobody listens there.
@@ -134,7 +137,7 @@ async def connect(server: Remote, *, within: float = PATIENCE) -> AsyncGenerator
                 async with stream:
                     with _in_time(server, deadline):
                         connection = await _upgrade(server, stream, nursery)
-                    nursery.start_soon(_keep_alive, connection, stream)
+                    nursery.start_soon(_keep_alive, connection, stream, ping, within)
                     yield Client(WebsocketStream(connection))
                     with trio.move_on_after(FAREWELL):
                         await connection.aclose()
@@ -197,13 +200,16 @@ async def _dial(
 
 
 async def _keep_alive(
-    connection: trio_websocket.WebSocketConnection, stream: trio.abc.AsyncResource
+    connection: trio_websocket.WebSocketConnection,
+    stream: trio.abc.AsyncResource,
+    ping: float,
+    within: float,
 ) -> None:
     """Find out when the other end is gone without a word, while it has nothing to say."""
     while True:
-        await trio.sleep(PING)
+        await trio.sleep(ping)
         try:
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(within):
                 await connection.ping()
         except trio.TooSlowError:
             await trio.aclose_forcefully(stream)  # who waits for it is told that it is closed

@@ -159,6 +159,46 @@ async def test_what_was_being_asked_ends_when_the_server_does() -> None:
             served.site.stopping.set()
 
 
+class Wire:
+    """What lies between a client and a server, and can fall silent.
+
+    Args:
+        port: of the server.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.silent = False
+
+    async def carry(self, client: trio.SocketStream) -> None:
+        server = await trio.open_tcp_stream("127.0.0.1", self._port)
+        async with server, trio.open_nursery() as nursery:
+            nursery.start_soon(self._pass_on, client, server)
+            nursery.start_soon(self._pass_on, server, client)
+
+    async def _pass_on(self, source: trio.SocketStream, target: trio.SocketStream) -> None:
+        async for octets in source:
+            if not self.silent:
+                await target.send_all(octets)
+
+
+async def test_a_server_that_is_gone_without_a_word_is_noticed(nursery: trio.Nursery) -> None:
+    async with Served().running() as served:
+        wire = Wire(served.port)
+        serve_it = partial(trio.serve_tcp, wire.carry, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(serve_it)
+        there = remote(f"http://127.0.0.1:{listener.socket.getsockname()[1]}", "all")
+        async with connect(there, within=1.0, ping=0.05) as client:
+            number = served.control.finished()
+            events = client.events(FIRST)
+            await trio.sleep(0.3)  # some pings are answered
+            assert (await anext(events)) == Finished(number, 2.0, ID)
+            wire.silent = True
+            with pytest.raises(UnavailableError, match="went away"):
+                await anext(events)
+        nursery.cancel_scope.cancel()
+
+
 async def test_why_a_server_is_not_reached_is_told() -> None:
     async with Served().running() as served:
         with pytest.raises(ForbiddenError, match="does not take the token: no token, or none"):
