@@ -88,13 +88,15 @@ class Api:
         )
         self._audit = AuditLog(config.data_dir, clock)
         self._stopping = trio.Event()
-        self._link: str | None = None
 
     def invite(self, *, always: bool = False) -> str | None:
-        """Make a one-time link, if nobody was ever let in; the log has it once we serve.
+        """Make a one-time link, if nobody was ever let in.
+
+        Whoever calls shows it to people, and not by the log: who may read that, with a token, is
+        no admin.
 
         Args:
-            always: make one in any case; whoever calls shows it.
+            always: make one in any case.
 
         Returns:
             Its address; None: there was a token, or a link, before.
@@ -108,9 +110,7 @@ class Api:
             link = tokens.invite(self._file, now=self._clock())
         except TokenFileError as error:
             raise StartError(str(error)) from error
-        address = f"{self.urls[0]}/login#once={link}"
-        self._link = None if always else address
-        return address
+        return f"{self.urls[0]}/login#once={link}"
 
     async def run(self, steered_by: Callable[[str], Control]) -> None:
         """Serve until it is to stop. May be called again, if it fails.
@@ -139,9 +139,6 @@ class Api:
             if self.tls is not None:
                 nursery.start_soon(renew, self._table, self.tls)
             log.info("api.ready", urls=" ".join(self.urls))
-            if self._link is not None:
-                log.warning("api.first_login", link=self._link, good_for="1 h, once")
-                self._link = None
             guarded = app if names is None else Hosts(app, names)
             await serve.run(guarded, self._sockets, self._stopping, tls=self.tls)
             nursery.cancel_scope.cancel()

@@ -66,6 +66,8 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         privileges.writable(config.data_dir)
         _spare_the_collector()
         link = api.invite(always=path is None) if api is not None else None
+        if link is not None and path is not None:
+            click.echo(f"elemta: to log in, once and within an hour: {link}", err=True)
         if path is None:
             invite = partial(_invite, config, link)
             trio.run(partial(daemon.run, config, bound, api=api, ready=invite))
