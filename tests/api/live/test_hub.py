@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from elemta.api.live.hub import HEARTBEAT, Hub
+from elemta.api.live.hub import HEARTBEAT, TOGETHER, Hub
 from elemta.api.live.reader import BEHIND, EndedError
 from elemta.api.live.round import AT_ONCE, LONGEST_TICK, TICK
 from elemta.api.live.source import Events
@@ -220,6 +220,18 @@ async def test_who_resumes_lacks_nothing_and_gets_nothing_twice(
             assert await client.numbers(4) == [FIRST + 3, FIRST + 4, FIRST + 5, FIRST + 6]
             assert await other.numbers(6) == list(range(FIRST + 1, FIRST + 7))
         assert stage.control.listening == 1
+
+
+async def test_much_that_is_lacked_comes_in_several_batches(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    stage = Stage(nursery, kept=5000)
+    for _ in range(2 * TOGETHER + 1):
+        stage.control.finished()
+    async with stage.client(since=FIRST) as client:
+        assert [len(await client.batch()) for _ in range(3)] == [TOGETHER, TOGETHER, 1]
+        number = stage.control.finished()
+        assert await client.numbers(1) == [number]
 
 
 async def test_who_resumes_gets_only_what_it_has_chosen(

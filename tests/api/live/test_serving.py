@@ -16,7 +16,7 @@ from werkzeug.datastructures import Headers
 from elemta.api.app import create_app
 from elemta.api.live.clients import CLIENTS
 from elemta.api.live.hub import HEARTBEAT
-from elemta.api.live.websocket import FAULT, GOING_AWAY
+from elemta.api.live.websocket import FAULT, GOING_AWAY, PATIENCE
 from elemta.control.facts import LogEntry, Spoken, TraceFilter
 from elemta.queue import Missed
 from tests.api.fakes import ALL, FakeAccess, site_of
@@ -233,6 +233,17 @@ async def test_there_is_a_limit_of_clients() -> None:
                 assert (status, problem["detail"]) == (503, f"{CLIENTS} clients listen already")
         await wait_all_tasks_blocked()
         assert house.clients.count == CLIENTS - 1
+
+
+async def test_a_client_that_takes_nothing_is_dropped(autojump_clock: MockClock) -> None:
+    async with House().started() as house, house.websocket("/v1/events") as socket:
+        await socket.receive()
+        began = trio.current_time()
+        while house.control.listening:  # what the test client does not take fills up
+            house.control.finished()
+            await trio.sleep(1)
+        assert PATIENCE < trio.current_time() - began < PATIENCE + 20
+        assert house.clients.count == 0
 
 
 async def test_what_a_client_says_is_not_heeded(autojump_clock: MockClock) -> None:
