@@ -17,7 +17,6 @@ import trio
 from elemta.cli import codes, remotely
 from elemta.cli.terminal import say
 from elemta.config import ConfigError
-from elemta.control import remote
 from elemta.control.client import NotRunningError, connect
 from elemta.control.interface import (
     ControlError,
@@ -108,8 +107,14 @@ async def reached(config: Config) -> AsyncGenerator[Control]:
         ControlError: it cannot be reached.
     """
     elsewhere = remotely.chosen()
-    async with remote.connect(elsewhere) if elsewhere else connect(config.control_socket) as server:
-        yield server
+    if elsewhere is None:
+        async with connect(config.control_socket) as server:
+            yield server
+    else:
+        from elemta.control import remote  # a websocket is dear to import
+
+        async with remote.connect(elsewhere) as server:
+            yield server
 
 
 @asynccontextmanager
