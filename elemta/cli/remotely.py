@@ -92,8 +92,6 @@ def choose(ctx: click.Context, *, elsewhere: bool) -> bool:
     Raises:
         click.UsageError: two servers are meant, or nobody can tell which one, or who we are.
     """
-    from elemta.control.remote import remote
-
     url: str | None = ctx.meta[_API]
     if url is not None and elsewhere:
         raise click.UsageError("--api is another server than --config and --sandbox say")
@@ -104,6 +102,8 @@ def choose(ctx: click.Context, *, elsewhere: bool) -> bool:
             if ctx.meta[key] is not None:
                 raise click.UsageError(f"{option} is for a server that --api names")
         return False
+    from elemta.control.remote import remote  # a websocket is dear to import
+
     try:
         found = remote(url, _token(ctx), ctx.meta[_CA])
     except ValueError as error:
