@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 from quart_trio import QuartTrio
@@ -30,12 +31,15 @@ from elemta.log import logger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
 
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
     from quart import Response
 
     from elemta.api.endpoint import Endpoint
     from elemta.api.site import Site
 
 log = logger(__name__)
+
+_BEYOND_ASCII: Final = re.compile(rb"[^!-~]")
 
 #: All of them. Whoever makes a module of endpoints adds it here.
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -51,7 +55,18 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 
 
 class Application(QuartTrio):
-    """Quart, but that it logs as we do."""
+    """Quart, but that it logs as we do, and answers whatever is asked."""
+
+    @override
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Answer a request."""
+        if scope["type"] != "lifespan":
+            # Quart decodes it before there is a request that could be refused, and fails.
+            escaped = _BEYOND_ASCII.sub(_escape, scope["query_string"])
+            scope["query_string"] = escaped
+        await super().__call__(scope, receive, send)
 
     @override
     def log_exception(self, exception_info: object) -> None:
@@ -94,6 +109,10 @@ def _view(dispatch: Dispatch, endpoint: Endpoint) -> _View:
         return await dispatch.answer(endpoint, path)
 
     return view
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % ord(found[0])
 
 
 async def _refuse(error: Exception) -> Response:

@@ -164,6 +164,7 @@ async def suspend(asked: Asked[Nothing, Suspend]) -> Scoped:
     body=Resume,
     answer=Scoped,
     tag="destinations",
+    problems=(404,),
     example=Resume(scope="domain:example.net"),
 )
 async def resume(asked: Asked[Nothing, Resume]) -> Scoped:

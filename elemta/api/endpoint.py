@@ -117,6 +117,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
         costly: it takes part in the limit on what may be under way at a time.
         polled: a page asks it again and again: the audit log is not told who.
         example: of a body.
+        problems: statuses that it may answer with, beside those that any may.
         respond: answers a request.
     """
 
@@ -137,6 +138,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
     costly: bool
     polled: bool
     example: Struct | None
+    problems: tuple[int, ...]
     respond: Callable[[Arrival], Awaitable[Struct]]
 
     @property
@@ -169,6 +171,7 @@ def endpoint(
     polled: bool = False,
     example: B | None = None,
     instead: B | None = None,
+    problems: tuple[int, ...] = (),
 ) -> Callable[[Callable[[Asked[Q, B]], Awaitable[A]]], Endpoint]:
     """Make an endpoint of a function, whose docstring becomes its documentation.
 
@@ -205,6 +208,7 @@ def endpoint(
             costly=costly,
             polled=polled,
             example=example,
+            problems=problems,
             respond=respond,
         )
 

@@ -92,7 +92,7 @@ FORMER: Final = (
     Former(
         methods=("PUT",),
         path="/api/config",
-        instead="edit the file, then POST /v1/configuration/check and /v1/configuration/reload",
+        instead="POST /v1/configuration/check and POST /v1/configuration/reload when it is edited",
         why="it changed nothing",
     ),
     Former(

@@ -83,6 +83,7 @@ class Caught(Struct, frozen=True, kw_only=True):
     body=Nothing,
     answer=Caught,
     tag="inbox",
+    problems=(404,),
     costly=True,
     polled=True,
 )

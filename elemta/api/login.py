@@ -201,6 +201,7 @@ async def tokens(asked: Asked[Nothing, Nothing]) -> KnownTokens:
     body=NewToken,
     answer=MadeToken,
     tag="access",
+    problems=(409,),
     status=201,
 )
 async def make_token(asked: Asked[Nothing, NewToken]) -> MadeToken:

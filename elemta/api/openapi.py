@@ -75,6 +75,7 @@ _PROBLEMS: Final = {
     401: "Nobody that we know",
     403: "They may not",
     404: "There is no such thing",
+    409: "There is such a thing already",
     413: "The body is too large",
     415: "The body is of another type",
     422: "Something makes no sense; `faults` says where",
@@ -269,12 +270,12 @@ def _responses(of: Endpoint) -> Table:
 
 def _problems(of: Endpoint) -> set[int]:
     """The statuses of what can go wrong."""
-    found = {400, 422, 503}
+    found = {400, 422, 503, *of.problems}
     if of.open:
         found |= {401, 429}
     else:
         found |= {401, 403, 429}
-    if "{" in of.path or of.tag == "destinations":
+    if "{" in of.path:
         found.add(404)
     if of.method != "GET":
         found |= {413, 415}

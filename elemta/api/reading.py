@@ -66,9 +66,12 @@ def read_query(pairs: Iterable[tuple[str, str]], schema: type[Q]) -> Q:
     except msgspec.ValidationError as error:
         raise refused(_fault(str(error), schema, "parameter")) from None
     for field in _fields(schema):
-        found: object = getattr(query, field.name)
+        name, found = field.encode_name, getattr(query, field.name)
+        # msgspec takes "nan" for a number, and "null" for nothing.
         if isinstance(found, float) and not math.isfinite(found):
-            raise refused(Fault(field.encode_name, f"expected a number, not {found}"))
+            raise refused(Fault(name, f"expected a number, not {found}"))
+        if found is None and name in values:
+            raise refused(Fault(name, "expected a value, not null; leave it out to say nothing"))
     return query
 
 

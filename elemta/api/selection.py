@@ -68,7 +68,7 @@ class Search(Conditions, frozen=True, kw_only=True, forbid_unknown_fields=True):
         newest: the newest first; else the oldest.
     """
 
-    id: Annotated[list[Id], Meta(max_length=1000)] = []
+    id: Annotated[list[Id], Meta(max_length=200)] = []
     view: Annotated[list[View], Meta(max_length=5)] = []
     limit: Annotated[int, Meta(ge=1, le=500)] = 50
     cursor: Id | None = None

@@ -12,7 +12,7 @@ from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Change, Failure, Status, change_of, failure_of, status_of
 from elemta.api.visit import Scope
-from elemta.api.words import Address, Needle, Size, Text, mailbox, reverse_path
+from elemta.api.words import Address, Needle, Sender, Size, mailbox, reverse_path
 from elemta.control.facts import (
     Configuration,
     Explanation,
@@ -74,7 +74,7 @@ class Question(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """
 
     to: Address
-    from_: Text | None = field(default=None, name="from")
+    from_: Sender | None = field(default=None, name="from")
     client: Needle = "127.0.0.1"
     helo: Needle = "localhost"
     login: Needle | None = None

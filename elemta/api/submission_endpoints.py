@@ -14,7 +14,7 @@ from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Urgency, priority_of
 from elemta.api.visit import Scope
-from elemta.api.words import Address, When, mailbox, moment_of, reverse_path
+from elemta.api.words import Address, Sender, When, mailbox, moment_of, reverse_path
 from elemta.control.facts import Submission, Submitted
 from elemta.control.interface import RequestError
 from elemta.message import split, without
@@ -40,11 +40,11 @@ class Envelope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         send_at: do not try it before: RFC 3339, or seconds since the epoch.
     """
 
-    from_: Annotated[str, Meta(max_length=1000)] | None = field(default=None, name="from")
-    to: Annotated[list[Address], Meta(max_length=1000)] = []
+    from_: Sender | None = field(default=None, name="from")
+    to: Annotated[list[Address], Meta(max_length=100)] = []
     priority: Urgency | None = None
     tag: Tags = []
-    send_at: Annotated[str, Meta(max_length=100)] | None = None
+    send_at: When | None = None
 
 
 class _Plan(Struct, frozen=True, kw_only=True):
@@ -98,7 +98,8 @@ async def submit(asked: Asked[Envelope, Draft]) -> Submitted:
     raw = asked.arrival.media_type == MESSAGE
     plan = await (_as_it_is(asked) if raw else _composed(asked))
     query = asked.query
-    urgency, send_at = query.priority or plan.priority, query.send_at or plan.send_at
+    urgency = query.priority or plan.priority
+    send_at = plan.send_at if query.send_at is None else query.send_at
     asked.tell(
         f"from {plan.sender or '<>'} to {', '.join(map(str, plan.recipients[:20]))}"
         f"{', …' if len(plan.recipients) > 20 else ''}, {len(plan.content)} octets"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
@@ -15,10 +15,14 @@ from elemta.protocol import parse_mailbox
 if TYPE_CHECKING:
     from elemta.protocol import Mailbox, ReversePath
 
+#: Characters of an address at most; `parse_mailbox` counts octets.
+MAX_ADDRESS: Final = 254
 #: Seconds, beyond any age of mail.
 Age: TypeAlias = Annotated[float, Meta(ge=0, le=1e10)]
+#: The end of the year 9999, the last that RFC 3339 can write.
+LAST: Final = 253402300799
 #: Seconds since the epoch, up to the year 9999.
-Moment: TypeAlias = Annotated[float, Meta(ge=0, le=253402300799)]
+Moment: TypeAlias = Annotated[float, Meta(ge=0, le=LAST)]
 #: RFC 3339, or seconds since the epoch.
 When: TypeAlias = Moment | Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 #: Octets.
@@ -29,12 +33,22 @@ Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
 Needle: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
 #: The id of a message.
 Id: TypeAlias = Annotated[str, Meta(pattern=patterns.ID)]
+#: A sender: an address, or ``<>`` for nobody.
+Sender: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_ADDRESS,
+        examples=["alice@example.net", "<>"],
+        extra_json_schema={"anyOf": [{"format": "email"}, {"const": "<>"}]},
+    ),
+]
 #: An address as people write it.
 Address: TypeAlias = Annotated[
     str,
     Meta(
         min_length=1,
-        max_length=1000,
+        max_length=MAX_ADDRESS,
         examples=["alice@example.net"],
         extra_json_schema={"format": "email"},
     ),
@@ -54,12 +68,12 @@ def mailbox(text: str, field: str) -> Mailbox:
 
 
 def reverse_path(text: str | None, field: str) -> ReversePath:
-    """A sender that somebody wrote: nothing, or ``<>``, is the null sender.
+    """A sender that somebody wrote: none, or ``<>``, is the null sender.
 
     Raises:
         Problem: it is no address.
     """
-    return None if text in (None, "", "<>") else mailbox(text, field)
+    return None if text in (None, "<>") else mailbox(text, field)
 
 
 def moment_of(when: float | str, place: str) -> float:
@@ -71,7 +85,8 @@ def moment_of(when: float | str, place: str) -> float:
     if isinstance(when, (int, float)):
         return when
     try:
-        return float(when)
+        if 0 <= (seconds := float(when)) <= LAST:
+            return seconds
     except ValueError:
         pass
     try:

@@ -14,21 +14,22 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """A POST.
+    """A request.
 
     Args:
-        headers: of the request.
-        path: of the request.
+        path, headers, method, query: of the request.
     """
 
-    def __init__(self, path: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self, path: str, headers: dict[str, str], *, method: str = "POST", query: bytes = b""
+    ) -> None:
         self._scope = make_test_scope(
-            "http", path, "POST", Headers(headers), b"", "http", "", "1.1", None
+            "http", path, method, Headers(headers), query, "http", "", "1.1", None
         )
         self._tell, self._told = trio.open_memory_channel[dict[str, object]](100)
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
-        self._content = b""
+        self.content = b""
 
     async def run(self, app: QuartTrio) -> None:
         """Until it is answered."""
@@ -46,7 +47,7 @@ class Call:
     def response(self) -> Response:
         """What was answered."""
         headers = Headers([(name.decode(), value.decode()) for name, value in self._headers])
-        return Response(self._content, self._status, headers)
+        return Response(self.content, self._status, headers)
 
     async def _take(self, message: dict[str, object]) -> None:
         await trio.lowlevel.checkpoint()
@@ -54,6 +55,6 @@ class Call:
             case {"type": "http.response.start", "status": int(status), "headers": headers}:
                 self._status, self._headers = status, list(headers)
             case {"type": "http.response.body", "body": bytes(piece)}:
-                self._content += piece
+                self.content += piece
             case _:
                 raise AssertionError(message)

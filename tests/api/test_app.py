@@ -263,6 +263,7 @@ async def test_a_fault_of_ours_is_logged_and_not_told(
         ("?often=1&often=2", Fault("often", "is given more than once")),
         ("?age=nan", Fault("age", "expected a number, not nan")),
         ("?age=inf", Fault("age", "expected a number, not inf")),
+        ("?age=NULL", Fault("age", "expected a value, not null; leave it out to say nothing")),
     ],
 )
 async def test_a_query_that_makes_no_sense_is_told_where(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jsonschema_rs
@@ -10,6 +11,8 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from elemta.api.app import ENDPOINTS, create_app
 from elemta.api.openapi import document
+from elemta.api.reference import reference
+from elemta.api.selection import Search
 from tests.api.fakes import ALL, site_of
 from tests.control.fake import FakeControl
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from elemta.api.endpoint import Endpoint
 
 DOCUMENT = document(ENDPOINTS)
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_document_is_openapi() -> None:
@@ -73,3 +77,19 @@ async def test_the_document_is_served() -> None:
         assert response.content_type == "application/json"
         told = msgspec.json.decode(await response.get_data(as_text=False))
         assert told["paths"].keys() == {*DOCUMENT["paths"], "/v1/openapi.json"}
+
+
+def test_the_reference_is_made_of_what_is_so() -> None:
+    told = (ROOT / "docs" / "api-reference.md").read_text()
+    assert told == reference(), "run python -m elemta.api.reference > docs/api-reference.md"
+
+
+def test_the_manual_knows_every_condition_and_action() -> None:
+    told = (ROOT / "docs" / "api.md").read_text()
+    for field in msgspec.structs.fields(Search):
+        assert f"`{field.name}" in told or f"{field.name}=" in told, field.name
+    for each in ENDPOINTS:
+        if each.path.startswith("/v1/messages/{id}/") and each.method == "POST":
+            assert f"`{each.path.rpartition('/')[2]}`" in told
+    for path in re.findall(r"127\.0\.0\.1:8025(/v1/[\w/$.]+)", told):
+        assert path.replace("$ID", "{id}") in DOCUMENT["paths"] or path == "/v1/openapi.json"

@@ -124,6 +124,12 @@ async def test_the_query_says_more_about_the_envelope_than_the_body(post: Post) 
     assert b"To: bob@example.net" in handed_in.content
 
 
+async def test_a_time_that_is_given_must_be_one(post: Post) -> None:
+    for text in ("", "nan", "inf", "-1e400", "-1", "1e12"):
+        [fault] = await faults(await post.draft(LEAST, f"?send_at={text}"))
+        assert fault.field == "send_at"
+
+
 async def test_a_message_is_handed_in_as_it_is(post: Post) -> None:
     content = b"Subject: x\r\n\r\nhello\r\n"
     response = await post.raw(
