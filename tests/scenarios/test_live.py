@@ -215,7 +215,7 @@ def test_a_terminal_shows_deliveries_suspends_by_key_and_survives_a_restart(
         daemon.send(MESSAGE, ["bob@example.net"])
         id_ = daemon.send(MESSAGE)
         terminal.sees(f"Delivered id={id_}")
-        terminal.sees(watched.lane)
+        terminal.sees(f"\n{watched.lane} ")  # in the list, not in an event
         terminal.press("End", "s")
         terminal.sees("(y/n)")
         assert f"send nothing to {watched.lane}, until it is resumed? (y/n)" in terminal.last
