@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 #: Could not start, in a way of which sysexits.h knows nothing.
 CANNOT_START: Final = 1
 
+#: Seconds after which a thread that computes gives way to another (Python's own is 0.005). The loop
+#: gives way at each call of the kernel, and waits so long for a thread that reads a page of the
+#: queue for somebody: with 50 messages a second coming in meanwhile, 99 of 100 were answered in
+#: 20 ms instead of 30. Accepting as fast as can be takes neither more nor less of it.
+SWITCH: Final = 0.0005
+
 
 def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     """Run the daemon until it is stopped.
@@ -65,6 +71,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
             privileges.drop(who)
         privileges.writable(config.data_dir)
         _spare_the_collector()
+        sys.setswitchinterval(SWITCH)
         link = api.invite(always=path is None) if api is not None else None
         if link is not None and path is not None:
             click.echo(f"elemta: to log in, once and within an hour: {link}", err=True)
