@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from quart_trio import QuartTrio
 from typing_extensions import override
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadHost, HTTPException
 
 from elemta.api import (
     action_endpoints,
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
     from quart import Response
+    from quart.wrappers.base import BaseRequestWebsocket
+    from werkzeug.routing import MapAdapter
 
     from elemta.api.endpoint import Endpoint
     from elemta.api.site import Site
@@ -67,6 +69,20 @@ class Application(QuartTrio):
             escaped = _BEYOND_ASCII.sub(_escape, scope["query_string"])
             scope["query_string"] = escaped
         await super().__call__(scope, receive, send)
+
+    @override
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        """Find routes by their paths, though ``Host`` be no name at all, such as ``a..b``."""
+        try:
+            return super().create_url_adapter(request)
+        except BadHost:
+            assert request is not None, "it is whose host is bad"
+            return self.url_map.bind(
+                "localhost",
+                url_scheme=request.scheme,
+                default_method=request.method,
+                path_info=request.path,
+            )
 
     @override
     def log_exception(self, exception_info: object) -> None:

@@ -412,3 +412,9 @@ async def test_the_client_is_who_connected_and_not_who_it_says_it_is(world: Worl
     assert (visit.method, visit.path) == ("GET", "/v1/wishes")
     assert visit.headers["x-two"] == "a"
     assert "authorization" in visit.headers
+
+
+@pytest.mark.parametrize("host", [".", "a..b", "x" * 80, "é"])
+async def test_a_host_that_is_no_name_does_no_harm(world: World, host: str) -> None:
+    response = await world.app.test_client().get("/v1/wishes", headers={**ALL, "Host": host})
+    assert response.status_code == 204
