@@ -20,7 +20,7 @@ JOBS := 2
 
 PYTEST := $(BIN)/python -m pytest -ra
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
-ROOMS := protocol message queue
+ROOMS := queue protocol message
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -62,11 +62,10 @@ fuzz-short: $(VENV)/dev.stamp
 # Each of these rooms is covered by its own tests: a line that another room's test happens to run
 # does not count.
 coverage: $(VENV)/dev.stamp
-	@set -e; for room in $(ROOMS); do \
-		export COVERAGE_FILE=.coverage.$$room; \
-		$(BIN)/coverage run -m pytest -q -p no:cacheprovider tests/$$room; \
-		$(BIN)/coverage report --include="elemta/$$room/*" --fail-under=100; \
-	done
+	@printf '%s\n' $(ROOMS) | xargs -P $(JOBS) -I ROOM sh -c 'set -e; \
+		export COVERAGE_FILE=.coverage.ROOM; \
+		$(BIN)/coverage run -m pytest -q -p no:cacheprovider tests/ROOM; \
+		$(BIN)/coverage report --include="elemta/ROOM/*" --fail-under=100'
 
 scenarios: $(VENV)/dev.stamp
 	$(PYTEST) tests/scenarios $(ARGS)
