@@ -60,15 +60,15 @@ fuzz-short: $(VENV)/dev.stamp
 	HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) fuzz $(ARGS)
 
 # Each of these rooms is covered by its own tests: a line that another room's test happens to run
-# does not count.
+# does not count. Tests of very much mail are left out: it is enough that `unit` runs them.
 coverage: $(VENV)/dev.stamp
 	@printf '%s\n' $(ROOMS) | xargs -P $(JOBS) -I ROOM sh -c 'set -e; \
 		export COVERAGE_FILE=.coverage.ROOM; \
-		$(BIN)/coverage run -m pytest -q -p no:cacheprovider tests/ROOM; \
+		$(BIN)/coverage run -m pytest -q -p no:cacheprovider -m "not large" tests/ROOM; \
 		$(BIN)/coverage report --include="elemta/ROOM/*" --fail-under=100'
 
 scenarios: $(VENV)/dev.stamp
-	$(PYTEST) tests/scenarios $(ARGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal tests/scenarios $(ARGS)
 
 # Built, installed into a virtual environment elsewhere, and tried there.
 wheel: $(VENV)/dev.stamp

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+import pytest
 import trio
 
 from elemta.queue import Claim, LaneLimits, Priority, Queue, Rate, Result, RetryPolicy, Tuning
@@ -95,6 +96,7 @@ async def test_a_clogged_lane_does_not_hide_the_mail_behind_it_on_disk(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.large
 async def test_a_dead_destination_is_tried_once_for_all_its_mail_until_it_is_back(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -166,6 +168,7 @@ async def test_messages_for_a_clogged_lane_and_others_go_to_the_others(
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.large
 async def test_a_critical_message_goes_soon_though_thousands_wait_before_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

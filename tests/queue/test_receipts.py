@@ -154,6 +154,7 @@ async def test_keys_that_cannot_be_looked_up_take_no_mail(
         assert found(folder) == []
 
 
+@pytest.mark.large
 async def test_keys_are_forgotten_after_a_week(folder: Path, autojump_clock: MockClock) -> None:
     async with virtual_queue(folder) as queue:
         first = await queue.accept(envelope(), CONTENT, key="k")

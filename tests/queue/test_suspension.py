@@ -211,7 +211,7 @@ async def told_of(queue: Queue) -> list[tuple[str, bool, bool]]:
     return told
 
 
-@pytest.mark.parametrize("window", [20_000, 10])
+@pytest.mark.parametrize("window", [pytest.param(20_000, marks=pytest.mark.large), 10])
 async def test_suspended_mail_is_warned_of_and_given_up_all_the_same(
     window: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
