@@ -61,6 +61,7 @@ class Arrival(Struct, kw_only=True, eq=False):
         content: the body of the request.
         headers: of the answer, to be added to.
         told: what the audit log is told of it.
+        harmless: what is asked changes nothing, though it could have been asked to.
     """
 
     site: Site
@@ -72,6 +73,7 @@ class Arrival(Struct, kw_only=True, eq=False):
     content: bytes = b""
     headers: list[tuple[str, str]] = []
     told: str = ""
+    harmless: bool = False
 
 
 def visit_of(request: Request | Websocket) -> Visit:

@@ -63,7 +63,8 @@ class Dispatch:
             status = problem.status.value
             response = refusal(problem)
         finally:
-            if endpoint.audited:
+            # Who tries what they may not is of interest even if it would have changed nothing.
+            if endpoint.audited and not (arrival.harmless and status < HTTPStatus.BAD_REQUEST):
                 self._site.audit.note(arrival.caller, arrival.visit, status, arrival.told)
         for name, value in arrival.headers:
             response.headers.add(name, value)

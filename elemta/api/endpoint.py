@@ -94,6 +94,10 @@ class Asked(Struct, Generic[Q, B], frozen=True, eq=False):
         """Let the audit log have this of the request, instead of its body."""
         self.arrival.told = text
 
+    def promise_no_change(self) -> None:
+        """Keep the request out of the audit log, unless it is refused."""
+        self.arrival.harmless = True
+
     def add_header(self, name: str, value: str) -> None:
         """Let the answer have this header, too."""
         self.arrival.headers.append((name, value))
@@ -182,6 +186,8 @@ def endpoint(
     def declare(ask: Callable[[Asked[Q, B]], Awaitable[A]]) -> Endpoint:
         async def respond(arrival: Arrival) -> Struct:
             asked = Asked(arrival, read_query(arrival.query, query), _body(arrival))
+            if any(getattr(each, "dry_run", False) is True for each in (asked.query, asked.body)):
+                asked.promise_no_change()
             return await ask(asked)
 
         def _body(arrival: Arrival) -> B:

@@ -318,6 +318,7 @@ async def check(asked: Asked[Nothing, Nothing]) -> Changes:
 
     A mistake in it is a problem with a fault for each.
     """
+    asked.promise_no_change()
     return Changes([change_of(each) for each in await asked.control.reload(dry_run=True)])
 
 

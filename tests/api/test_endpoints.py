@@ -18,6 +18,7 @@ from elemta.control.facts import (
     SessionStatus,
     Transcript,
 )
+from elemta.control.interface import UnavailableError
 from elemta.protocol import parse_mailbox, reply
 from elemta.queue import (
     Bounce,
@@ -37,7 +38,7 @@ from elemta.queue import (
     Timeline,
     View,
 )
-from tests.api.fakes import ALL, site_of
+from tests.api.fakes import ALL, FakeAudit, site_of
 from tests.control.fake import Acted, FakeControl, message
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class Api:
     def __init__(self) -> None:
         self.control = FakeControl()
         self.control.known = Timeline(message=message(1, 2), finished_at=None, attempts=())
-        self._client = create_app(site_of(self.control)).test_client()
+        self.audit = FakeAudit()
+        self._client = create_app(site_of(self.control, audit=self.audit)).test_client()
 
     async def ask(self, method: str, path: str, body: object = None) -> Response:
         if body is None:
@@ -188,6 +190,35 @@ async def test_an_action_is_done_to_a_message(
     told = await api.told("POST", f"/v1/messages/{ID}/{word}", body)
     assert told == {**TALLY, "dry_run": True}
     assert api.control.acted == [Acted(action, Filter(ids=(ID,)), "why", True)]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/queue/hold", {"all": True}),
+        (f"/v1/messages/{ID}/hold", {}),
+        ("/v1/destinations/suspend", {"scope": "all"}),
+        ("/v1/destinations/resume", {"scope": "all"}),
+        ("/v1/destinations/flush", {"destination": "maildir"}),
+    ],
+)
+async def test_a_dry_run_is_audited_only_if_it_is_refused(
+    api: Api, path: str, body: dict[str, object]
+) -> None:
+    await api.told("POST", path, {**body, "dry_run": True})
+    assert api.audit.noted == []
+    api.control.failure = UnavailableError("the disk")
+    await api.told("POST", path, {**body, "dry_run": True}, status=503)
+    assert [each.status for each in api.audit.noted] == [503]
+    api.control.failure = None
+    await api.told("POST", path, body)
+    assert [each.status for each in api.audit.noted] == [503, 200]
+
+
+async def test_a_query_can_ask_for_a_dry_run_too(api: Api) -> None:
+    await api.told("DELETE", f"/v1/messages/{ID}?dry_run=true")
+    assert api.control.acted == [Acted(Delete(), Filter(ids=(ID,)), "", True)]
+    assert api.audit.noted == []
 
 
 async def test_an_action_needs_no_body_where_nothing_must_be_said(api: Api) -> None:
@@ -485,7 +516,9 @@ async def test_the_configuration_is_told_checked_and_read_again(api: Api) -> Non
     api.control.changes = (Change("nodes", "1", "2"),)
     changes = {"changes": [{"place": "nodes", "before": "1", "after": "2", "needs_restart": True}]}
     assert await api.told("POST", "/v1/configuration/check") == changes
+    assert api.audit.noted == []
     assert await api.told("POST", "/v1/configuration/reload") == changes
+    assert [each.path for each in api.audit.noted] == ["/v1/configuration/reload"]
 
 
 async def test_each_mistake_of_the_configuration_is_told(api: Api) -> None:

@@ -55,9 +55,21 @@ def scope_of(request: Question) -> Scope:
             assert_never(request)
 
 
-def is_noted(request: Question) -> bool:
-    """Whether the audit log has to know of it: it changes something, or shows somebody's mail."""
-    return scope_of(request) is not Scope.READ and not isinstance(request, wire.Check)
+def is_noted(request: Question, *, done: bool) -> bool:
+    """Whether the audit log has to know of it: it changes something, or shows somebody's mail.
+
+    Args:
+        request: what was asked.
+        done: it was not refused. Of what changes nothing, such as a dry run, only who may not ask
+            for it is of interest.
+    """
+    match request:
+        case wire.Act() | wire.Suspend() | wire.Resume() | wire.Reload():
+            return not (done and request.dry_run)
+        case wire.Check():
+            return not done
+        case _:
+            return scope_of(request) is not Scope.READ
 
 
 def told_of(request: Question) -> str:

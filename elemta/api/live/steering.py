@@ -82,7 +82,7 @@ class Guard:
             status = problem_of(error).status.value
             raise
         finally:
-            if is_noted(request):
+            if is_noted(request, done=status == DONE):
                 self._site.audit.note(self._caller, self._visit, status, told_of(request))
 
     def _check(self, request: Question) -> None:

@@ -98,7 +98,9 @@ def test_every_request_has_its_scope() -> None:
         name = type(request).__name__
         expected = next((scope for scope, names in scopes.items() if name in names), Scope.READ)
         assert scope_of(request) is expected, name
-        assert is_noted(request) is (expected is not Scope.READ and name != "Check"), name
+        assert is_noted(request, done=False) is (expected is not Scope.READ), name
+        harmless = expected is Scope.READ or name == "Check"
+        assert is_noted(request, done=True) is not harmless, name
     assert scope_of(wire.AskLogLevel(level="debug")) is Scope.ADMIN
 
 
@@ -130,6 +132,17 @@ async def test_who_may_operate_acts_in_the_name_of_the_token() -> None:
         ("token:operate", "WEBSOCKET", "/v1/control", 403),
     ]
     assert '"reason":"a test"' in desk.audit.noted[0].told
+
+
+async def test_a_dry_run_is_remembered_only_if_it_was_refused() -> None:
+    desk = Desk()
+    async with desk.steered("operate") as client:
+        await client.act(Delete(), Filter(ids=(ID,)), dry_run=True)
+        await client.suspend("all", dry_run=True)
+        assert desk.audit.noted == []
+        with pytest.raises(ForbiddenError, match="this needs the scope `admin`"):
+            await client.reload(dry_run=True)
+    assert [each.status for each in desk.audit.noted] == [403]
 
 
 async def test_what_fails_is_remembered_with_how_it_failed() -> None:
