@@ -35,7 +35,7 @@ from elemta.log import logger
 from elemta.nodes import merging
 from elemta.nodes.measuring import Measuring
 from elemta.nodes.place import chosen
-from elemta.nodes.streams import Streams, of_node
+from elemta.nodes.streams import PAUSE, Streams, of_node
 from elemta.queue import Destination, EventBus, Missed, Reschedule, Stats, Tally
 
 if TYPE_CHECKING:
@@ -82,8 +82,6 @@ T = TypeVar("T")
 
 #: Events that a watcher may be behind.
 _BEHIND: Final = 10_000
-#: Seconds until a node whose events have ended is asked for more.
-PAUSE: Final = 1.0
 #: In whose name the first process asks what nobody else has asked for.
 OURSELVES: Final = "elemta"
 
@@ -501,12 +499,11 @@ class ClusterControl:
 
     async def _where(self, id: MessageId) -> int:  # noqa: A002 # the word of people
         """Which node has a message, from 0."""
-        unknown: ControlError = UnavailableError("there is no node")
-        for number, answer in enumerate(await self._each(lambda node: node.timeline(id))):
-            if not isinstance(answer, ControlError):
-                return number
-            unknown = answer
-        raise unknown
+        answers = await self._each(lambda node: node.timeline(id))
+        return merging.one_of(
+            answer if isinstance(answer, ControlError) else number
+            for number, answer in enumerate(answers)
+        )
 
 
 # Functions rather than lambdas, where a type checker cannot see what a lambda's argument is.
