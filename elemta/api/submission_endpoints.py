@@ -15,14 +15,13 @@ from elemta.api.reading import refused
 from elemta.api.schema import Urgency, priority_of
 from elemta.api.visit import Scope
 from elemta.api.words import Address, Sender, When, mailbox, moment_of, reverse_path
+from elemta.control.checks import MAX_KEY
 from elemta.control.facts import Submission, Submitted
 from elemta.control.interface import RequestError
 from elemta.message import split, without
 from elemta.protocol import Mailbox, ReversePath
 
 MESSAGE: Final = "message/rfc822"
-#: Characters of an idempotency key.
-MAX_KEY: Final = 255
 #: Fields that are for who sends a message, and for nobody who gets it.
 _OURS: Final = (b"bcc", b"resent-bcc", b"return-path")
 
