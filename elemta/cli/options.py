@@ -46,12 +46,28 @@ as_json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 
 def configured(command: Callable[P, T]) -> Callable[P, T]:
     """Give a command the options that say which configuration; it gets that as `config`."""
+    return _saying_which(command, _configuration)
+
+
+def at_server(command: Callable[P, T]) -> Callable[P, T]:
+    """Give a command the options that say which running server it is for.
+
+    It gets the configuration of that as `config`, which is of no meaning if the server is
+    elsewhere (`elemta.cli.remotely`).
+    """
+    return _saying_which(remote_options(command), _place)
+
+
+def _saying_which(
+    command: Callable[P, T],
+    find: Callable[[click.Context, click.Parameter, Path | None], Config],
+) -> Callable[P, T]:
     path = click.option(
         "-c",
         "--config",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        callback=_configuration,
+        callback=find,
         help=_CONFIG_HELP,
     )
     sandbox = click.option(
@@ -63,31 +79,6 @@ def configured(command: Callable[P, T]) -> Callable[P, T]:
         help=_SANDBOX_HELP,
     )
     return path(sandbox(command))
-
-
-def at_server(command: Callable[P, T]) -> Callable[P, T]:
-    """Give a command the options that say which running server it is for.
-
-    It gets the configuration of that as `config`, which is of no meaning if the server is
-    elsewhere (`elemta.cli.remotely`).
-    """
-    path = click.option(
-        "-c",
-        "--config",
-        metavar="FILE",
-        type=click.Path(path_type=Path),
-        callback=_place,
-        help=_CONFIG_HELP,
-    )
-    sandbox = click.option(
-        "--sandbox",
-        is_flag=True,
-        is_eager=True,  # it is known before the configuration is looked for
-        expose_value=False,
-        callback=_note_sandbox,
-        help=_SANDBOX_HELP,
-    )
-    return path(sandbox(remote_options(command)))
 
 
 def _place(ctx: click.Context, param: click.Parameter, value: Path | None) -> Config:
