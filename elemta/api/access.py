@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from elemta.api import tokens
+from elemta.api.failing import unavailable
 from elemta.api.problem import Fault, Problem
 from elemta.api.sessions import LIFETIME
 from elemta.api.tokens import TokenFileError
-from elemta.api.visit import Caller, Scope
+from elemta.api.visit import WEBSOCKET, Caller, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 #: What the cookie of a session is called.
 COOKIE: Final = "elemta_session"
-#: The method of a `Visit` that opens a websocket.
-WEBSOCKET: Final = "WEBSOCKET"
 
 #: What changes nothing (RFC 9110 §9.2.1).
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -238,8 +237,4 @@ def _unknown(detail: str, *, invalid: bool = False) -> Problem:
 
 
 def _trouble() -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        "tokens cannot be looked up just now",
-        headers={"Retry-After": "5"},
-    )
+    return unavailable("tokens cannot be looked up just now")

@@ -85,7 +85,7 @@ class ReprioritiseMany(ToMany, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ReprioritiseOne(ToOne, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an action is to be done.
+    """To which recipients of the message, and how.
 
     Attributes:
         priority: the new one.

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from elemta.api.problem import Problem
 from elemta.api.site import Site
-from elemta.api.visit import Caller, Visit
+from elemta.api.visit import WEBSOCKET, Caller, Visit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def visit_of(request: Request | Websocket) -> Visit:
     # ASGI lets a server leave it out.
     client = request.scope.get("client", None)  # pyright: ignore # of two kinds of scope
     return Visit(
-        method=request.method if request.scope["type"] == "http" else "WEBSOCKET",
+        method=request.method if request.scope["type"] == "http" else WEBSOCKET,
         path=request.path,
         client=str(client[0]) if client else "",
         headers=Names(request.headers),

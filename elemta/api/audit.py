@@ -55,8 +55,9 @@ class Noted(Struct, frozen=True, kw_only=True):
     Attributes:
         at: seconds since the epoch.
         who: e.g. ``token:monitoring``; empty: nobody that we know.
-        client: the IP address.
-        method, path: of the request.
+        client: the IP address that they came from.
+        method: of HTTP; `WEBSOCKET` for a websocket.
+        path: of the request.
         status: how it ended.
         told: what it was about.
     """

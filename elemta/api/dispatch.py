@@ -12,6 +12,7 @@ from elemta.api.arrival import Arrival, query_of, visit_of
 from elemta.api.endpoint import JSON, Content, Endpoint, Nothing
 from elemta.api.failing import problem_of, unavailable
 from elemta.api.problem import MEDIA_TYPE, Problem
+from elemta.api.visit import GONE
 from elemta.api.writing import PIECE, in_pieces, written
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ TURN_TIME: Final = 10.0
 LARGE: Final = 4
 #: Characters of a body that the audit log has.
 TOLD: Final = 1000
-#: What the audit log has for the status of a request whose client went away.
-GONE: Final = 499
 
 
 class Dispatch:
@@ -58,7 +57,7 @@ class Dispatch:
         try:
             response = await self._answer(endpoint, arrival)
             status = response.status_code
-        except Exception as error:
+        except Exception as error:  # whatever it is: it is an answer, and stands in the audit log
             problem = problem_of(error)
             status = problem.status.value
             response = refusal(problem)
@@ -73,10 +72,8 @@ class Dispatch:
     async def _answer(self, endpoint: Endpoint, arrival: Arrival) -> Response:
         if not endpoint.open:
             arrival.caller = await self._site.access.identify(arrival.visit)
-            if endpoint.scope is not None and not arrival.caller.may(endpoint.scope):
-                raise Problem(
-                    HTTPStatus.FORBIDDEN, f"this needs the scope `{endpoint.scope.value}`"
-                )
+            if endpoint.scope is not None:
+                arrival.caller.check(endpoint.scope)
         arrival.query = query_of(request)
         limiter = self._limiter(endpoint)
         if limiter is None:

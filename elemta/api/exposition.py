@@ -9,7 +9,6 @@ The rules of this file:
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -18,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 
 from elemta.api.arrival import visit_of
-from elemta.api.problem import Problem
+from elemta.api.failing import unavailable
 from elemta.api.traffic import Traffic
 from elemta.api.visit import Scope
 from elemta.control.interface import ControlError
@@ -53,9 +52,7 @@ def add_metrics(app: Quart, site: Site, *, open: bool = True) -> None:  # noqa: 
 
     async def metrics() -> Response:
         if not open:
-            caller = await site.access.identify(visit_of(request))
-            if not caller.may(Scope.READ):
-                raise Problem(HTTPStatus.FORBIDDEN, "this needs the scope `read`")
+            (await site.access.identify(visit_of(request))).check(Scope.READ)
         content, media_type = await exposition.told(request.headers.get("Accept", ""))
         return Response(content, content_type=media_type, headers={"Cache-Control": "no-store"})
 
@@ -103,9 +100,7 @@ class Exposition:
             with trio.fail_after(PATIENCE):
                 metrics = await self._site.steered_by(WHO).metrics()
         except (trio.TooSlowError, ControlError):
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE, "the server cannot say how it is"
-            ) from None
+            raise unavailable("the server cannot say how it is") from None
         return [*metrics, *told(self._registry.collect())]
 
 

@@ -8,11 +8,12 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from elemta.api.access import Entrance
-from elemta.api.audit import AuditLog
+from elemta.api.audit import AuditLog, Noted
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
+from elemta.api.failing import unavailable
 from elemta.api.problem import Fault, Problem
 from elemta.api.reading import refused
-from elemta.api.tokens import Token, TokenFileError
+from elemta.api.tokens import NAME, Token, TokenFileError
 from elemta.api.visit import Scope
 
 #: Lines of the audit log that are told at most.
@@ -55,7 +56,7 @@ class NewToken(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         expires: when it ends, seconds since the epoch; null: when it is revoked.
     """
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$")]
+    name: Annotated[str, Meta(pattern=f"^{NAME}$")]
     scopes: Annotated[tuple[Scope, ...], Meta(min_length=1)]
     expires: float | None = None
 
@@ -106,32 +107,10 @@ class AuditQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limit: Annotated[int, Meta(ge=1, le=LINES)] = 100
 
 
-class AuditLine(Struct, frozen=True, kw_only=True):
-    """A change, a look into somebody's mail, or a login.
-
-    Attributes:
-        at: seconds since the epoch.
-        who: empty: nobody that we know.
-        client: the IP address that they came from.
-        method: of HTTP.
-        path: of the request.
-        status: how it ended.
-        told: what it was about.
-    """
-
-    at: float
-    who: str
-    client: str
-    method: str
-    path: str
-    status: int
-    told: str
-
-
 class AuditLines(Struct, frozen=True, kw_only=True):
     """The last lines of the audit log, the newest first."""
 
-    entries: tuple[AuditLine, ...]
+    entries: tuple[Noted, ...]
 
 
 @endpoint(
@@ -262,20 +241,7 @@ async def audit(asked: Asked[AuditQuery, Nothing]) -> AuditLines:
     log = asked.site.audit
     if not isinstance(log, AuditLog):
         raise Problem(HTTPStatus.NOT_IMPLEMENTED, "this server does not remember that")
-    return AuditLines(
-        entries=tuple(
-            AuditLine(
-                at=each.at,
-                who=each.who,
-                client=each.client,
-                method=each.method,
-                path=each.path,
-                status=each.status,
-                told=each.told,
-            )
-            for each in log.last(asked.query.limit)
-        )
-    )
+    return AuditLines(entries=tuple(log.last(asked.query.limit)))
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
@@ -313,4 +279,4 @@ def _known(token: Token) -> KnownToken:
 
 def _trouble(error: TokenFileError) -> Problem:
     """The disk is in trouble; where, an admin may know."""
-    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), headers={"Retry-After": "5"})
+    return unavailable(str(error))

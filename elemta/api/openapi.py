@@ -15,6 +15,7 @@ import trio
 from msgspec import Struct
 
 from elemta import __version__
+from elemta.api.access import COOKIE
 from elemta.api.endpoint import JSON, Asked, Content, Endpoint, Nothing, endpoint
 from elemta.api.problem import MEDIA_TYPE, Document
 from elemta.api.visit import Scope
@@ -23,8 +24,8 @@ from elemta.api.writing import in_pieces
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What JSON is made of.
-Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
+    from elemta.control.plain import Value
+
 Table: TypeAlias = "dict[str, Value]"
 
 _REFERENCE: Final = "#/components/schemas/{name}"
@@ -43,6 +44,7 @@ _TAGS: Final = {
     "configuration": "How the server is set up.",
     "plugins": "What judges mail.",
     "access": "Who may come in, and who did what.",
+    "inbox": "What the sandbox caught, instead of sending it.",
 }
 _SCOPES: Final = {
     Scope.READ: "look at everything but the content of messages",
@@ -66,7 +68,7 @@ _SCHEMES: Final[Table] = {
     "session": {
         "type": "apiKey",
         "in": "cookie",
-        "name": "elemta_session",
+        "name": COOKIE,
         "description": "A browser's session. What changes something needs `X-CSRF-Token` too.",
     },
 }
@@ -85,7 +87,7 @@ _PROBLEMS: Final = {
 _UNSAID: Final[tuple[Value, ...]] = (None, "", False, [], {})
 #: The names that a path has, and what they stand for.
 _NAMES: Final = {
-    "id": "The id of a message.",
+    "id": "Which one, as lists have it.",
     "name": "The name of a plugin.",
 }
 
@@ -112,7 +114,7 @@ def document(endpoints: Iterable[Endpoint]) -> Table:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": tag, "description": _TAGS.get(tag, "")} for tag in tags],
+        "tags": [{"name": tag, "description": _TAGS[tag]} for tag in tags],
         "paths": {**paths},
         "components": {
             "securitySchemes": _SCHEMES,
@@ -184,7 +186,7 @@ def _names(of: Endpoint) -> list[Value]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _NAMES.get(name, ""),
+            "description": _NAMES[name],
             "schema": {"type": "string", "minLength": 1},
         }
         for name in re.findall(r"{(\w+)}", of.path)

@@ -17,7 +17,8 @@ from elemta.api.openapi import document
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elemta.api.openapi import Table, Value
+    from elemta.api.openapi import Table
+    from elemta.control.plain import Value
 
 _TOP: Final = """\
 # The API: reference

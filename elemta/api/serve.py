@@ -140,7 +140,7 @@ class Server:
                     await stream.send_all(_BUSY)
         except OSError:  # it was gone before we could ask who it is
             pass
-        except Exception:
+        except Exception:  # a fault of ours, and not of the other clients
             log.exception("api.connection_failed")
         finally:
             await trio.aclose_forcefully(stream)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
+import msgspec
 from msgspec import Meta, Struct, field
 
 from elemta.api.endpoint import Asked, Endpoint, Nothing, endpoint
@@ -12,7 +13,7 @@ from elemta.api.problem import Fault
 from elemta.api.reading import refused
 from elemta.api.schema import Change, Failure, Status, change_of, failure_of, status_of
 from elemta.api.visit import Scope
-from elemta.api.words import Address, Needle, Sender, Size, mailbox, reverse_path
+from elemta.api.words import Address, Level, Needle, Sender, Size, mailbox, reverse_path
 from elemta.control.facts import (
     Configuration,
     Explanation,
@@ -25,7 +26,6 @@ from elemta.control.facts import (
 )
 from elemta.queue import Deferred, Expired, Failed
 
-Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 #: Entries of a list at most.
 Many: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -372,8 +372,7 @@ async def switch_plugin(asked: Asked[Nothing, Switch]) -> Plugins:
 
 
 def _level(word: str) -> LogLevel:
-    levels: tuple[Level, ...] = ("debug", "info", "warning", "error")
-    return LogLevel(next(each for each in levels if each == word))
+    return msgspec.convert({"level": word}, LogLevel)
 
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (

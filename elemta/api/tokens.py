@@ -40,6 +40,9 @@ LINKS: Final = 20
 #: Tokens that there may be.
 TOKENS: Final = 1000
 
+#: What a token is called, as a regular expression.
+NAME: Final = "[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}"
+
 _ID: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _TEXT: Final = re.compile(r"(elemta|once)_([a-z0-9]{12})_([A-Za-z0-9_-]{43})")
 #: What a token or a link looks like in the middle of something else.

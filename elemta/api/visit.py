@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Protocol
+from http import HTTPStatus
+from typing import Final, Protocol
 
 from msgspec import Struct
+
+from elemta.api.problem import Problem
+
+#: The method of a `Visit` that opens a websocket.
+WEBSOCKET: Final = "WEBSOCKET"
+#: What the audit log has for the status of what was given up, as the client left.
+GONE: Final = 499
 
 
 class Scope(enum.Enum):
@@ -39,12 +47,21 @@ class Caller(Struct, frozen=True):
         """Whether they may do this."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
+    def check(self, scope: Scope) -> None:
+        """See that they may do this.
+
+        Raises:
+            Problem: 403, they may not.
+        """
+        if not self.may(scope):
+            raise Problem(HTTPStatus.FORBIDDEN, f"this needs the scope `{scope.value}`")
+
 
 class Visit(Struct, frozen=True, kw_only=True):
     """A request, as far as it tells who makes it.
 
     Attributes:
-        method: of HTTP; ``WEBSOCKET`` for one that opens a websocket.
+        method: of HTTP, or `WEBSOCKET`.
         path: without the query.
         client: the IP address that it comes from.
         headers: names of any case.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -33,6 +33,8 @@ Text: TypeAlias = Annotated[str, Meta(max_length=1000)]
 Needle: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
 #: The id of a message.
 Id: TypeAlias = Annotated[str, Meta(pattern=patterns.ID)]
+#: What an event of the log is at least.
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 #: A sender: an address, or ``<>`` for nobody.
 Sender: TypeAlias = Annotated[
     str,

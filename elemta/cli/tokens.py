@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 import trio
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from elemta.config import Config
     from elemta.control.plain import Value
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}")
-
 
 def create(
     config: Config,
@@ -48,7 +46,7 @@ def create(
         expires: seconds until it ends; None: when it is revoked.
         as_json: answer for programs.
     """
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(tokens.NAME, name):
         raise click.UsageError(
             f"expected a name of letters, digits, dots, dashes and underscores, not {name!r}"
         )

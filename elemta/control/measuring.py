@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric as Family
+
+    from elemta.metrics.catalogue import Kind
 
 
 class Stored(Struct, frozen=True):
@@ -68,7 +70,7 @@ def process_metrics(registry: CollectorRegistry) -> tuple[Metric, ...]:
     return tuple(told(registry.collect()))
 
 
-_KINDS: Final[dict[str, Literal["counter", "gauge", "histogram"]]] = {
+_KINDS: Final[dict[str, Kind]] = {
     "counter": "counter",
     "gauge": "gauge",
     "histogram": "histogram",

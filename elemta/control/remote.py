@@ -16,6 +16,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta import __version__
+from elemta.config import HostPort
 from elemta.control.client import Client, NotRunningError
 from elemta.control.framing import MAX_ANSWER
 from elemta.control.interface import (
@@ -66,8 +67,7 @@ class Remote(Struct, frozen=True, kw_only=True):
     @property
     def authority(self) -> str:
         """Host and port, as URLs have them."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return str(HostPort(self.host, self.port))
 
     @override
     def __str__(self) -> str:

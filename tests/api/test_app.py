@@ -14,14 +14,13 @@ from elemta.api.dispatch import (
     ANSWER_TIME,
     BODY_TIME,
     COSTLY,
-    GONE,
     LARGE,
     MAX_BODY,
     TURN_TIME,
 )
 from elemta.api.endpoint import Asked, Content, Nothing, endpoint
 from elemta.api.problem import MEDIA_TYPE, Document, Fault
-from elemta.api.visit import Scope
+from elemta.api.visit import GONE, Scope
 from elemta.config import ConfigError, Mistake
 from elemta.control.interface import RequestError, UnavailableError, UnknownError
 from tests.api.asgi import Call

@@ -90,9 +90,7 @@ class _Route:
     async def _told(self, asked: Request | Websocket) -> AsyncGenerator[Batch]:
         """What is told to who asks, if they may know it."""
         access, visit = self._site.access, visit_of(asked)
-        caller = await access.identify(visit)
-        if not caller.may(Scope.READ):
-            raise Problem(HTTPStatus.FORBIDDEN, f"this needs the scope `{Scope.READ.value}`")
+        (await access.identify(visit)).check(Scope.READ)
         resumed = asked.headers.get("Last-Event-ID")
         told = admitted(self._stream.tell(query_of(asked), resumed), self._clients)
         return while_let_in(told, access, visit)

@@ -16,6 +16,7 @@ from elemta.api.failing import problem_of
 from elemta.api.live.scopes import is_noted, scope_of, told_of
 from elemta.api.live.staying import until_let_go
 from elemta.api.live.websocket import GOING_AWAY, close
+from elemta.api.visit import GONE
 from elemta.control.conversation import Conversation
 from elemta.control.interface import ForbiddenError
 from elemta.control.responses import respond
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 #: What the audit log has for the status of what was done; of what was not, as of a request.
 DONE: Final = 200
-#: And of what was given up, as the client left.
-GONE: Final = 499
 
 
 async def steer(websocket: Websocket, site: Site, caller: Caller, visit: Visit) -> None:
@@ -78,7 +77,7 @@ class Guard:
             self._check(request)
             await respond(request, control, give)
             status = DONE
-        except Exception as error:
+        except Exception as error:  # whatever it is: the audit log has to know how it ended
             status = problem_of(error).status.value
             raise
         finally:

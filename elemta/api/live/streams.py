@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Generic, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -13,6 +13,7 @@ from elemta.api.live.reader import EndedError
 from elemta.api.live.source import Conversations, Events, Log
 from elemta.api.problem import Fault, Problem
 from elemta.api.reading import read_query, refused
+from elemta.api.words import Level
 from elemta.control.choice import TYPES, EventChoice, Everything
 from elemta.control.facts import LogEntry, Spoken, TraceFilter
 from elemta.queue import parse_id
@@ -76,7 +77,7 @@ class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         level: the least that is told.
     """
 
-    level: Literal["debug", "info", "warning", "error"] = "debug"
+    level: Level = "debug"
 
 
 class EventStream:
