@@ -198,6 +198,17 @@ async def test_a_message_is_found_wherever_it_is() -> None:
         assert [piece async for piece in pieces] == two.pieces
 
 
+async def test_that_a_node_is_away_counts_for_more_than_that_others_do_not_know() -> None:
+    one, two = Node(), Node()
+    one.down = True
+    control = control_of(one, two)
+    with pytest.raises(UnavailableError, match="nobody listens"):
+        await control.timeline(message(3).id)
+    async with aclosing(control.raw(message(3).id)) as pieces:
+        with pytest.raises(UnavailableError, match="nobody listens"):
+            await anext(pieces)
+
+
 async def test_a_message_that_no_node_knows_is_unknown() -> None:
     with pytest.raises(UnknownError):
         await control_of(Node(), Node()).timeline(message(3).id)
