@@ -140,6 +140,23 @@ class Intake:
         except StoreUnavailable as error:
             self._not_stored(error)
 
+    def tell(self) -> None:
+        """Count the message, and say in the log that it is ours. Once it is kept, if it is new."""
+        transaction, session = self._transaction, self._transaction.session
+        self._house.meters.octets.observe(self.size)
+        log.info(
+            "message.received",
+            id=transaction.id,
+            session=session.id,
+            listener=session.listener,
+            client=session.address,
+            helo=session.helo,
+            **({} if session.login is None else {"login": session.login}),
+            sender=str(transaction.sender or ""),
+            recipients=len(transaction.addressees),
+            size=self.size,
+        )
+
     async def _spill(self) -> None:
         """From memory to the disk: the message is not small."""
         self._head = self._shown()

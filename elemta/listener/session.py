@@ -358,21 +358,9 @@ class Session:
             await self._refuse_message(refusal, fault)
             return
         self._messages += 1
-        self._meters.octets.observe(intake.size)
         self._meters.accepts.observe(trio.current_time() - self._mail_at)
         self._patience.message_taken()
-        view = self._view
-        log.info(
-            "message.received",
-            id=transaction.id,
-            session=view.id,
-            listener=view.listener,
-            client=view.address,
-            helo=view.helo,
-            sender=str(transaction.sender or ""),
-            recipients=len(transaction.addressees),
-            size=intake.size,
-        )
+        intake.tell()
         taken = reply(250, 0, 0, f"OK: queued as {transaction.id}")
         for _ in range(answers):
             self._wire.reply(taken)

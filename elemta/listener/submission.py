@@ -169,8 +169,7 @@ async def _take(
         raise
     again = intake.id != transaction.id
     if not again:
-        house.meters.octets.observe(intake.size)
-        _tell(transaction, intake)
+        intake.tell()
     return intake.id, again
 
 
@@ -306,19 +305,3 @@ async def _digest(submission: Submission) -> bytes:
         found.update(piece)
         await trio.lowlevel.checkpoint()
     return found.digest()
-
-
-def _tell(transaction: Transaction, intake: Intake) -> None:
-    session = transaction.session
-    log.info(
-        "message.received",
-        id=transaction.id,
-        session=session.id,
-        listener=session.listener,
-        client=session.address,
-        helo=session.helo,
-        login=session.login,
-        sender=str(transaction.sender or ""),
-        recipients=len(transaction.addressees),
-        size=intake.size,
-    )
