@@ -19,6 +19,7 @@ from elemta.api import (
     server_endpoints,
     submission_endpoints,
 )
+from elemta.api.beside import BESIDE
 from elemta.api.dispatch import MAX_MESSAGE, Dispatch, refusal
 from elemta.api.failing import problem_of
 from elemta.api.former import add_former
@@ -107,7 +108,7 @@ def create_app(site: Site, endpoints: Iterable[Endpoint] = ENDPOINTS) -> QuartTr
     app.after_request(_guard)
     dispatch = Dispatch(site)
     listed = tuple(endpoints)
-    for endpoint in (*listed, described(listed)):
+    for endpoint in (*listed, described(listed, BESIDE)):
         rule = endpoint.path.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, endpoint.name, _view(dispatch, endpoint), methods=[endpoint.method])
     add_pages(app, site)

@@ -214,6 +214,6 @@ def _tail(path: Path) -> list[Noted]:
     for line in lines:
         try:
             found.append(msgspec.json.decode(line, type=Noted))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return found

@@ -9,7 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, Generic, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -19,8 +19,6 @@ from elemta.api.reading import read_body, read_query
 from elemta.api.visit import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from elemta.api.site import Site
     from elemta.api.visit import Caller, Visit
     from elemta.control.interface import Control
@@ -122,6 +120,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
         polled: a page asks it again and again: the audit log is not told who.
         example: of a body.
         problems: statuses that it may answer with, beside those that any may.
+        headers: that may be sent, and what they say.
         respond: answers a request.
     """
 
@@ -143,6 +142,7 @@ class Endpoint(Struct, frozen=True, kw_only=True, eq=False):
     polled: bool
     example: Struct | None
     problems: tuple[int, ...]
+    headers: Mapping[str, str]
     respond: Callable[[Arrival], Awaitable[Struct]]
 
     @property
@@ -176,6 +176,7 @@ def endpoint(
     example: B | None = None,
     instead: B | None = None,
     problems: tuple[int, ...] = (),
+    headers: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Asked[Q, B]], Awaitable[A]]], Endpoint]:
     """Make an endpoint of a function, whose docstring becomes its documentation.
 
@@ -215,6 +216,7 @@ def endpoint(
             polled=polled,
             example=example,
             problems=problems,
+            headers=headers or {},
             respond=respond,
         )
 

@@ -22,8 +22,9 @@ from elemta.api.visit import Scope
 from elemta.api.writing import in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from elemta.api.beside import Beside, Gives
     from elemta.control.plain import Value
 
 Table: TypeAlias = "dict[str, Value]"
@@ -45,6 +46,7 @@ _TAGS: Final = {
     "plugins": "What judges mail.",
     "access": "Who may come in, and who did what.",
     "inbox": "What the sandbox caught, instead of sending it.",
+    "live": "What happens, as it happens.",
 }
 _SCOPES: Final = {
     Scope.READ: "look at everything but the content of messages",
@@ -77,6 +79,7 @@ _PROBLEMS: Final = {
     401: "Nobody that we know",
     403: "They may not",
     404: "There is no such thing",
+    406: "It is not told in a form that you accept",
     409: "There is such a thing already",
     413: "The body is too large",
     415: "The body is of another type",
@@ -85,25 +88,40 @@ _PROBLEMS: Final = {
     503: "Not just now; `Retry-After` says when to ask again",
 }
 _UNSAID: Final[tuple[Value, ...]] = (None, "", False, [], {})
-#: The names that a path has, and what they stand for.
+#: What stands for a name in a path, by the segment before it.
 _NAMES: Final = {
-    "id": "Which one, as lists have it.",
-    "name": "The name of a plugin.",
+    "messages": "The id of a message.",
+    "inbox": "The id of a message that was caught, as the list has it.",
+    "plugins": "The name of a plugin.",
+    "tokens": "The id of a token, which is not its text.",
 }
+#: Characters of a header that is asked for.
+_LONGEST_HEADER: Final = 200
 
 
-def document(endpoints: Iterable[Endpoint]) -> Table:
+def document(endpoints: Iterable[Endpoint], beside: Iterable[Beside] = ()) -> Table:
     """The document.
 
     Args:
         endpoints: in the order in which they are to be listed.
+        beside: what there is beside them; comes after them.
     """
-    listed = list(endpoints)
-    schemas = _schemas(listed)
+    listed, others = list(endpoints), list(beside)
+    schemas = _schemas(
+        schema
+        for part in (
+            ((each.query, each.body, each.answer) for each in listed),
+            ((each.query, *_contents(each)) for each in others),
+        )
+        for found in part
+        for schema in found
+    )
     paths: dict[str, Table] = {}
     for each in listed:
         paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schemas)
-    tags = dict.fromkeys(each.tag for each in listed)
+    for other in others:
+        paths.setdefault(other.path, {})["get"] = _other(other, schemas)
+    tags = dict.fromkeys([*(each.tag for each in listed), *(other.tag for other in others)])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -126,8 +144,9 @@ def document(endpoints: Iterable[Endpoint]) -> Table:
     }
 
 
-def described(endpoints: Iterable[Endpoint]) -> Endpoint:
+def described(endpoints: Iterable[Endpoint], beside: Iterable[Beside] = ()) -> Endpoint:
     """The endpoint that gives the document of these, and of itself."""
+    others = tuple(beside)
     made: list[bytes] = []
 
     @endpoint(
@@ -142,7 +161,7 @@ def described(endpoints: Iterable[Endpoint]) -> Endpoint:
     async def openapi(asked: Asked[Nothing, Nothing]) -> Content:
         """What can be asked, as an OpenAPI 3.1 document."""
         if not made:
-            table = await trio.to_thread.run_sync(document, listed)
+            table = await trio.to_thread.run_sync(document, listed, others)
             made.append(msgspec.json.encode(table))
         return Content(in_pieces(made[0]), len(made[0]))
 
@@ -156,7 +175,7 @@ def _operation(of: Endpoint, schemas: dict[str, Table]) -> Table:
         "tags": [of.tag],
         "summary": of.summary,
         "description": _described(of),
-        "parameters": [*_names(of), *_parameters(of, schemas)],
+        "parameters": [*_names(of), *_parameters(of.query, schemas), *_headers(of.headers)],
         "responses": _responses(of),
         "security": _security(of),
     }
@@ -165,7 +184,37 @@ def _operation(of: Endpoint, schemas: dict[str, Table]) -> Table:
     return operation
 
 
-def _described(of: Endpoint) -> str:
+def _other(of: Beside, schemas: dict[str, Table]) -> Table:
+    responses: Table = {
+        str(status): _given(answer) for status, answer in sorted(of.answers.items())
+    }
+    for problem in of.problems:
+        responses[str(problem)] = {"$ref": f"#/components/responses/Problem{problem}"}
+    return {
+        "operationId": f"get_{of.path.strip('/').replace('/', '_')}",
+        "tags": [of.tag],
+        "summary": of.summary,
+        "description": _described(of),
+        "parameters": [*_parameters(of.query, schemas), *_headers(of.headers)],
+        "responses": responses,
+        "security": _security(of),
+    }
+
+
+def _given(answer: Gives) -> Table:
+    given: Table = {"description": answer.about}
+    if answer.media_type:
+        text: Table = {"type": "string"}
+        schema = text if answer.schema is None else _reference(answer.schema)
+        given["content"] = {answer.media_type: {"schema": schema}}
+    return given
+
+
+def _contents(of: Beside) -> Iterator[type[Struct]]:
+    return (each.schema for each in of.answers.values() if each.schema is not None)
+
+
+def _described(of: Endpoint | Beside) -> str:
     about = _plain(of.about)
     scope = of.scope
     if scope is None:
@@ -173,7 +222,7 @@ def _described(of: Endpoint) -> str:
     return f"{about}\n\nNeeds the scope `{scope.value}`: {_SCOPES[scope]}.".strip()
 
 
-def _security(of: Endpoint) -> list[Value]:
+def _security(of: Endpoint | Beside) -> list[Value]:
     if of.open:
         return []
     scopes: list[Value] = [] if of.scope is None else [of.scope.value]
@@ -186,18 +235,31 @@ def _names(of: Endpoint) -> list[Value]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _NAMES[name],
+            "description": _NAMES[before],
             "schema": {"type": "string", "minLength": 1},
         }
-        for name in re.findall(r"{(\w+)}", of.path)
+        for before, name in re.findall(r"(\w+)/{(\w+)}", of.path)
     ]
 
 
-def _parameters(of: Endpoint, schemas: dict[str, Table]) -> list[Value]:
+def _headers(told: Mapping[str, str]) -> list[Value]:
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": about,
+            "schema": {"type": "string", "minLength": 1, "maxLength": _LONGEST_HEADER},
+        }
+        for name, about in told.items()
+    ]
+
+
+def _parameters(query: type[Struct], schemas: dict[str, Table]) -> list[Value]:
     """The fields of the query, each a parameter."""
-    if of.query is Nothing:
+    if query is Nothing:
         return []
-    schema = schemas[of.query.__name__]
+    schema = schemas[query.__name__]
     properties, required = schema["properties"], schema.get("required", [])
     assert isinstance(properties, dict)
     assert isinstance(required, list)
@@ -299,14 +361,9 @@ def _reference(schema: type[Struct]) -> Table:
     return {"$ref": _REFERENCE.format(name=schema.__name__)}
 
 
-def _schemas(endpoints: list[Endpoint]) -> dict[str, Table]:
+def _schemas(structs: Iterable[type[Struct]]) -> dict[str, Table]:
     """The schemas of all that is asked and answered, by their names."""
-    wanted = dict.fromkeys(
-        schema
-        for each in endpoints
-        for schema in (each.query, each.body, each.answer)
-        if schema is not Content and schema is not Nothing
-    )
+    wanted = dict.fromkeys(each for each in structs if each is not Content and each is not Nothing)
     found: dict[str, Table]
     _, found = msgspec.json.schema_components(
         (*wanted, Document), schema_hook=_anything, ref_template=_REFERENCE

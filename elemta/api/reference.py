@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from elemta.api.app import ENDPOINTS
+from elemta.api.beside import BESIDE
 from elemta.api.former import FORMER
 from elemta.api.openapi import document
 
@@ -25,7 +26,7 @@ _TOP: Final = """\
 
 Made by `python -m elemta.api.reference` from what the server itself decodes and answers.
 [api.md](api.md) tells how to use it; the same for programs is `/v1/openapi.json`.
-Beside what is here there are the [streams](live.md), `/health` and [`/metrics`](metrics.md).
+[live.md](live.md) and [metrics.md](metrics.md) say more of streams and metrics.
 What goes wrong with a request is told as [a problem](api.md#what-goes-wrong).
 """
 _FORMER: Final = """\
@@ -41,7 +42,7 @@ The rest is answered 410, with a problem that names what to ask instead.
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join(_lines(document(ENDPOINTS)))
+    return "\n".join(_lines(document(ENDPOINTS, BESIDE)))
 
 
 def _lines(told: Table) -> Iterator[str]:

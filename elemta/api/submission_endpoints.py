@@ -22,6 +22,8 @@ from elemta.message import split, without
 from elemta.protocol import Mailbox, ReversePath
 
 MESSAGE: Final = "message/rfc822"
+#: The header that has an idempotency key.
+KEY: Final = "Idempotency-Key"
 #: Fields that are for who sends a message, and for nobody who gets it.
 _OURS: Final = (b"bcc", b"resent-bcc", b"return-path")
 
@@ -82,6 +84,7 @@ class _Plan(Struct, frozen=True, kw_only=True):
         tags=["greeting"],
     ),
     instead=Draft(from_=""),
+    headers={KEY: "Who hands in the same again, with the same key, hands it in once."},
 )
 async def submit(asked: Asked[Envelope, Draft]) -> Submitted:
     """Hand in a message.
@@ -91,9 +94,10 @@ async def submit(asked: Asked[Envelope, Draft]) -> Submitted:
     the same answer with `again`.
     It is ours, and durable, when this is answered.
     """
-    key = asked.visit.headers.get("Idempotency-Key", "")
-    if len(key) > MAX_KEY or not key.isprintable():
-        raise refused(Fault("Idempotency-Key", f"expected at most {MAX_KEY} printable characters"))
+    key = asked.visit.headers.get(KEY)
+    # One that is empty comes of a variable that is not set: it must not seem to keep its promise.
+    if key is not None and (not 1 <= len(key) <= MAX_KEY or not key.isprintable()):
+        raise refused(Fault(KEY, f"expected 1 to {MAX_KEY} printable characters"))
     raw = asked.arrival.media_type == MESSAGE
     plan = await (_as_it_is(asked) if raw else _composed(asked))
     query = asked.query
@@ -112,7 +116,7 @@ async def submit(asked: Asked[Envelope, Draft]) -> Submitted:
                 priority=None if urgency is None else priority_of(urgency),
                 tags=tuple(query.tag) or plan.tags,
                 due=None if send_at is None else moment_of(send_at, "send_at"),
-                key=key,
+                key=key or "",
                 client=asked.visit.client,
             )
         )
@@ -176,7 +180,7 @@ def _place(place: str, plan: _Plan) -> str:
     if place.startswith("recipients["):
         number = int(place.removeprefix("recipients[").rstrip("]"))
         return plan.places[number]
-    names = {"recipients": "to", "sender": "from", "due": "send_at", "key": "Idempotency-Key"}
+    names = {"recipients": "to", "sender": "from", "due": "send_at", "key": KEY}
     return names.get(place, place)
 
 

@@ -163,7 +163,7 @@ class TokenFile:
             raise _trouble(self.path, error) from error
         try:
             return msgspec.json.decode(octets, type=Known)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise TokenFileError(f"{self.path} is damaged: {error}") from error
 
     def change(self, alter: Callable[[Known], tuple[Known, T]]) -> T:

@@ -85,10 +85,10 @@ async def test_a_new_start_adds_to_what_is_there(
     assert [noted.path for noted in log.last(1)] == ["/b"]
 
 
-async def test_a_line_that_was_written_in_part_is_passed_over(
+async def test_a_line_that_was_written_in_part_or_is_damaged_is_passed_over(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    (tmp_path / "audit.log").write_text('{"at": 1, "who"\n')
+    (tmp_path / "audit.log").write_bytes(b'{"at": 1, "who"\n{"at": 1, "who": "\xff"}\n')
     log = made(tmp_path)
     log.note(ADMIN, visit("/a"), 200)
     await run_for(log, 1)

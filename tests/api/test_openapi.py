@@ -10,6 +10,9 @@ import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from elemta.api.app import ENDPOINTS, create_app
+from elemta.api.beside import BESIDE, Beside
+from elemta.api.exposition import add_metrics
+from elemta.api.health import add_health
 from elemta.api.openapi import document
 from elemta.api.reference import reference
 from elemta.api.selection import Search
@@ -19,7 +22,7 @@ from tests.control.fake import FakeControl
 if TYPE_CHECKING:
     from elemta.api.endpoint import Endpoint
 
-DOCUMENT = document(ENDPOINTS)
+DOCUMENT = document(ENDPOINTS, BESIDE)
 ROOT = Path(__file__).parents[2]
 
 
@@ -55,6 +58,46 @@ def test_each_endpoint_is_described(endpoint: Endpoint) -> None:
     assert all(each["description"] for each in found.values())
     asked = [field.encode_name for field in msgspec.structs.fields(endpoint.query)]
     assert [name for place, name in found if place == "query"] == asked
+    assert [name for place, name in found if place == "header"] == list(endpoint.headers)
+
+
+@pytest.mark.parametrize("other", BESIDE, ids=lambda each: each.path)
+def test_what_is_no_endpoint_is_described_too(other: Beside) -> None:
+    operation = DOCUMENT["paths"][other.path]["get"]
+    assert operation["summary"]
+    assert (not operation["security"]) == other.open
+    assert all(each["description"] for each in operation["parameters"])
+    assert {int(each) for each in operation["responses"]} == {*other.answers, *other.problems}
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/v1/messages/{id}/raw", "The id of a message."),
+        ("/v1/inbox/{id}", "The id of a message that was caught, as the list has it."),
+        ("/v1/tokens/{id}", "The id of a token, which is not its text."),
+        ("/v1/plugins/{name}", "The name of a plugin."),
+    ],
+)
+def test_a_name_in_a_path_is_told_by_what_it_is_of(path: str, told: str) -> None:
+    for operation in DOCUMENT["paths"][path].values():
+        assert operation["parameters"][0]["description"] == told
+
+
+def test_each_tag_is_described() -> None:
+    assert all(each["description"] for each in DOCUMENT["tags"])
+
+
+async def test_all_that_is_described_beside_endpoints_is_there() -> None:
+    site = site_of(FakeControl())
+    app = create_app(site)
+    add_health(app, site)
+    add_metrics(app, site)
+    rules = {rule.rule for rule in app.url_map.iter_rules()}
+    assert {each.path for each in BESIDE} <= rules
+    told = {path for path in DOCUMENT["paths"] if path.startswith("/v1")}
+    served = {re.sub(r"<(\w+)>", r"{\1}", rule) for rule in rules if rule.startswith("/v1")}
+    assert served - {"/v1/openapi.json"} == told
 
 
 def test_each_operation_has_a_name_of_its_own() -> None:

@@ -36,8 +36,10 @@ class Post:
         self.audit = FakeAudit()
         self._client = create_app(site_of(self.control, audit=self.audit)).test_client()
 
-    async def draft(self, draft: dict[str, object], query: str = "", key: str = "") -> Response:
-        headers = ALL | ({"Idempotency-Key": key} if key else {})
+    async def draft(
+        self, draft: dict[str, object], query: str = "", key: str | None = None
+    ) -> Response:
+        headers = ALL | ({} if key is None else {"Idempotency-Key": key})
         return await self._client.post(f"/v1/messages{query}", headers=headers, json=draft)
 
     async def raw(self, content: bytes, query: str) -> Response:
@@ -214,9 +216,10 @@ async def test_what_makes_no_sense_is_told_where(
     assert post.control.submitted == []
 
 
-async def test_a_key_that_is_too_long_is_refused(post: Post) -> None:
-    [fault] = await faults(await post.draft(LEAST, key="k" * 201))
-    assert fault.field == "Idempotency-Key"
+@pytest.mark.parametrize("key", ["k" * 201, "", "a\tb"])
+async def test_a_key_that_is_too_long_or_empty_or_odd_is_refused(post: Post, key: str) -> None:
+    [fault] = await faults(await post.draft(LEAST, key=key))
+    assert fault == Fault("Idempotency-Key", "expected 1 to 200 printable characters")
 
 
 @pytest.mark.parametrize(

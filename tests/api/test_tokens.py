@@ -106,6 +106,15 @@ def test_a_damaged_file_is_told_and_not_overwritten(file: TokenFile) -> None:
     assert json.loads(file.path.read_text()) == {"tokens": [{"id": 7}]}
 
 
+@pytest.mark.parametrize(
+    "octets", [b"", b'{"tokens": [', b'{"tokens": [{"id": "\xff"}]}', b"[]", b"\0" * 9]
+)
+def test_a_file_that_is_no_json_is_told_by_its_name(file: TokenFile, octets: bytes) -> None:
+    file.path.write_bytes(octets)
+    with pytest.raises(TokenFileError, match=r"tokens\.json is damaged: "):
+        file.read()
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / "nowhere")
     assert file.read() == Known()
