@@ -1,6 +1,7 @@
 /** Small things that several pages show alike. */
 
 import { h, fill } from "./dom.js";
+import { address as hash } from "./router.js";
 import { explained } from "./toast.js";
 
 /** Levels of the log, the least first. */
@@ -112,4 +113,23 @@ export function settled(run, wait = 250, latest = 1500) {
       run();
     }, Math.max(0, Math.min(wait, first + latest - now)));
   };
+}
+
+/**
+ * Links to the first page of a list, and to the one that follows.
+ *
+ * @param {string} name of the page that has the list.
+ * @param {URLSearchParams} query as it is shown.
+ * @param {?string} next the cursor of the one that follows; null: there is none.
+ * @param {string} first what the first is called.
+ * @param {string} then what the one that follows is called.
+ */
+export function pageLinks(name, query, next, first, then) {
+  const turned = (text, cursor) => {
+    const there = new URLSearchParams(query);
+    there.delete("cursor");
+    if (cursor !== null) there.set("cursor", cursor);
+    return h("a", { class: "button", href: hash(name, [], there) }, text);
+  };
+  return [query.has("cursor") ? turned(first, null) : null, next !== null ? turned(then, next) : null];
 }

@@ -7,7 +7,7 @@ import { line, written } from "../fields.js";
 import { octets } from "../format.js";
 import { letter } from "../letter.js";
 import { address as hash } from "../router.js";
-import { button, panel, poll, settled, trouble } from "../shapes.js";
+import { button, pageLinks, panel, poll, settled, trouble } from "../shapes.js";
 import { nothing } from "../table.js";
 import { toast } from "../toast.js";
 import { ago } from "../times.js";
@@ -28,7 +28,7 @@ export default function inbox({ rest: [open = ""], query, signal }, store) {
       const focused = document.activeElement?.getAttribute?.("data-row");
       fill(list, found.messages.length ? found.messages.map((each) => mailOf(each, open, query)) : h("li", {}, nothing("Nothing was caught yet. Send something to the sandbox.")));
       if (focused) list.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
-      fill(more, pagerOf(query, found.next));
+      fill(more, pageLinks("inbox", query, found.next, "Newest", "Older"));
     } catch (error) {
       if (error.name !== "AbortError") fill(list, h("li", {}, trouble(error)));
     }
@@ -73,17 +73,6 @@ function mailOf(each, open, query) {
       h("span", { class: "soft" }, each.date ? ago(each.date) : null, ` · ${octets(each.size)}`),
     ),
   );
-}
-
-function pagerOf(query, next) {
-  const first = new URLSearchParams(query);
-  first.delete("cursor");
-  const then = new URLSearchParams(query);
-  if (next !== null) then.set("cursor", next);
-  return [
-    query.has("cursor") ? h("a", { class: "button", href: hash("inbox", [], first) }, "Newest") : null,
-    next !== null ? h("a", { class: "button", href: hash("inbox", [], then) }, "Older") : null,
-  ];
 }
 
 function read(id, query) {

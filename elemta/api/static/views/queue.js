@@ -6,7 +6,7 @@ import { fill, h } from "../dom.js";
 import { choice, line, written } from "../fields.js";
 import { count, counted, octets, seconds } from "../format.js";
 import { address as hash } from "../router.js";
-import { address, badge, button, messageLink, poll, settled, trouble } from "../shapes.js";
+import { address, badge, button, messageLink, pageLinks, poll, settled, trouble } from "../shapes.js";
 import { failed, toast } from "../toast.js";
 import { table } from "../table.js";
 import { ago } from "../times.js";
@@ -41,7 +41,7 @@ export default function queue({ query, signal }, store) {
       const focused = document.activeElement?.getAttribute?.("data-row");
       fill(list, listOf(rows, chosen, drawBar));
       if (focused) list.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
-      fill(pager, pagerOf(query, found.next));
+      fill(pager, pageLinks("queue", query, found.next, "First page", "Next page"));
       drawBar();
     } catch (error) {
       if (error.name !== "AbortError") fill(list, trouble(error));
@@ -243,17 +243,6 @@ function lastOf({ recipients }) {
   return [
     h("span", { class: "reply" }, told),
     due.length ? h("span", { class: "soft" }, told ? " · next " : "next ", ago(Math.min(...due))) : null,
-  ];
-}
-
-function pagerOf(query, next) {
-  const first = new URLSearchParams(query);
-  first.delete("cursor");
-  const then = new URLSearchParams(query);
-  if (next !== null) then.set("cursor", next);
-  return [
-    query.has("cursor") ? h("a", { class: "button", href: hash("queue", [], first) }, "First page") : null,
-    next !== null ? h("a", { class: "button", href: hash("queue", [], then) }, "Next page") : null,
   ];
 }
 
