@@ -14,6 +14,7 @@ from elemta.api.schema import Suspension, Tally, suspension_of, tally_of
 from elemta.api.visit import Scope
 from elemta.api.words import Age, Moment, Needle, Text
 from elemta.queue import Destination, Filter, Retry
+from elemta.queue import Tally as Sum
 
 #: What can be suspended.
 ScopeText: TypeAlias = Annotated[str, Meta(max_length=1000, pattern=SCOPE)]
@@ -125,6 +126,14 @@ async def suspensions(asked: Asked[Nothing, Nothing]) -> Suspensions:
     return Suspensions([suspension_of(each) for each in await asked.control.suspensions()])
 
 
+def _scoped(wanted: Suspend | Resume, done: Sum | None) -> Scoped:
+    return Scoped(
+        scope=wanted.scope,
+        dry_run=wanted.dry_run,
+        tally=None if done is None else tally_of(done, dry_run=True),
+    )
+
+
 @endpoint(
     "POST",
     "/v1/destinations/suspend",
@@ -149,11 +158,7 @@ async def suspend(asked: Asked[Nothing, Suspend]) -> Scoped:
     done = await asked.control.suspend(
         wanted.scope, reason=wanted.reason, until=until, dry_run=wanted.dry_run
     )
-    return Scoped(
-        scope=wanted.scope,
-        dry_run=wanted.dry_run,
-        tally=None if done is None else tally_of(done, dry_run=True),
-    )
+    return _scoped(wanted, done)
 
 
 @endpoint(
@@ -171,11 +176,7 @@ async def resume(asked: Asked[Nothing, Resume]) -> Scoped:
     """End a suspension."""
     wanted = asked.body
     done = await asked.control.resume(wanted.scope, dry_run=wanted.dry_run)
-    return Scoped(
-        scope=wanted.scope,
-        dry_run=wanted.dry_run,
-        tally=None if done is None else tally_of(done, dry_run=True),
-    )
+    return _scoped(wanted, done)
 
 
 @endpoint(

@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-from elemta.api.live.live import add_live as add_live
+from elemta.api.live.routes import add_live as add_live
