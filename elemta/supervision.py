@@ -72,7 +72,7 @@ class Supervision:
             kept.began = began = trio.current_time()
             try:
                 await run()
-            except Exception as error:
+            except Exception as error:  # what it is for: no part takes the others with it
                 if trio.current_time() - began > LONGEST_PAUSE:
                     pause = PAUSE
                 kept.failure = _words(error)

@@ -71,7 +71,7 @@ class ControlServer:
                     await talk.run()
                 finally:
                     self._clients -= 1
-        except Exception:
+        except Exception:  # a fault of ours, and not of the other clients
             log.exception("control.conversation_failed")
 
 

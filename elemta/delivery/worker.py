@@ -244,6 +244,7 @@ class Delivery:
             for (place, recipient, _), one in zip(places, posted, strict=True):
                 found[place][recipient.number] = one
         except Exception:
+            # As in `_send`: what is not told to be delivered is tried again.
             log.exception("delivery.attempt_failed", lane=claim.lane)
         _tell(claim, _welcome([one for tried in found for one in tried.values()]), "")
         for work, body, tried in zip(works, bodies, found, strict=True):
@@ -302,7 +303,7 @@ class Delivery:
         """The content; None if it cannot be read just now."""
         try:
             return await work.body()
-        except Exception:
+        except Exception:  # whatever keeps us from reading it may pass; the mail waits for that
             log.exception("delivery.body_unreadable", id=work.message.id)
             return None
 
