@@ -11,6 +11,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing, suppress
 from functools import partial
@@ -39,7 +40,7 @@ from elemta.nodes.streams import PAUSE, Streams, of_node
 from elemta.queue import Destination, EventBus, Missed, Reschedule, Stats, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -82,6 +83,8 @@ T = TypeVar("T")
 
 #: Events that a watcher may be behind.
 _BEHIND: Final = 10_000
+#: Seconds for which a node is heard from where a status has left it, before anybody listens.
+SEEN: Final = 10.0
 #: In whose name the first process asks what nobody else has asked for.
 OURSELVES: Final = "elemta"
 
@@ -119,6 +122,9 @@ class Cluster:
         self.streams = Streams()
         self.measuring = Measuring(self.reach)
         self.next_turn = count().__next__
+        # When each node was started, and its own number of what the bus calls `number`.
+        self._seen: dict[int, tuple[float, int]] = {}
+        self._seen_at = -math.inf
 
     @property
     def takers(self) -> tuple[Reach, ...]:
@@ -130,11 +136,35 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.streams.run)
             await self.wanted.wait()
-            for reach in self.reach:
-                nursery.start_soon(self._gather, reach)
+            for place, reach in enumerate(self.reach):
+                nursery.start_soon(self._gather, reach, place)
 
-    async def _gather(self, reach: Reach) -> None:
-        since: int | None = None  # in the node's own numbers
+    def see(self, nodes: Mapping[int, Status]) -> None:
+        """Remember which of the nodes' events the number of a status stands for.
+
+        Who looks first and then listens since that number is to miss nothing, though nobody has
+        listened to the nodes until then. Who has an older number than what is remembered is told
+        that something is missed.
+
+        Args:
+            nodes: by their places; those that could be reached.
+        """
+        if self.wanted.is_set():
+            return
+        if trio.current_time() - self._seen_at > SEEN:
+            for place, (started_at, number) in self._seen.items():
+                if (node := nodes.get(place)) is not None:
+                    # Nobody knows how many there were before it was started again.
+                    same = node.started_at == started_at
+                    self.bus.number += node.event - number if same else 1
+            self._seen.clear()
+            self._seen_at = trio.current_time()
+        for place, node in nodes.items():
+            self._seen.setdefault(place, (node.started_at, node.event))
+
+    async def _gather(self, reach: Reach, place: int) -> None:
+        # In the node's own numbers.
+        since = self._seen[place][1] if place in self._seen else None
         while True:
             try:
                 async with reach(OURSELVES) as node:
@@ -170,13 +200,15 @@ class ClusterControl:
     async def status(self) -> Status:
         """See `Control`. A node that cannot be reached is a trouble."""
         own, troubles = self._cluster.status(), list[str]()
-        found: list[Status] = []
-        for number, answer in enumerate(await self._each(_status), 1):
+        there: dict[int, Status] = {}
+        for place, answer in enumerate(await self._each(_status)):
             if isinstance(answer, ControlError):
-                troubles.append(f"node {number}: {answer}")
+                troubles.append(f"node {place + 1}: {answer}")
             else:
-                found.append(answer)
-                troubles += [f"node {number}: {trouble}" for trouble in answer.troubles]
+                there[place] = answer
+                troubles += [f"node {place + 1}: {trouble}" for trouble in answer.troubles]
+        self._cluster.see(there)
+        found = list(there.values())
         counts = Counter[str]()
         for each in found:
             counts.update(each.counts)
@@ -195,8 +227,8 @@ class ClusterControl:
             parts=(
                 *own.parts,
                 *(
-                    msgspec.structs.replace(part, name=f"node {number}: {part.name}")
-                    for number, each in enumerate(found, 1)
+                    msgspec.structs.replace(part, name=f"node {place + 1}: {part.name}")
+                    for place, each in there.items()
                     for part in each.parts
                 ),
             ),
@@ -294,7 +326,7 @@ class ClusterControl:
         return list({each.scope: each for several in found for each in several}.values())
 
     async def events(self, since: int | None = None) -> AsyncGenerator[Happening]:
-        """See `Control`. Nothing is known of what was before somebody first asked."""
+        """See `Control`. Of what was before, the first who asks is told what `Cluster.see` saw."""
         self._cluster.wanted.set()
         with self._cluster.bus.subscribe(_BEHIND, since=since) as subscription:
             async for event in subscription:

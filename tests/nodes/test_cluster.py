@@ -36,6 +36,7 @@ from elemta.control.interface import (
 )
 from elemta.control.summing import statistics_of, sum_statistics
 from elemta.nodes import Cluster
+from elemta.nodes.cluster import SEEN
 from elemta.nodes.running import Running
 from elemta.protocol import parse_mailbox
 from elemta.queue import (
@@ -49,6 +50,7 @@ from elemta.queue import (
     Suspension,
     Timeline,
 )
+from elemta.supervision import Part
 from tests.control.fake import FakeControl, message
 
 if TYPE_CHECKING:
@@ -304,6 +306,78 @@ async def test_nobody_asks_the_nodes_for_events_before_somebody_wants_them(
     nursery.start_soon(Cluster([one.reach], own_status, running()).run)
     await trio.testing.wait_all_tasks_blocked()
     assert one.who == ""
+
+
+class Restless(Node):
+    """A node in which something happens each time that it is looked at.
+
+    Attributes:
+        started_at, number: as its status has them.
+        heard: since which number it was listened to.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.started_at = 0.0
+        self.number = number
+        self.heard: list[int | None] = []
+
+    async def status(self) -> Status:
+        told = await super().status()
+        told = msgspec.structs.replace(told, started_at=self.started_at, event=self.number)
+        self.number += 1
+        return told
+
+    async def events(self, since: int | None = None) -> AsyncGenerator[Happening]:
+        self.heard.append(since)
+        yield Finished(self.number, 1.0, "x")
+        await trio.sleep_forever()
+
+
+async def test_who_looks_first_and_then_listens_misses_nothing(nursery: trio.Nursery) -> None:
+    one, two = Restless(70), Restless(5)
+    cluster = Cluster([one.reach, two.reach], own_status, running(), first=1000)
+    nursery.start_soon(cluster.run)
+    control = cluster.steered_by("operator:me")
+    number = (await control.status()).event
+    assert (await control.status()).event == number == 1000, "somebody else looks, too"
+    async with aclosing(control.events(since=number)) as events:
+        assert [(await anext(events)) for _ in range(2)] == [
+            Finished(1001, 1.0, "x"), Finished(1002, 1.0, "x")
+        ]  # fmt: skip
+    assert (one.heard, two.heard) == ([70], [5]), "since the first of the two looked"
+    assert (await control.status()).event == 1002
+
+
+async def test_who_looked_long_before_anybody_listened_is_told_what_is_missed(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    one, two, away = Restless(70), Restless(5), Restless(3)
+    reach = [one.reach, two.reach, away.reach]
+    cluster = Cluster(reach, own_status, running(), first=1000)
+    nursery.start_soon(cluster.run)
+    control = cluster.steered_by("operator:me")
+    assert (await control.status()).event == 1000
+    await trio.sleep(SEEN + 1)
+    one.number, two.number, two.started_at, away.down = 80, 900, 7.0, True
+    assert (await control.status()).event == 1011, "of a node that began anew nobody knows"
+    async with aclosing(control.events(since=1000)) as events:
+        assert await anext(events) == Missed(11, last=1011)
+        assert await anext(events) == Finished(1012, 1.0, "x")
+        await anext(events)
+    assert (one.heard, two.heard) == ([80], [900])
+
+
+async def test_parts_are_told_of_the_node_whose_they_are() -> None:
+    class Whole(Node):
+        async def status(self) -> Status:
+            part = Part(name="log", running=True, restarts=0, failure=None)
+            return msgspec.structs.replace(await super().status(), parts=(part,))
+
+    one, two = Node(), Whole()
+    one.down = True
+    [part] = (await control_of(one, two).status()).parts
+    assert part.name == "node 2: log"
 
 
 async def test_a_node_that_comes_back_is_heard_again(
