@@ -458,9 +458,9 @@ def test_defaults_know_their_units() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [
-        ("5 d", "4 d", [("queue.lifetime", "432000.0", "345600.0", False)]),
+        ("5 d", "4 d", [("queue.lifetime", '"5 d"', '"4 d"', False)]),
         ("queue:", "queue:\n  history: {count: 1}", [("queue.history.count", "1000000", "1", True)]),
-        ("queue:", "queue:\n  disk_reserve: 1 B", [("queue.disk_reserve", '"1073741824"', '"1"', True)]),
+        ("queue:", "queue:\n  disk_reserve: 1 B", [("queue.disk_reserve", '"1 GiB"', '"1 B"', True)]),
         ("queue:", "destinations: [{match: x}]\nqueue:", [("destinations[x]", None, "", False)]),
         ("name: mx,", "name: b,", [("listeners[b]", None, "", True), ("listeners[mx]", "", None, True)]),
         ("name: mx,", "name: mx, messages: 5,", [("listeners[mx].messages", "100", "5", False)]),

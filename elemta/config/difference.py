@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
+from elemta.units import Frequency, Octets, Seconds
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -120,5 +122,5 @@ def _within(table: Struct, place: str) -> Iterator[tuple[str, str]]:
             yield f"{place}{key}", msgspec.json.encode(value, enc_hook=_plain).decode()
 
 
-def _plain(value: object) -> object:
-    return float(value) if isinstance(value, float) else str(value)
+def _plain(value: object) -> str:
+    return value.written if isinstance(value, (Seconds, Octets, Frequency)) else str(value)
