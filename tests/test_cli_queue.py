@@ -39,6 +39,7 @@ from elemta.queue import (
     Missed,
     Note,
     Origin,
+    Parked,
     Priority,
     Recipient,
     Redirect,
@@ -337,6 +338,8 @@ def test_events_are_told_in_words() -> None:
         'reply="250 2.0.0 so be it"'
     )
     assert screens.event_line(Finished(8, NOW, ID)).endswith(f"8 Finished id={ID}")
+    parked = screens.event_line(Parked(9, NOW, "mx:x.example", NOW + 60, "gone"))
+    assert f'until="{terminal.clock(NOW + 60)}"' in parked
     assert screens.event_line(Missed(3)) == "(3 events missed)"
     assert plain.event(Missed(3)) == {"type": "Missed", "count": 3}
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Kinds of events that statistics show, even if there were none.
 _USUAL: Final = ("queued", "delivered", "deferred", "failed", "expired")
+#: What is a moment among the words of an event.
+_TIMES: Final = ("due", "until")
 #: What a terminal takes for "begin at the top" and "nothing below this" (ECMA-48).
 _TOP: Final = "\x1b[H"
 _END_OF_LINE: Final = "\x1b[K\n"
@@ -205,7 +207,9 @@ def event_line(event: Happening, *, numbered: bool = True) -> str:
     if isinstance(event, Missed):
         return f"({counted(event.count, 'event')} missed)"
     told = [
-        f"{key}={_shown(value)}" for key, value in plain.event(event).items() if _tells(key, value)
+        f"{key}={_shown(key, value)}"
+        for key, value in plain.event(event).items()
+        if _tells(key, value)
     ]
     when = time.strftime("%H:%M:%S", time.localtime(event.at))
     number = f"{event.number} " if numbered else ""
@@ -216,8 +220,8 @@ def _tells(key: str, value: Value) -> bool:
     return key not in ("type", "number", "at") and value not in (None, "", [])
 
 
-def _shown(value: Value) -> str:
+def _shown(key: str, value: Value) -> str:
     if isinstance(value, list):
-        return ",".join(map(_shown, value))
-    text = str(value)
+        return ",".join(_shown(key, each) for each in value)
+    text = clock(value) if key in _TIMES and isinstance(value, float) else str(value)
     return f'"{text}"' if " " in text else text

@@ -36,8 +36,8 @@ HELP: Final = (
     "r                              end the suspension that stops it",
     "f                              try all that waits for it, now",
     "                               each is asked about first: y does it",
-    "/                              show only events that have a text in them; ESC ends that",
-    "p, space                       let events stand still; they are gathered meanwhile",
+    "/                              show only events with a text in them; ESC: all",
+    "p, space                       let events stand still, or go on",
     "h, ?                           this; any key ends it",
     "q, Ctrl-C                      quit",
 )
