@@ -44,7 +44,7 @@ class Sandbox:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it takes mail."""
+        """Start it; does not wait."""
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [
@@ -54,6 +54,9 @@ class Sandbox:
                 env={**os.environ, "PYTHONPATH": str(_SOURCE), "PYTHONUNBUFFERED": "1"},
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
+
+    def wait(self) -> None:
+        """Wait until it takes mail."""
         ports.eventually(lambda: ports.greets(self.port), within=30.0, what="a greeting")
         ports.eventually(lambda: _LINK.search(self.log.read_text()), what="the one-time link")
 
