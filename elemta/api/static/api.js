@@ -18,7 +18,10 @@ export class Problem extends Error {
 
   /** All of it, for people. */
   get text() {
-    const faults = this.faults.map((each) => `${each.field}: ${each.problem}`);
+    // One that the sentence tells already, e.g. a mistake in the configuration, is not told twice.
+    const faults = this.faults
+      .filter((each) => !(this.faults.length === 1 && this.message.endsWith(each.problem.replace(/^line \d+: /, ""))))
+      .map((each) => `${each.field}: ${each.problem}`);
     return [this.message, ...faults].join("\n");
   }
 }

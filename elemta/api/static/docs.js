@@ -32,7 +32,7 @@ async function start() {
     document.getElementById("nav"),
     [...groups].map(([tag, endpoints]) => [
       h("h2", {}, h("a", { href: `#tag-${tag}` }, tag)),
-      h("ul", {}, endpoints.map((each) => h("li", {}, h("a", { href: `#${each.id}`, title: each.operation.summary }, h("span", { class: `verb ${KINDS[each.method]}` }, each.method), " ", each.path.replace(/^\/v1/, ""))))),
+      h("ul", {}, endpoints.map((each) => h("li", {}, h("a", { href: `#${each.id}`, title: each.operation.summary }, h("span", { class: `verb ${KINDS[each.method]}` }, each.method), " ", each.path.replace(/^\/v1/, "").split(/(?=\/)/).flatMap((part) => [h("wbr"), part]))))),
     ]),
   );
   if (location.hash) document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();

@@ -69,9 +69,11 @@ async function start() {
 }
 
 function show(place, page, store) {
+  // What a dialog asks belongs to the page that opened it, e.g. after the browser's Back.
+  for (const open of document.querySelectorAll("dialog")) open.close();
   let shown;
   try {
-    shown = page(place, store);
+    shown = lacking(place.name) ?? page(place, store);
   } catch (error) {
     shown = { title: "Trouble", body: [trouble(error)] };
   }
@@ -92,6 +94,15 @@ function show(place, page, store) {
     scrollTo(0, 0);
   }
   moved = true;
+}
+
+/** What is said instead of a page by whoever has found its address, but may not see it; else null. */
+function lacking(name) {
+  const [, title, scope] = MENU.flatMap(([, pages]) => pages).find(([page]) => page === name) ?? [];
+  if (scope === undefined || api.may(scope)) return null;
+  const needs = h("p", {}, "This page needs the scope ", h("code", {}, scope), ", which your token does not have.");
+  const help = h("p", { class: "soft" }, "Log out and come in with another token, or ask an admin for one.");
+  return { title, body: [h("section", { class: "panel" }, needs, help)] };
 }
 
 function drawMenu() {

@@ -14,9 +14,10 @@ const KEPT = 500;
  * @param {string} given.label what a screen reader says.
  * @param {(entry: Object) => Node} given.line an entry as a list item.
  * @param {AbortSignal} given.signal ends it.
+ * @param {string} given.empty what is said while there is none.
  */
-export function tail({ label, line, signal }) {
-  const list = h("ol", { class: "lines mono tall", tabindex: "0", "aria-label": label, role: "log", "aria-live": "off" });
+export function tail({ label, line, signal, empty }) {
+  const list = h("ol", { "data-empty": empty, class: "lines mono tall", tabindex: "0", "aria-label": label, role: "log", "aria-live": "off" });
   const state = h("span", { class: "soft", role: "status" });
   const pause = h("button", { type: "button", class: "small", "aria-pressed": "false" }, "Pause");
   const clear = h("button", { type: "button", class: "small" }, "Clear");

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { counted, duration } from "./format.js";
-import { badge, messageLink } from "./shapes.js";
+import { badge, breakable, messageLink } from "./shapes.js";
 import { at } from "./times.js";
 
 /** One line: who said it, and what. */
@@ -36,27 +36,38 @@ export function transcript(each, open = false) {
   );
 }
 
+/** Steps that are shown with all their details; of more, e.g. one for each of many recipients, each can be opened. */
+const OPEN = 25;
+const SHOWN = 200;
+
 /** Why something is as it is: decision by decision. */
-export function explanation({ summary, steps }) {
+export function explanation({ summary, steps }, open = OPEN) {
   const marks = { true: ["good", "✓", "goes on"], false: ["bad", "✗", "ends here"], undefined: ["off", "•", "note"] };
   return [
     h("p", { class: "summary" }, summary),
     h(
       "ol",
       { class: "steps" },
-      steps.map((step) => {
+      steps.slice(0, SHOWN).map((step) => {
         const [kind, mark, means] = marks[String(step.good ?? undefined)];
         return h(
           "li",
           { class: kind },
           h("span", { class: "mark", role: "img", "aria-label": means }, mark),
-          h("div", {},
-            h("strong", {}, step.question),
-            h("span", { class: "answer" }, step.answer),
-            step.reply ? h("code", { class: "reply" }, step.reply) : null,
-            step.details?.length ? h("ul", { class: "soft" }, step.details.map((each) => h("li", {}, each))) : null),
+          steps.length > open
+            ? h("details", {}, h("summary", {}, h("strong", {}, breakable(step.question))), contentOf(step))
+            : h("div", {}, h("strong", {}, breakable(step.question)), contentOf(step)),
         );
       }),
     ),
+    steps.length > SHOWN ? h("p", { class: "soft" }, `and ${counted(steps.length - SHOWN, "step")} more: the API has them all.`) : null,
+  ];
+}
+
+function contentOf(step) {
+  return [
+    h("span", { class: "answer" }, step.answer),
+    step.reply ? h("code", { class: "reply" }, step.reply) : null,
+    step.details?.length ? h("ul", { class: "soft" }, step.details.map((each) => h("li", {}, each))) : null,
   ];
 }

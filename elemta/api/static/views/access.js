@@ -96,7 +96,7 @@ function tokensOf(found, after) {
       { title: "May", cell: (each) => each.scopes.map((scope) => badge(scope === "admin" ? "held" : "off", scope)) },
       { title: "Made", kind: "tight", cell: (each) => ago(each.created) },
       { title: "Last used", kind: "tight", cell: (each) => (each.used ? ago(each.used) : "never") },
-      { title: "Ends", kind: "tight", cell: (each) => (each.expires ? ago(each.expires) : "–") },
+      { title: "Ends", kind: "tight", cell: (each) => (each.expires ? ago(each.expires) : "when revoked") },
       { title: "", kind: "row-actions", cell: (each) =>
         h("button", { type: "button", class: "small danger-text", "aria-label": `Revoke ${each.name}`, onclick: () => revoke(each, after) }, "Revoke") },
     ],
@@ -125,7 +125,7 @@ function auditOf(found) {
       { title: "When", kind: "tight", cell: (each) => ago(each.at) },
       { title: "Who", cell: (each) => each.who || "nobody known" },
       { title: "From", kind: "mono", cell: (each) => each.client },
-      { title: "What", kind: "mono main", cell: (each) => [`${each.method} ${each.path}`, each.told ? h("div", { class: "soft" }, each.told) : null] },
+      { title: "What", kind: "mono main", cell: (each) => [`${each.method} ${each.path}`, each.told && each.told !== "{}" ? h("div", { class: "soft" }, each.told) : null] },
       { title: "Answer", kind: "number", cell: (each) => badge(each.status < 400 ? "good" : "bad", String(each.status)) },
     ],
     found,

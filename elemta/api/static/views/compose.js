@@ -50,7 +50,7 @@ export default function compose({ signal }, store) {
       // Whoever presses twice, or whose connection breaks, sends once.
       const { id } = await api.post("/v1/messages", told, { "Idempotency-Key": crypto.randomUUID?.() ?? String(Math.random()) });
       follow(id, told);
-      toast("It is ours, and durable.", { kind: "good" });
+      toast("It is in the queue, and on disk.", { kind: "good" });
     } catch (error) {
       fill(problem, explained(error));
       problem.hidden = false;

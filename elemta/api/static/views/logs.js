@@ -13,7 +13,7 @@ const PAST = 200;
 
 export default function logs({ query, signal }) {
   const level = LEVELS.includes(query.get("level")) ? query.get("level") : "info";
-  const shown = tail({ label: "The log", line: entry, signal });
+  const shown = tail({ label: "The log", line: entry, signal, empty: "Nothing was logged at this level." });
 
   const start = async () => {
     try {
@@ -64,9 +64,9 @@ function entry({ at: moment, level, event, logger, fields }) {
     at(moment),
     badge(level),
     h("strong", { title: logger }, event),
-    h("span", { class: "text" }, Object.entries(fields).map(([key, value]) => [
+    h("span", { class: "text" }, Object.entries(fields).filter(([, value]) => value !== "" && value !== null).map(([key, value]) => [
       h("span", { class: "key" }, `${key}=`),
-      (key === "message" || key === "id") && typeof value === "string" && /^[0-9A-Z]{26}$/.test(value) ? messageLink(value) : String(value),
+      ["message", "id", "about"].includes(key) && typeof value === "string" && /^[0-9A-Z]{26}$/.test(value) ? messageLink(value) : String(value),
       " ",
     ])),
   );

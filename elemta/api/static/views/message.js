@@ -1,6 +1,7 @@
 /** One message: its whole life. */
 
 import * as api from "../api.js";
+import * as clock from "../clock.js";
 import { ACTIONS, act } from "../actions.js";
 import { fill, h } from "../dom.js";
 import { counted, duration, full, octets } from "../format.js";
@@ -12,6 +13,8 @@ import { ago, at } from "../times.js";
 
 /** Recipients, attempts and notes that are shown. */
 const SHOWN = 200;
+/** With more recipients, why each of them waits is folded up: it is mostly the same. */
+const FOLDED = 3;
 const RESULTS = { delivered: "Delivered", deferred: "Deferred", failed: "Failed", expired: "Expired" };
 
 export default function message({ rest: [id = ""], signal }, store) {
@@ -24,6 +27,7 @@ export default function message({ rest: [id = ""], signal }, store) {
   const actions = h("div", { class: "actions", role: "group", "aria-label": "Do something with this message" });
   const state = h("span", { role: "status" });
   const content = h("div", {});
+  const body = h("div", { class: "stack" });
   let found = null;
   let drawn = "";
 
@@ -43,13 +47,17 @@ export default function message({ rest: [id = ""], signal }, store) {
       }
       await Promise.all([explain(), transcribe()]);
     } catch (error) {
-      if (error.name !== "AbortError") fill(about, trouble(error));
+      if (error.name === "AbortError") return;
+      fill(found === null ? body : about, trouble(error));
     }
   };
   const explain = async () => {
     try {
       const told = await api.get(`${path}/why`, signal);
-      fill(why, explanation(told), told.next_at ? h("p", {}, "Next: ", ago(told.next_at)) : null);
+      // What was opened stays open; the first is at first, as most of them say the same.
+      const before = [...why.querySelectorAll("details")].map((each) => each.open);
+      fill(why, explanation(told, FOLDED), told.next_at ? h("p", {}, "Next: ", ago(told.next_at)) : null);
+      why.querySelectorAll("details").forEach((each, place) => { each.open = before[place] ?? place === 0; });
     } catch (error) {
       if (error.name !== "AbortError") fill(why, trouble(error));
     }
@@ -81,20 +89,17 @@ export default function message({ rest: [id = ""], signal }, store) {
   store.watch((events) => events.some((event) => event.id === id) && again(), signal);
   poll(load, 20_000, signal);
 
-  return {
-    title: "Message",
-    tools: [state],
-    body: [
-      h("p", { class: "mono id" }, id),
-      api.may("operate") ? actions : [],
-      h("div", { class: "columns wide-first" }, [
-        h("div", { class: "stack" }, panel("Life", [], life), panel("Conversations", [], talks)),
-        h("div", { class: "stack" }, panel("Why?", [], why), panel("About", [], about)),
-      ]),
-      panel("Recipients", [], recipients),
-      api.may("content") ? content : [],
-    ],
-  };
+  fill(
+    body,
+    api.may("operate") ? actions : [],
+    h("div", { class: "columns wide-first" }, [
+      h("div", { class: "stack" }, panel("Life", [], life), panel("Conversations", [], talks)),
+      h("div", { class: "stack" }, panel("Why?", [], why), panel("About", [], about)),
+    ]),
+    panel("Recipients", [], recipients),
+    api.may("content") ? content : [],
+  );
+  return { title: "Message", tools: [state], body: [h("p", { class: "mono id" }, id), body] };
 }
 
 /** What is in it is somebody's letter: it is shown when it is asked for, and that is written down. */
@@ -193,7 +198,11 @@ function lifeOf(found) {
     steps.push({ at: found.finished_at, kind: "good", title: "Finished", text: [`after ${duration(found.finished_at - found.received_at)}`] });
   } else {
     const due = found.recipients.filter((each) => each.due).map((each) => each.due);
-    if (due.length) steps.push({ at: Math.min(...due), kind: "off", title: "Next attempt", text: [""], future: true });
+    if (due.length) {
+      const next = Math.min(...due);
+      const title = next > clock.now() ? "Next attempt" : "Due, and waits for its destination";
+      steps.push({ at: next, kind: "off", title, text: [""], future: true });
+    }
   }
   return steps.map((step) =>
     h(

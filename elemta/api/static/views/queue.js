@@ -12,8 +12,12 @@ import { table } from "../table.js";
 import { ago } from "../times.js";
 
 const VIEWS = [
-  ["", "Waiting"], ["active", "Active"], ["deferred", "Deferred"], ["hold", "Held"],
-  ["failed", "Failed"], ["delivered", "Delivered"],
+  ["", "Waiting", "All that is not finished."],
+  ["active", "Active", "It is due: it is tried as soon as its destination takes it, which may be parked or suspended."],
+  ["deferred", "Deferred", "An attempt did not succeed, and the time of the next one has not come."],
+  ["hold", "Held", "It is not tried until somebody releases it."],
+  ["failed", "Failed", "It was given up, and is remembered for a while."],
+  ["delivered", "Delivered", "It has left, and is remembered for a while."],
 ];
 const WORDS = ["domain", "sender", "recipient", "tag", "error", "destination", "owner", "text"];
 const NUMBERS = ["older_than", "younger_than", "larger_than", "smaller_than"];
@@ -67,6 +71,10 @@ export default function queue({ query, signal }, store) {
       const ids = [...chosen];
       const given = filterOf(query);
       const meant = ids.length ? { ...given, ids } : await exact(given, query);
+      if (meant === null) {
+        toast("No message is like this.");
+        return;
+      }
       const known = rows.filter((row) => ids.includes(row.id)).map((row) => row.priority);
       await act(word, {
         filter: meant,
@@ -97,27 +105,28 @@ export default function queue({ query, signal }, store) {
   };
 }
 
-/** If few enough match they are named one by one: then what was confirmed is what is done. */
+/** If few enough match they are named one by one: then what was confirmed is what is done. Null: none does. */
 async function exact(filter, query) {
   const { messages } = await api.get(`/v1/queue/messages${search(query, { limit: ONE_BY_ONE, cursor: null })}`);
   if (messages.length === ONE_BY_ONE) return filter;
-  if (messages.length === 0) throw new Error("No message matches.");
+  if (messages.length === 0) return null;
   return { ...filter, ids: messages.map(({ id }) => id) };
 }
 
 function views(query) {
   const current = query.get("view") ?? "";
-  return h(
+  const list = h(
     "ul",
     { class: "views" },
-    VIEWS.map(([view, text]) => {
+    VIEWS.map(([view, text, about]) => {
       const there = new URLSearchParams(query);
       there.delete("cursor");
       if (view) there.set("view", view);
       else there.delete("view");
-      return h("li", {}, h("a", { href: hash("queue", [], there), "aria-current": view === current ? "true" : null }, text));
+      return h("li", {}, h("a", { title: about, href: hash("queue", [], there), "aria-current": view === current ? "true" : null }, text));
     }),
   );
+  return [list, h("p", { class: "soft" }, VIEWS.find(([view]) => view === current)?.[2] ?? "")];
 }
 
 function filterForm(query) {

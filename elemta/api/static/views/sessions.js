@@ -12,7 +12,7 @@ import { said } from "../transcript.js";
 
 export default function sessions({ query, signal }) {
   const list = h("div", {});
-  const trace = tail({ label: "What is being said", signal, line: (each) =>
+  const trace = tail({ label: "What is being said", signal, empty: "Waiting for somebody to say something.", line: (each) =>
     said(each, h("span", { class: "peer" }, each.direction === "in" ? "← " : "→ ", each.peer)) });
   const form = h(
     "form",
