@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import trio
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -23,10 +20,6 @@ class Lost(Struct, frozen=True):
     count: int
 
 
-def _nothing() -> None:
-    """What there is to do at the end of a feed, unless there is something."""
-
-
 class Feed(Generic[T]):
     """An async iterator of what is `put` into it, for one reader, in Trio's thread.
 
@@ -38,14 +31,12 @@ class Feed(Generic[T]):
 
     Args:
         buffer: how many may wait to be read.
-        closed: called once when it is closed.
     """
 
-    def __init__(self, buffer: int, closed: Callable[[], None] = _nothing) -> None:
+    def __init__(self, buffer: int) -> None:
         self._waiting: deque[T] = deque()
         self._buffer = buffer
         self._lost = 0
-        self._closed = closed
         self._over = False
         self._since = 0  # things handed out since the last checkpoint
         self._reader = trio.lowlevel.ParkingLot()
@@ -58,10 +49,8 @@ class Feed(Generic[T]):
 
     def close(self) -> None:
         """Listen no more: a reader that waits gets nothing more. May be called twice."""
-        if not self._over:
-            self._over = True
-            self._closed()
-            self._reader.unpark_all()
+        self._over = True
+        self._reader.unpark_all()
 
     def put(self, thing: T) -> None:
         """One more; never waits."""
