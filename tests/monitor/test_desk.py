@@ -129,6 +129,21 @@ async def test_a_delivery_is_seen_and_a_destination_suspended_by_key() -> None:
     assert seat.control.deeds == ["suspend destination:mx:b.example: elemta monitor"]
 
 
+async def test_another_filter_is_answered_even_where_events_stand_still() -> None:
+    async with Seat().taken() as seat:
+        await seat.sees("mx:b.example")
+        seat.control.queued("bob@example.net")
+        await seat.sees("Queued id=")
+        seat.press(b"/nobody\r")
+        await seat.sees("with 'nobody'")
+        seat.press(b"p")
+        await seat.sees("standing still")
+        seat.press(b"\x1b")
+        await seat.sees("Queued id=")
+        seat.press(b"q")
+    assert seat.code == 0
+
+
 async def test_what_is_refused_is_said_and_the_monitor_goes_on() -> None:
     async with Seat().taken() as seat:
         seat.control.refusal = RequestError("not that one")

@@ -109,6 +109,7 @@ class Desk:
             trio.open_memory_channel(4)
         )
         self._lines: list[str] = []
+        self._filtered = ""
         self._code = 0
         self.model = Model(trio.current_time)
         self.wishes = Wishes()
@@ -203,7 +204,9 @@ class Desk:
     async def _draw(self, live: Live) -> None:
         while True:
             size = self._console.size
-            if not self.wishes.paused:
+            # Another filter is answered at once, even where events stand still.
+            if not self.wishes.paused or self._filtered != self.wishes.filter:
+                self._filtered = self.wishes.filter
                 self._lines = self.model.lines(self.wishes.filter, events_room(size.height))
             lines = screen(
                 self.model, self.wishes, self._lines, (size.width, size.height), bars=self._bars

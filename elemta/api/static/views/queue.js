@@ -14,7 +14,7 @@ import { ago } from "../times.js";
 const VIEWS = [
   ["", "Waiting", "All that is not finished."],
   ["active", "Active", "It is due: it is tried as soon as its destination takes it, which may be parked or suspended."],
-  ["deferred", "Deferred", "An attempt did not succeed, and the time of the next one has not come."],
+  ["deferred", "Deferred", "It waits for its time: that of the next attempt, or the one that was asked for when it was sent."],
   ["hold", "Held", "It is not tried until somebody releases it."],
   ["failed", "Failed", "It was given up, and is remembered for a while."],
   ["delivered", "Delivered", "It has left, and is remembered for a while."],
