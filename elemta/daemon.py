@@ -66,6 +66,7 @@ async def run(
 
         run
         └── queue                       closed last: what was answered is written
+        plugins                     live as long as all below
             └── ground                  cancelled when all above is over, or at a second signal
                 ├── signals, log, reaper, control, lag, what systemd is told
                 └── api                 shows to the end what goes on; then cut off
@@ -89,7 +90,7 @@ async def run(
 
     Raises:
         StartError: the queue cannot be opened.
-        ConfigError: a plugin cannot be loaded.
+        ConfigError: a plugin cannot be loaded, or cannot start.
 
     Resource handling:
         Takes the sockets over.
@@ -133,7 +134,8 @@ async def run(
                     meters=meters,
                 )
                 node = Node(parts, reader, folder, clock)
-                await _Tree(parts, supervision, node, api, meters).run(ready, until)
+                async with parts.plugins_living():
+                    await _Tree(parts, supervision, node, api, meters).run(ready, until)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
         raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
@@ -214,9 +216,9 @@ class _Tree:
         parts = self._parts
         await systemd.report(parts.summary, parts.queue.answers, within=systemd.watchdog())
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         try:
-            self._parts.reload()
+            await self._parts.reload()
         except (ConfigError, ControlError):
             pass  # the log has it
         except Exception:  # a fault of ours in what is new: what was goes on
@@ -230,7 +232,7 @@ class _Tree:
             async for number in signals:
                 log.info("signal.received", name=signal.Signals(number).name)
                 if number == _RELOAD:
-                    self._reload()
+                    await self._reload()
                 elif self._stop.is_set():
                     log.warning("daemon.stopping_at_once")
                     everything.cancel()

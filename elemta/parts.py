@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
+import trio
 from msgspec.structs import asdict
 
 from elemta import __version__, systemd
@@ -30,12 +33,14 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
-from elemta.plugins import hooks
+from elemta.plugins import Lives, Tools, hooks
 from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from elemta.config import Change, Config
     from elemta.control.facts import Explanation, Hypothesis, Metric, Submission
@@ -48,6 +53,8 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+#: What the folder of a plugin is not called by.
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 #: What reports are counted as, beside events.
 _REPORTS: Final = {
     "failure": "FailureReported",
@@ -120,7 +127,12 @@ class Parts:
             clock=clock,
             dialogues=self.dialogues,
             meters=meters,
+            plugins=lambda: self._house.plugins,
         )
+        self._resolver = resolver
+        self._meters = meters
+        self._reloading = trio.Lock()
+        self._lives = Lives(self._tools, keep=supervision.keep)
         self._bound = tuple(bound)
         self._reader = reader
         self._supervision = supervision
@@ -155,6 +167,33 @@ class Parts:
         self.listeners.stop()
         self.listeners.drain()
         self.delivery.drain()
+
+    def plugins_living(self) -> AbstractAsyncContextManager[None]:
+        """As long as this is entered the plugins live: before mail comes, and after it has ended.
+
+        Raises:
+            ConfigError: one of them cannot start.
+        """
+        return self._lives.living(self._house.plugins)
+
+    def _tools(self, loaded: Loaded) -> Tools:
+        """What a plugin gets to work with."""
+
+        def folder() -> Path:
+            path = self.config.data_dir / "plugins" / _UNSAFE.sub("_", loaded.name)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return path
+
+        return Tools(
+            name=loaded.name,
+            hostname=self.config.hostname,
+            resolver=self._resolver,
+            make_folder=folder,
+            random=random.random,
+            clock=self._clock,
+            counts=loaded.counts.events,
+            meters=self._meters,
+        )
 
     # How they are.
 
@@ -305,7 +344,7 @@ class Parts:
         self._house = house
         self.listeners.reconfigure(house)
 
-    def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
+    async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
         """Take over what the configuration says now; nothing of it, if there is a mistake.
 
         Returns:
@@ -322,7 +361,8 @@ class Parts:
             return tuple(changes(self.config, self._reread()))
         systemd.reloading()
         try:
-            told = self._take_over(self._reread())
+            async with self._reloading:
+                told = await self._take_over(self._reread())
         except ConfigError as error:
             _log_refusal(error)
             raise
@@ -331,9 +371,10 @@ class Parts:
         _log_changes(told)
         return told
 
-    def _take_over(self, wanted: Config) -> tuple[Change, ...]:
+    async def _take_over(self, wanted: Config) -> tuple[Change, ...]:
         config = applicable(self.config, wanted)
         house = self._house.reconfigured(config)
+        await self._lives.begin(house.plugins)
         told = tuple(changes(self.config, wanted))
         if config.log != self.config.log:
             logs.configure(config.log.format, config.log.level)

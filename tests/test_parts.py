@@ -139,17 +139,17 @@ async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -
         return load(wanted[-1], "elemta.yaml")
 
     async with parts_of(tmp_path, reread=reread) as parts:
-        assert parts.reload() == ()
+        assert await parts.reload() == ()
         wanted.append(text + "limits: {connections: 7}\nuser: mail\n")
-        dry = parts.reload(dry_run=True)
+        dry = await parts.reload(dry_run=True)
         assert [change.place for change in dry] == ["limits.connections", "user"]
         assert parts.status().places == 2000
-        assert parts.reload() == dry
+        assert await parts.reload() == dry
         assert (parts.status().places, parts.config.user) == (7, None)
         wanted.append(text + "limits: {connections: none}\n")
         for dry_run in (True, False):
             with pytest.raises(ConfigError, match=r"limits\.connections"):
-                parts.reload(dry_run=dry_run)
+                await parts.reload(dry_run=dry_run)
         assert parts.status().places == 7
 
 
@@ -157,7 +157,7 @@ async def test_a_sandbox_has_nothing_to_reload(tmp_path: Path) -> None:
     async with parts_of(tmp_path) as parts:
         for dry_run in (True, False):
             with pytest.raises(RequestError, match="no configuration file"):
-                parts.reload(dry_run=dry_run)
+                await parts.reload(dry_run=dry_run)
 
 
 async def test_what_runs_is_shown_as_its_file_would_have_it(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ async def test_what_runs_is_shown_as_its_file_would_have_it(tmp_path: Path) -> N
         assert before.file == "/etc/elemta/elemta.yaml"
         limits = {"connections": 2000, "memory": "256 MiB", "transcripts": 1000}
         assert before.values["limits"] == limits
-        parts.reload()
+        await parts.reload()
         assert parts.configuration().values["limits"] == {**limits, "memory": "1 MiB"}
 
 
@@ -182,7 +182,7 @@ async def test_a_reload_remembers_fewer_conversations_and_ends_another_level_of_
             dialogue.about("M1")
             dialogue.end()
         logs.set_level(logs.Level.ERROR)
-        parts.reload()
+        await parts.reload()
         assert [each.id for each in parts.dialogues.about("M1")] == ["s2"]
         assert logs.level() < logs.Level.ERROR
 
@@ -201,7 +201,7 @@ async def test_a_plugin_is_switched_until_the_next_reload(tmp_path: Path) -> Non
         assert not parts.plugins()[0].enabled
         with pytest.raises(UnknownError, match="no plugin 'nobody'"):
             parts.switch_plugin("nobody", enabled=False)
-        assert parts.reload() == ()
+        assert await parts.reload() == ()
         assert parts.plugins()[0].enabled
 
 

@@ -41,6 +41,7 @@ from elemta.config.targets import LmtpSocket as LmtpSocket
 from elemta.config.targets import Maildir as Maildir
 from elemta.config.targets import Pipe as Pipe
 from elemta.config.targets import Smarthost as Smarthost
+from elemta.config.targets import Storage as Storage
 from elemta.config.targets import Target as Target
 from elemta.config.targets import TargetError as TargetError
 from elemta.config.targets import chosen_targets as chosen_targets

@@ -62,6 +62,24 @@ def mistakes(config: Config) -> Iterator[Mistake]:
         yield from _api(config.api, config.listeners)
     for index, entry in enumerate(config.plugins):
         yield from _positive(entry.timeout, f"plugins[{index}].timeout")
+        known = {"api", *(listener.name for listener in config.listeners)}
+        for number, name in enumerate(entry.listeners):
+            if name not in known:
+                problem = f"there is no listener {name!r}; there are {', '.join(sorted(known))}"
+                yield Mistake(f"plugins[{index}].listeners[{number}]", problem)
+    stores = {entry.name for entry in config.plugins}
+    for where, text in _targets(config):
+        if text.startswith("plugin:") and text.removeprefix("plugin:").strip() not in stores:
+            yield Mistake(where, f"there is no such plugin among `plugins`: {text!r}")
+
+
+def _targets(config: Config) -> Iterator[tuple[str, str]]:
+    """Wherever the file says where mail goes, and what it says."""
+    for index, domain in enumerate(config.domains):
+        yield f"domains[{index}].deliver", domain.deliver
+    for index, route in enumerate(config.routes):
+        for number, text in enumerate(route.via):
+            yield f"routes[{index}].via[{number}]", text
 
 
 def _hostname(name: str) -> Iterator[Mistake]:

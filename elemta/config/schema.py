@@ -317,8 +317,14 @@ class PluginEntry(Table, frozen=True, kw_only=True):
     name: str
     #: Whether it is asked. While it is not, its settings must be right all the same.
     enabled: bool = True
-    #: How long one answer may take; then the mail is deferred.
+    #: The listeners whose clients it is asked about; ``api`` is mail that is handed in by HTTP.
+    #: Empty: all. What it does beside that, such as routing, it does for all mail.
+    listeners: list[str] = []
+    #: How long one answer may take; then it counts as failed.
     timeout: Seconds = Seconds(30)
+    #: What becomes of mail when it fails: ``defer``; ``continue``, as if it were not there;
+    #: ``reject``; or ``quarantine``. None: as the plugin has it, which is mostly ``defer``.
+    on_failure: Literal["defer", "continue", "reject", "quarantine"] | None = None
     #: Its own settings; which there are, the plugin says.
     settings: dict[str, object] = {}
 

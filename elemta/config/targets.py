@@ -128,8 +128,23 @@ class Pipe(Struct, frozen=True):
         return f"pipe:{shlex.join(self.command)}"
 
 
+class Storage(Struct, frozen=True):
+    """Delivery into the mailbox back end that a plugin is.
+
+    Attributes:
+        plugin: what the configuration calls it.
+    """
+
+    plugin: str
+
+    @override
+    def __str__(self) -> str:
+        """As the configuration writes it."""
+        return f"plugin:{self.plugin}"
+
+
 #: Where a route or a domain leads.
-Target: TypeAlias = Maildir | Smarthost | LmtpHost | LmtpSocket | Pipe | Discard
+Target: TypeAlias = Maildir | Smarthost | LmtpHost | LmtpSocket | Pipe | Storage | Discard
 
 
 def target(text: str) -> Target:
@@ -152,9 +167,11 @@ def target(text: str) -> Target:
             return kind(found.host, found.port)
     if text.startswith("pipe:"):
         return Pipe(_command(text.removeprefix("pipe:")))
+    if text.startswith("plugin:") and (name := text.removeprefix("plugin:").strip()):
+        return Storage(name)
     raise ValueError(
         "expected maildir, smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///path/to/socket, "
-        f"pipe:/path/to/program ARGUMENT… or discard, not {text!r}"
+        f"pipe:/path/to/program ARGUMENT…, plugin:NAME or discard, not {text!r}"
     )
 
 
@@ -166,11 +183,15 @@ def strangers(targets: Sequence[str]) -> Iterator[int]:
             yield index
 
 
-def chosen_targets(texts: Sequence[str]) -> tuple[Target, ...]:
+def chosen_targets(texts: Sequence[str], *, discard: bool = False) -> tuple[Target, ...]:
     """Read where one recipient's mail is to go, as an operator or a plugin says.
 
     That is to hosts, or into its Maildir. Which programs run is for the configuration alone to say,
     and who wants mail to be gone deletes it.
+
+    Args:
+        texts: one, or several hosts.
+        discard: a plugin's verdict, which may be that nobody gets it.
 
     Raises:
         TargetError: one of them is wrong.
@@ -181,7 +202,9 @@ def chosen_targets(texts: Sequence[str]) -> tuple[Target, ...]:
             found.append(target(text))
         except ValueError as error:
             raise TargetError(index, str(error)) from None
-        if isinstance(found[-1], (Pipe, Discard)):
+        if isinstance(found[-1], (Pipe, Storage)) or (
+            isinstance(found[-1], Discard) and not discard
+        ):
             raise TargetError(index, "expected smtp://, lmtp:// or maildir: no other can be chosen")
     for index in strangers(texts):
         raise TargetError(index, ALONE)

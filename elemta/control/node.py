@@ -114,7 +114,7 @@ class Server(Protocol):
         """See `Control.metrics`; what takes a thread to find out is given."""
         ...
 
-    def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
+    async def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
         """See `Control.reload`."""
         ...
 
@@ -359,7 +359,7 @@ class NodeControl:
     async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
         """See `Control`."""
         await trio.lowlevel.checkpoint()
-        told = self._node.server.reload(dry_run=dry_run)
+        told = await self._node.server.reload(dry_run=dry_run)
         if not dry_run:
             log.info("control.reloaded", who=self._who, changes=len(told))
         return told

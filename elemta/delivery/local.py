@@ -11,6 +11,7 @@ from elemta.delivery.mailbox import MaildirStore, reply_to
 from elemta.delivery.pipe import CannotRunError, deliver
 from elemta.log import logger
 from elemta.message import Action
+from elemta.plugins import Defer, Reject
 from elemta.protocol import reply
 from elemta.queue import Result, StoreUnavailable
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from elemta.config import Config, Pipe
     from elemta.delivery.mailbox import Letter
     from elemta.delivery.transaction import StoredBody
+    from elemta.plugins import Verdict
     from elemta.protocol import Reply
     from elemta.queue import Message, Recipient
 
@@ -38,6 +40,15 @@ def _final(said: Reply) -> Tried:
 _IN_MAILBOX: Final = _final(reply(250, 0, 0, "delivered to the mailbox"))
 _DISCARDED: Final = _final(reply(250, 0, 0, "discarded, as the configuration says"))
 _LOOPS: Final = _final(LOOPS)
+
+
+def stored(verdict: Verdict) -> Tried:
+    """What became of a message that a plugin was to keep."""
+    match verdict:
+        case Defer() | Reject():
+            return _final(verdict.reply)
+        case _:
+            return _IN_MAILBOX
 
 
 class Local:

@@ -25,6 +25,7 @@ from elemta.config import (
     Maildir,
     Pipe,
     Smarthost,
+    Storage,
     TlsPolicy,
     chosen_targets,
 )
@@ -95,6 +96,17 @@ class ToProgram(Struct, frozen=True):
         return str(self.pipe)
 
 
+class ToStorage(Struct, frozen=True):
+    """Into the mailbox back end that a plugin is."""
+
+    plugin: str
+
+    @property
+    def lane(self) -> str:
+        """What the queue calls this destination."""
+        return f"plugin:{self.plugin}"
+
+
 class ToHosts(Struct, frozen=True):
     """To one of some named hosts, in order: the next is tried where one does not answer.
 
@@ -134,7 +146,7 @@ class ByMx(Struct, frozen=True):
 
 #: Where somebody else takes over.
 Remote: TypeAlias = ToHosts | ByMx
-Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | Remote
+Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | ToStorage | Remote
 
 #: A route, its lane, and how patient we are there.
 _Way: TypeAlias = "tuple[Route, str, RetryPolicy]"
@@ -209,7 +221,7 @@ class Router:
         name = _ascii(domain) or self._home
         _, terms, route = self._decide(name)
         with suppress(ValueError):  # another version's: then as the configuration says
-            route = _route(chosen_targets(via), terms)
+            route = _route(chosen_targets(via, discard=True), terms)
         return self._remember(self._chosen, key, name, route)
 
     def _remember(self, known: dict[T, _Way], key: T, name: str, route: Route) -> _Way:
@@ -258,6 +270,8 @@ def _route(targets: Sequence[Target], terms: Terms) -> Route:
                 return Nowhere()
             case Pipe():
                 return ToProgram(target)
+            case Storage(plugin):
+                return ToStorage(plugin)
             case LmtpSocket(path):
                 hosts.append(HostPort(path, 0))
             case Smarthost(host, port) | LmtpHost(host, port):

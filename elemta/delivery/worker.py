@@ -20,10 +20,10 @@ import trio
 
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
-from elemta.delivery.local import Local
+from elemta.delivery.local import Local, stored
 from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
-from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram
+from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram, ToStorage
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
@@ -32,6 +32,7 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogue, Dialogues
 from elemta.net.transport import connect, connect_unix
+from elemta.plugins import Chain, Letter
 from elemta.queue import Result
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Delivery:
         random: gives the order among equal hosts.
         dialogues: where conversations are written down; None: in a record of its own.
         meters: count what goes out.
+        plugins: those of this moment.
 
     Attributes:
         reporter: writes what senders are told.
@@ -90,7 +92,9 @@ class Delivery:
         random: Random | None = None,
         dialogues: Dialogues | None = None,
         meters: Meters | None = None,
+        plugins: Callable[[], Chain] = Chain,
     ) -> None:
+        self._plugins = plugins
         self._meters = meters or Meters()
         self._queue = queue
         self._resolver = resolver
@@ -292,12 +296,32 @@ class Delivery:
                     welcome = _welcome(posted)
                 case ToProgram(pipe):
                     welcome = await self._local.to_program(pipe, message, recipients, body, found)
+                case ToStorage(plugin):
+                    welcome = await self._keep(plugin, work, recipients, body, found)
                 case Nowhere():
                     found.update(self._local.to_nobody(message, recipients))
                 case _:
                     await carrier.deliver(route, message, recipients, body, found)
                     welcome = carrier.welcome
         return welcome
+
+    async def _keep(
+        self,
+        plugin: str,
+        work: Work,
+        recipients: Sequence[Recipient],
+        body: StoredBody,
+        found: dict[int, Tried],
+    ) -> Welcome:
+        """Have a plugin keep a message for each recipient."""
+        chain = self._plugins()
+        with chain.users:
+            for recipient in recipients:
+                verdict = await chain.on_store(
+                    plugin, Letter(work.message, recipient, body, work.lane)
+                )
+                found[recipient.number] = stored(verdict)
+        return _welcome(list(found.values()))
 
     async def _body(self, work: Work) -> StoredBody | None:
         """The content; None if it cannot be read just now."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.control.facts import Step
-from elemta.delivery.routing import ByMx, LocalMaildir, Nowhere, ToHosts, ToProgram
+from elemta.delivery.routing import ByMx, LocalMaildir, Nowhere, ToHosts, ToProgram, ToStorage
 from elemta.explaining.lanes import lane_state
 from elemta.explaining.words import counted
 from elemta.protocol import Reply
@@ -144,6 +144,8 @@ def _where(route: Route) -> str:
             return "nowhere: it is taken, and discarded"
         case ToProgram(pipe):
             return f"to a program: {pipe}"
+        case ToStorage(plugin):
+            return f"into the mailboxes of the plugin {plugin}"
         case ToHosts(hosts, lmtp):
             named = ", ".join(str(each) if each.port else each.host for each in hosts)
             return f"by {'LMTP' if lmtp else 'SMTP'} to {named}"

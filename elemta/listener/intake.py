@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Final, Self
 from msgspec import Struct
 
 from elemta.listener import replies
+from elemta.listener.content import Arrived
+from elemta.listener.judgement import addressees, holder, notes
 from elemta.listener.precedence import precedence
 from elemta.log import logger
 from elemta.message import MAX_HOPS, HeaderFault, HeaderScanner, received
+from elemta.plugins import rewritten
 from elemta.queue import Envelope, Origin, StoreUnavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from elemta.listener.reception import House, Incoming
-    from elemta.plugins import Transaction
+    from elemta.plugins import Chain, Transaction
     from elemta.protocol import Reply
 
 log = logger(__name__)
@@ -29,8 +32,6 @@ HEADER_FAULTS: Final = {
 
 #: Octets up to which a message is handed to the queue in one piece; larger ones are streamed.
 SMALL: Final = 256 * 1024
-#: Octets of a message that plugins are shown.
-HEAD: Final = 64 * 1024
 
 
 class Handed(Struct, frozen=True, kw_only=True):
@@ -64,14 +65,15 @@ class Intake:
     """
 
     __slots__ = (
-        *("_handed", "_house", "_head", "_incoming", "_on_disk", "_pieces", "_protocol"),
-        *("_scanner", "_share", "_transaction", "id", "refusal", "size"),
+        *("_chain", "_handed", "_house", "_incoming", "_on_disk", "_pieces", "_protocol"),
+        *("_scanner", "_seen", "_share", "_trace", "_transaction", "id", "refusal", "size"),
     )
 
     def __init__(
         self,
         transaction: Transaction,
         house: House,
+        chain: Chain,
         *,
         lmtp: bool,
         refusal: Reply | None,
@@ -83,10 +85,12 @@ class Intake:
         self._handed = handed
         self._transaction = transaction
         self._house = house
+        self._chain = chain
         self._scanner = HeaderScanner()
         self._protocol = handed.protocol or _protocol(transaction, lmtp=lmtp)
-        self._pieces = [self._trace()]
-        self._head = b""
+        self._trace = self._received()
+        self._pieces: list[bytes] = []
+        self._seen = False  # plugins were asked about the header
         self._share = house.budget.share()
         self._incoming: Incoming | None = None
         self._on_disk: AsyncExitStack | None = None
@@ -109,9 +113,40 @@ class Intake:
         self.size += len(octets)
         if self.refusal is not None:
             return
-        if not self._scanner.done and (fault := self._scan(octets)) is not None:
-            self._give_up(fault)
-        elif self._incoming is not None:
+        body = octets if self._scanner.done else await self._take_header(octets)
+        if body and self._chain.body:
+            refusal = (await self._chain.on_body(self._transaction, body)).reply
+            if refusal is not None:
+                self._give_up(refusal)
+        if self.refusal is None:
+            await self._hold(octets)
+
+    async def _take_header(self, octets: bytes) -> bytes:
+        """Look for the end of the header; plugins are asked when it is here.
+
+        What is wrong with it is known as soon as it is found.
+
+        Returns:
+            What of the piece is behind the empty line.
+        """
+        scanner = self._scanner
+        scanner.feed(octets)
+        if scanner.done:
+            refusal = self._fault() or await self._judge_header()
+            if refusal is None:
+                return octets[max(0, len(scanner.header) + 2 - self.size + len(octets)) :]
+            self._give_up(refusal)
+        return b""
+
+    async def _judge_header(self) -> Reply | None:
+        self._seen = True
+        if not self._chain.header:
+            return None
+        return (await self._chain.on_header(self._transaction, self._scanner)).reply
+
+    async def _hold(self, octets: bytes) -> None:
+        """Keep a piece, in memory or on the disk."""
+        if self._incoming is not None:
             await self._write(self._incoming, octets)
         elif self._share.grow(len(octets)) or await self._share.wait(len(octets)):
             self._pieces.append(octets)
@@ -123,22 +158,42 @@ class Intake:
 
     async def keep(self) -> None:
         """Hand the message, whole by now, to the queue. It is ours unless there is a `refusal`."""
-        refusal = self.refusal or self._fault()
-        if refusal is None and self._house.plugins.message:
-            verdict = await self._house.plugins.on_message(self._transaction, self._shown())
-            refusal = verdict.reply
+        refusal = self.refusal or self._fault() or await self._judge()
         if refusal is not None:
             self._give_up(refusal)
             return
-        envelope, key, digest = self._envelope(), self._handed.key, self._handed.digest
         try:
-            if self._incoming is not None:
-                self.id = await self._incoming.commit(envelope, key=key, digest=digest)
-            else:
-                content, queue = b"".join(self._pieces), self._house.queue
-                self.id = await queue.accept(envelope, content, self.id, key=key, digest=digest)
+            await self._store()
         except StoreUnavailable as error:
             self._not_stored(error)
+
+    async def _judge(self) -> Reply | None:
+        """What plugins have against the message."""
+        if not self._seen and (refusal := await self._judge_header()) is not None:
+            return refusal  # it is nothing but a header
+        if not (self._chain.inspect or self._chain.message):
+            return None
+        content = Arrived(
+            self._scanner, self.size, self._pieces, self._incoming, len(self._trace), self._share
+        )
+        return (await self._chain.on_message(self._transaction, content)).reply
+
+    async def _store(self) -> None:
+        envelope, key, digest = self._envelope(), self._handed.key, self._handed.digest
+        former, head = len(self._trace), self._trace
+        if self._transaction.fields_changed:
+            header = self._scanner.header
+            former += len(header)
+            head = rewritten(header, [each.change for each in self._transaction.made], self._trace)
+        if self._incoming is not None:
+            if self._transaction.fields_changed:
+                await self._incoming.replace_head(former, head)
+            self.id = await self._incoming.commit(envelope, key=key, digest=digest)
+            return
+        content, queue = b"".join([head, *self._pieces]), self._house.queue
+        if self._transaction.fields_changed:
+            content = head + b"".join(self._pieces)[former - len(self._trace) :]
+        self.id = await queue.accept(envelope, content, self.id, key=key, digest=digest)
 
     def tell(self) -> None:
         """Count the message, and say in the log that it is ours. Once it is kept, if it is new."""
@@ -159,8 +214,7 @@ class Intake:
 
     async def _spill(self) -> None:
         """From memory to the disk: the message is not small."""
-        self._head = self._shown()
-        content = b"".join(self._pieces)
+        content = b"".join([self._trace, *self._pieces])
         self._pieces.clear()
         self._on_disk = AsyncExitStack()
         try:
@@ -188,28 +242,21 @@ class Intake:
         self._pieces.clear()
         self._share.give_back()
 
-    def _scan(self, octets: bytes) -> Reply | None:
-        """Look for the end of the header; what is wrong with it is known as soon as it is found."""
-        self._scanner.feed(octets)
-        return self._fault() if self._scanner.done else None
-
     def _fault(self) -> Reply | None:
         """What is wrong with the header, if anything is."""
         if self._scanner.fault is not None:
             return HEADER_FAULTS[self._scanner.fault]
         return replies.GOING_ROUND if self._scanner.hops > MAX_HOPS else None
 
-    def _shown(self) -> bytes:
-        return self._head or b"".join(self._pieces[1:])[:HEAD]
-
     def _envelope(self) -> Envelope:
         transaction = self._transaction
         session = transaction.session
         params, priority = precedence(transaction, self._scanner)
+        now = self._house.clock()
         return Envelope(
             sender=transaction.sender,
             params=params,
-            recipients=tuple(transaction.addressees.values()),
+            recipients=addressees(transaction),
             origin=Origin(
                 address=session.address,
                 helo=session.helo,
@@ -221,10 +268,12 @@ class Intake:
             hops=self._scanner.hops,
             priority=priority,
             tags=transaction.tags,
+            holder=holder(transaction, now),
             due=self._handed.due,
+            notes=notes(transaction, now),
         )
 
-    def _trace(self) -> bytes:
+    def _received(self) -> bytes:
         """What stands above all that the client sent (RFC 5321 §4.4)."""
         transaction = self._transaction
         session, recipients = transaction.session, transaction.recipients

@@ -21,6 +21,7 @@ from elemta.plugins import Chain, load
 from elemta.protocol import BareNewline, Limits, Offer, Reply
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from elemta.queue import Envelope, MessageId, Receipt
@@ -31,6 +32,22 @@ class Incoming(Protocol):
 
     async def write(self, octets: bytes, /) -> None:
         """Append to the message.
+
+        Raises:
+            StoreUnavailable: the disk is full or fails.
+        """
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """What was written so far.
+
+        Raises:
+            StoreUnavailable: the disk fails.
+        """
+        ...
+
+    async def replace_head(self, size: int, head: bytes, /) -> None:
+        """Put `head` in place of the first `size` octets.
 
         Raises:
             StoreUnavailable: the disk is full or fails.
@@ -196,11 +213,13 @@ class Reception(Struct, frozen=True, kw_only=True):
     """What all sessions of one listener share. Made anew when the configuration changes.
 
     Attributes:
+        plugins: those that are asked here.
         clients: how many connections each client holds.
     """
 
     house: House
     table: Listener
+    plugins: Chain
     clients: Limit
     greeting: Reply
     limits: Limits
@@ -213,6 +232,7 @@ class Reception(Struct, frozen=True, kw_only=True):
         return cls(
             house=house,
             table=table,
+            plugins=house.plugins.at(table.name),
             clients=clients,
             greeting=Reply(220, None, (f"{house.config.hostname} {protocol}",)),
             limits=Limits(message=table.message_size, bare_newline=BareNewline(table.bare_newline)),

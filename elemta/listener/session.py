@@ -13,6 +13,7 @@ import trio
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.intake import Intake
+from elemta.listener.judgement import doomed
 from elemta.listener.patience import Patience
 from elemta.listener.precedence import allowed
 from elemta.listener.recipients import NO_SUCH_MAILBOX, told
@@ -50,11 +51,14 @@ from elemta.protocol import (
 if TYPE_CHECKING:
     from elemta.listener.reception import Reception
     from elemta.net.transport import Transport
+    from elemta.protocol import Mailbox
 
 log = logger(__name__)
 
 #: Octets of a bad command that are logged.
 SHOWN: Final = 200
+#: Seconds that plugins get once a conversation is over.
+FAREWELL: Final = 5.0
 #: How a conversation must not end, and what that is counted as.
 _FAULTS: Final = {
     "timed out": "timed_out",
@@ -77,7 +81,8 @@ class Session:
         self._transport = transport
         self._reception = reception
         self._queue = house.queue
-        self._plugins = house.plugins
+        self._plugins = reception.plugins
+        self._greeted = False  # `on_connect` was asked
         self._meters = house.meters
         self._view = view = plugins.Session(
             id=os.urandom(6).hex(),
@@ -104,7 +109,11 @@ class Session:
             house.roster.enter(self)
             self._dialogue.begin(self._standing)
             house.reaper.watch(self._transport)
-            await self._converse()
+            with self._plugins.users:
+                try:
+                    await self._converse()
+                finally:
+                    await self._part()
         except trio.TooSlowError:
             end = "timed out"
             await self._wire.say_goodbye(replies.TIMED_OUT)
@@ -177,7 +186,14 @@ class Session:
             await self._handle(event)
         await self._wire.finish()
 
+    async def _part(self) -> None:
+        """Tell plugins that it is over, however it ended."""
+        if self._greeted and self._plugins.disconnect:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL):
+                await self._plugins.on_disconnect(self._view)
+
     async def _greet(self) -> None:
+        self._greeted = True
         if self._plugins.connect:
             objection = (await self._plugins.on_connect(self._view)).reply
             if objection is not None:
@@ -267,6 +283,8 @@ class Session:
         if isinstance(found, Reply):
             self._log_refusal(found, recipient=str(rcpt.path))
             if found is NO_SUCH_MAILBOX:
+                if self._plugins.unknown:
+                    await self._plugins.on_unknown(transaction, rcpt.path)
                 await self._after(self._patience.unknown_recipient(), found)
             else:
                 await self._mistake(found)
@@ -278,15 +296,23 @@ class Session:
         ):
             await self._refuse(replies.TOO_MANY_RECIPIENTS, recipient=str(rcpt.path))
             return
-        if self._plugins.rcpt:
-            objection = (await self._plugins.on_rcpt(transaction, rcpt.path)).reply
-            if objection is not None:
-                await self._refuse(objection, recipient=str(rcpt.path))
-                return
+        if (objection := await self._judge_recipient(transaction, rcpt.path)) is not None:
+            await self._refuse(objection, recipient=str(rcpt.path))
+            return
         transaction.recipients.append(rcpt.path)
         new = [each for each in found if each.address not in transaction.addressees]
+        if transaction.doomed:
+            new = [*doomed(new, transaction, rcpt.path, self._reception.house.clock())]
         transaction.addressees.update([(each.address, each) for each in told(new, rcpt.params)])
         self._wire.reply(replies.RECIPIENT_OK)
+
+    async def _judge_recipient(self, transaction: Transaction, path: Mailbox) -> Reply | None:
+        objection = None
+        if self._plugins.rcpt:
+            objection = (await self._plugins.on_rcpt(transaction, path)).reply
+        if objection is None and self._plugins.greylist and not self._view.trusted:
+            objection = (await self._plugins.on_greylist(transaction, path)).reply
+        return objection
 
     async def _data(self) -> None:
         if (refusal := await self._judge_envelope()) is not None:
@@ -311,7 +337,7 @@ class Session:
         transaction, reception = self._open, self._reception
         self._wire.content_begins()
         async with Intake(
-            transaction, reception.house, lmtp=reception.lmtp, refusal=refusal
+            transaction, reception.house, self._plugins, lmtp=reception.lmtp, refusal=refusal
         ) as intake:
             while isinstance(event := await self._next_content(intake), Content):
                 await intake.take(event.octets)
@@ -361,7 +387,7 @@ class Session:
         self._meters.accepts.observe(trio.current_time() - self._mail_at)
         self._patience.message_taken()
         intake.tell()
-        taken = reply(250, 0, 0, f"OK: queued as {transaction.id}")
+        taken = reply(250, 0, 0, "; ".join([f"OK: queued as {transaction.id}", *transaction.said]))
         for _ in range(answers):
             self._wire.reply(taken)
 

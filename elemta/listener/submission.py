@@ -21,6 +21,7 @@ import trio
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.intake import Handed, Intake
+from elemta.listener.judgement import doomed
 from elemta.listener.refusals import reason
 from elemta.log import logger
 from elemta.message import HeaderScanner, date
@@ -141,7 +142,8 @@ async def hand_in(submission: Submission, who: str, house: House) -> tuple[Messa
         wanted = min(len(submission.content), house.budget.total // 2)
         if not (share.grow(wanted) or await share.wait(wanted)):
             raise NotTakenError(replies.NO_ROOM)
-        return await _take(submission, who, house, handed)
+        with house.plugins.users:
+            return await _take(submission, who, house, handed)
 
 
 async def _take(
@@ -208,7 +210,7 @@ async def _judge(submission: Submission, transaction: Transaction, house: House)
         raise NotTakenError(replies.TOO_BIG, "content")
     if not (house.queue.healthy and house.queue.room()):
         raise NotTakenError(replies.NO_ROOM)
-    asked = house.plugins
+    asked = house.plugins.at(LISTENER)
     if asked.mail:
         _heed((await asked.on_mail(transaction)).reply, "sender")
     for number, mailbox in enumerate(submission.recipients):
@@ -227,10 +229,11 @@ async def _add(mailbox: Mailbox, place: str, transaction: Transaction, house: Ho
         transaction.addressees and len(transaction.addressees) + len(found) > most
     ):
         raise NotTakenError(replies.TOO_MANY_AT_ONCE, place)
-    if house.plugins.rcpt:
-        _heed((await house.plugins.on_rcpt(transaction, mailbox)).reply, place)
+    chain = house.plugins.at(LISTENER)
+    if chain.rcpt:
+        _heed((await chain.on_rcpt(transaction, mailbox)).reply, place)
     transaction.recipients.append(mailbox)
-    for each in found:
+    for each in doomed(found, transaction, mailbox, house.clock()):
         transaction.addressees.setdefault(each.address, each)
 
 
@@ -243,7 +246,8 @@ def _heed(objection: Reply | None, place: str) -> None:
 
 
 async def _keep(content: bytes, transaction: Transaction, house: House, handed: Handed) -> Intake:
-    async with Intake(transaction, house, lmtp=False, refusal=None, handed=handed) as intake:
+    chain = house.plugins.at(LISTENER)
+    async with Intake(transaction, house, chain, lmtp=False, refusal=None, handed=handed) as intake:
         await _read(content, intake, house)
         await intake.keep()
     if intake.refusal is not None:

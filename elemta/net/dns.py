@@ -44,6 +44,9 @@ _PAYLOAD: Final = 1232
 #: CNAMEs that are followed when the server does not do it for us.
 _ALIASES: Final = 8
 
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CHARACTER: Final = re.compile(r"([^\\]+)|\\(?:([01]\d\d|2[0-4]\d|25[0-5])|(.))")
+
 
 class MX(NamedTuple):
     """A mail exchanger.
@@ -99,6 +102,28 @@ class Kind(enum.Enum):
     MX = "MX"
     A = "A"
     AAAA = "AAAA"
+    TXT = "TXT"
+    PTR = "PTR"
+
+
+class Records(Protocol):
+    """What is asked of the DNS to judge mail.
+
+    Names are given as A-labels, with or without the final dot. All methods raise one of
+    `NoSuchDomainError`, `NoRecordsError` and `DnsTemporaryError`.
+    """
+
+    async def records(self, name: str, kind: Kind) -> tuple[str, ...]:
+        """All records of a kind, each in the text form of a zone file; never none."""
+        ...
+
+    async def texts(self, name: str) -> list[bytes]:
+        """The TXT records of a name, the strings of each put together (RFC 7208 §3.3)."""
+        ...
+
+    async def names(self, address: str) -> list[str]:
+        """What the PTR records of an IP address say: claims (lower case, without final dots)."""
+        ...
 
 
 class Found(Struct, frozen=True):
@@ -208,7 +233,7 @@ class DnsResolver:
     async def mx(self, domain: str) -> list[MX]:
         """See `Resolver`."""
         exchangers: list[MX] = []
-        for record in await self._records(domain, Kind.MX):
+        for record in await self.records(domain, Kind.MX):
             preference, _, host = record.partition(" ")
             exchangers.append(MX(int(preference), host.lower().removesuffix(".")))
         return sorted(exchangers)
@@ -220,7 +245,7 @@ class DnsResolver:
 
         async def ask(kind: Kind) -> None:
             try:
-                found[kind] = await self._records(host, kind)
+                found[kind] = await self.records(host, kind)
             except DnsError as error:
                 problems.append(error)
 
@@ -241,7 +266,21 @@ class DnsResolver:
         """How many answers the cache holds, fresh or not."""
         return len(self._cache)
 
-    async def _records(self, name: str, kind: Kind) -> tuple[str, ...]:
+    async def texts(self, name: str) -> list[bytes]:
+        """See `Records`."""
+        return [text_of(record) for record in await self.records(name, Kind.TXT)]
+
+    async def names(self, address: str) -> list[str]:
+        """See `Records`.
+
+        Raises:
+            ValueError: that is no IP address.
+        """
+        found = await self.records(ipaddress.ip_address(address).reverse_pointer, Kind.PTR)
+        return [name.lower().removesuffix(".") for name in found]
+
+    async def records(self, name: str, kind: Kind) -> tuple[str, ...]:
+        """See `Records`."""
         name = name.lower().removesuffix(".")
         match await self._answer((name, kind)):
             case Found(records):
@@ -356,6 +395,15 @@ class Nameservers:
             target = chain.canonical_name
             ttl = min(ttl, *(alias.ttl for alias in chain.cnames))
         return Failed("too many aliases")
+
+
+def text_of(record: str) -> bytes:
+    """What a TXT record says, from its form in a zone file (RFC 1035 §5.1)."""
+    found = bytearray()
+    for string in _STRING.findall(record):
+        for plain, code, escaped in _CHARACTER.findall(string[1:-1]):
+            found += bytes([int(code)]) if code else (plain or escaped).encode("utf-8")
+    return bytes(found)
 
 
 def _kind(answer: Found | Absent | Failed) -> str:

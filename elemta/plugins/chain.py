@@ -1,52 +1,137 @@
-"""Asks the plugins one after the other, and answers for those that fail."""
+"""Asks the plugins one after the other, and does what they say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
 
 from elemta.log import logger
-from elemta.plugins.api import CONTINUE, Continue, Defer, Plugin, Reject, Session, Transaction
+from elemta.plugins.asking import ask, tell, verdict_of
 from elemta.plugins.loader import Counts
+from elemta.plugins.plugin import HOOKS, Granted, hooks
+from elemta.plugins.scene import Doomed
+from elemta.plugins.verdicts import (
+    CONTINUE,
+    Accept,
+    Continue,
+    Defer,
+    Discard,
+    Quarantine,
+    Reject,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from elemta.plugins.api import Verdict
+    from elemta.message import HeaderScanner
+    from elemta.plugins.asking import Asks
+    from elemta.plugins.changes import Change
     from elemta.plugins.loader import Loaded
-    from elemta.protocol import Mailbox
+    from elemta.plugins.outgoing import Attempted, Letter
+    from elemta.plugins.scene import Content, Session, Transaction
+    from elemta.plugins.verdicts import Fate, Verdict
+    from elemta.protocol import Credentials, Mailbox
 
 log = logger(__name__)
 
 
+class Users:
+    """Who is using something that must not be taken away meanwhile; entered by each of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._gone = trio.Event()
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.count -= 1
+        if not self.count:
+            self._gone.set()
+            self._gone = trio.Event()
+
+    async def none_left(self) -> None:
+        """Wait until there are none."""
+        while self.count:
+            await self._gone.wait()
+
+
 class Chain:
-    """All plugins, in the order of the configuration; the first that objects decides.
+    """All plugins, in the order of the configuration.
 
     A hook that no plugin overrides costs its caller one look at an attribute::
 
         if chain.rcpt:
             verdict = await chain.on_rcpt(transaction, recipient)
 
+    The changes of a verdict are made here, and what a message is doomed to is written down in it:
+    so callers hear objections alone, or `Continue`.
+
+    Args:
+        plugins: all of them, in order.
+        listener: whose clients are judged; None: of any.
+
     Attributes:
         plugins: all of them, also those that are not asked.
-        connect, hello, mail, rcpt, data, message: who overrides that hook, first to last.
+        connect, disconnect, hello, authenticate, mail, rcpt, unknown, greylist, data, header, body,
+            inspect, message, attempt, attempted, event, route, store: who overrides that hook,
+            first to last.
+        users: sessions and others that hold this chain, or that of a listener: its plugins must not
+            stop yet.
     """
 
-    def __init__(self, plugins: Sequence[Loaded] = ()) -> None:
+    def __init__(
+        self,
+        plugins: Sequence[Loaded] = (),
+        listener: str | None = None,
+        users: Users | None = None,
+    ) -> None:
         self.plugins = tuple(plugins)
-        enabled = [loaded for loaded in plugins if loaded.enabled]
+        self.users = users or Users()
+        self._at: dict[str, Chain] = {}
+        enabled = [each for each in plugins if each.enabled]
+        here = [each for each in enabled if listener is None or each.judges(listener)]
 
-        def who(hook: str) -> tuple[Loaded, ...]:
-            return tuple(loaded for loaded in enabled if hook in hooks(loaded.plugin))
+        def who(hook: str, asked: Iterable[Loaded] = here) -> tuple[Loaded, ...]:
+            return tuple(loaded for loaded in asked if hook in hooks(loaded.plugin))
 
         self.connect = who("on_connect")
+        self.disconnect = who("on_disconnect")
         self.hello = who("on_hello")
+        self.authenticate = who("on_authenticate")
         self.mail = who("on_mail")
         self.rcpt = who("on_rcpt")
+        self.unknown = who("on_unknown")
+        self.greylist = who("on_greylist")
         self.data = who("on_data")
+        self.header = who("on_header")
+        self.body = who("on_body")
+        self.inspect = who("on_inspect")
         self.message = who("on_message")
+        self.attempt = who("on_attempt", enabled)
+        self.attempted = who("on_attempted", enabled)
+        self.event = who("on_event", enabled)
+        self.route = who("on_route", enabled)
+        self.store = who("on_store", enabled)
+
+    def at(self, listener: str) -> Chain:
+        """The same plugins as one listener's clients meet them."""
+        found = self._at.get(listener)
+        if found is None:
+            found = self._at[listener] = Chain(self.plugins, listener, self.users)
+        return found
+
+    def order(self) -> dict[str, tuple[str, ...]]:
+        """By hook, in the order in which hooks are asked: which plugins are, first to last."""
+        found: dict[str, tuple[str, ...]] = {}
+        for hook in HOOKS:
+            asked = [each for each in self.plugins if each.enabled and hook in hooks(each.plugin)]
+            if asked:
+                found[hook] = tuple(each.name for each in asked)
+        return found
 
     def switched(self, name: str, *, enabled: bool) -> Chain:
         """The same plugins, of which one is asked or is not.
@@ -60,108 +145,308 @@ class Chain:
         """
         if all(each.name != name for each in self.plugins):
             raise LookupError(name)
-        return Chain(
-            [replace(each, enabled=enabled) if each.name == name else each for each in self.plugins]
-        )
+        switched = [
+            replace(each, enabled=enabled) if each.name == name else each for each in self.plugins
+        ]
+        return Chain(switched, users=self.users)
 
     def dry(self) -> Chain:
         """Those alone that may be asked of mail that never comes; nothing is counted."""
         return Chain([replace(each, counts=Counts()) for each in self.plugins if each.plugin.dry])
 
-    async def on_connect(self, session: Session) -> Verdict:
+    # The client.
+
+    async def on_connect(self, session: Session) -> Continue | Defer | Reject:
         """The verdict of all plugins on a connection."""
-        return await _ask(self.connect, session, lambda plugin: plugin.on_connect(session))
+        return await judge(self.connect, "on_connect", session, lambda p: p.on_connect(session))
 
-    async def on_hello(self, session: Session, name: str) -> Verdict:
+    async def on_disconnect(self, session: Session) -> None:
+        """Tell all plugins that a connection is over."""
+        await tell(self.disconnect, "on_disconnect", session.id, lambda p: p.on_disconnect(session))
+
+    async def on_hello(self, session: Session, name: str) -> Continue | Defer | Reject:
         """The verdict of all plugins on what a client calls itself."""
-        return await _ask(self.hello, session, lambda plugin: plugin.on_hello(session, name))
+        return await judge(self.hello, "on_hello", session, lambda p: p.on_hello(session, name))
 
-    async def on_mail(self, transaction: Transaction) -> Verdict:
-        """The verdict of all plugins on a sender."""
-        return await _ask(
-            self.mail, transaction.session, lambda plugin: plugin.on_mail(transaction)
-        )
-
-    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
-        """The verdict of all plugins on a recipient."""
-        return await _ask(
-            self.rcpt, transaction.session, lambda plugin: plugin.on_rcpt(transaction, recipient)
-        )
-
-    async def on_data(self, transaction: Transaction) -> Verdict:
-        """The verdict of all plugins on an envelope."""
-        return await _ask(
-            self.data, transaction.session, lambda plugin: plugin.on_data(transaction)
-        )
-
-    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
-        """The verdict of all plugins on a message."""
-        return await _ask(
-            self.message,
-            transaction.session,
-            lambda plugin: plugin.on_message(transaction, content_head),
-        )
-
-
-#: All hooks, in the order of a conversation.
-HOOKS: Final = ("on_connect", "on_hello", "on_mail", "on_rcpt", "on_data", "on_message")
-
-
-def hooks(plugin: Plugin) -> tuple[str, ...]:
-    """The hooks that a plugin overrides, in the order of a conversation."""
-    kind = type(plugin)
-    return tuple(each for each in HOOKS if _hook(kind, each) is not _hook(Plugin, each))
-
-
-def _hook(kind: type[Plugin], name: str) -> object:
-    found: object = getattr(kind, name)
-    return found
-
-
-async def _ask(
-    plugins: tuple[Loaded, ...], session: Session, hook: Callable[[Plugin], Awaitable[object]]
-) -> Verdict:
-    for loaded in plugins:
-        plugin, counts = loaded.plugin, loaded.counts
-        counts.asked += 1
-        began = trio.current_time()
-        try:
-            with trio.fail_after(loaded.timeout):
-                found = await hook(plugin)
-        except Exception as error:
-            # Whatever a plugin does, it must not cost a client its session.
-            log.exception(
-                "plugin.failed",
-                plugin=plugin.name,
-                session=session.id,
-                error=f"{type(error).__name__}: {error}",
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Defer | Reject | None:
+        """What the first plugin says that knows somebody; None: none does."""
+        for loaded in self.authenticate:
+            found = await ask(
+                loaded,
+                "on_authenticate",
+                session.id,
+                lambda p: p.on_authenticate(session, credentials),
             )
-            counts.failed += 1
-            found = plugin.on_error
-        counts.seconds.observe(trio.current_time() - began)
-        match found:
-            case Continue():
-                continue
-            case Defer() | Reject():
-                counts.objected += 1
-                log.info(
-                    "plugin.objected",
-                    plugin=plugin.name,
-                    session=session.id,
-                    verdict=type(found).__name__.lower(),
-                    text=found.text,
-                    note=found.note,
+            match found:
+                case Granted() | Reject() | Defer():
+                    return found
+                case _:
+                    pass
+        return None
+
+    # The envelope.
+
+    async def on_mail(self, transaction: Transaction) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a sender."""
+        return await judge(
+            self.mail, "on_mail", transaction.session, lambda p: p.on_mail(transaction), transaction
+        )
+
+    async def on_rcpt(
+        self, transaction: Transaction, recipient: Mailbox
+    ) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a recipient."""
+        return await judge(
+            self.rcpt,
+            "on_rcpt",
+            transaction.session,
+            lambda p: p.on_rcpt(transaction, recipient),
+            transaction,
+            recipient,
+        )
+
+    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> None:
+        """Tell all plugins that a client named somebody whom there is not."""
+        session = transaction.session
+        await tell(
+            self.unknown, "on_unknown", session.id, lambda p: p.on_unknown(transaction, recipient)
+        )
+
+    async def on_greylist(
+        self, transaction: Transaction, recipient: Mailbox
+    ) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a stranger's recipient."""
+        return await judge(
+            self.greylist,
+            "on_greylist",
+            transaction.session,
+            lambda p: p.on_greylist(transaction, recipient),
+            transaction,
+            recipient,
+        )
+
+    # The content.
+
+    async def on_data(self, transaction: Transaction) -> Continue | Defer | Reject:
+        """The verdict of all plugins on an envelope."""
+        return await judge(
+            self.data, "on_data", transaction.session, lambda p: p.on_data(transaction), transaction
+        )
+
+    async def on_header(
+        self, transaction: Transaction, header: HeaderScanner
+    ) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a header."""
+        return await judge(
+            self.header,
+            "on_header",
+            transaction.session,
+            lambda p: p.on_header(transaction, header),
+            transaction,
+        )
+
+    async def on_body(self, transaction: Transaction, octets: bytes) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a piece of a message."""
+        return await judge(
+            self.body,
+            "on_body",
+            transaction.session,
+            lambda p: p.on_body(transaction, octets),
+            transaction,
+        )
+
+    async def on_message(
+        self, transaction: Transaction, content: Content
+    ) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a message: those that inspect it first, side by side."""
+        session = transaction.session
+        if self.inspect:
+            found: dict[int, Verdict] = {}
+
+            async def inspect(place: int, loaded: Loaded) -> None:
+                found[place] = verdict_of(
+                    loaded,
+                    "on_inspect",
+                    session.id,
+                    await ask(
+                        loaded,
+                        "on_inspect",
+                        session.id,
+                        lambda p: p.on_inspect(transaction, content),
+                    ),
                 )
-                return found
-            case _:
-                # An untyped author forgot to return something: fail closed, as on an exception.
-                counts.failed += 1
-                log.error(
-                    "plugin.failed",
-                    plugin=plugin.name,
-                    session=session.id,
-                    error=f"a verdict was expected, not {type(found).__name__}",
+
+            if len(self.inspect) == 1:
+                await inspect(0, self.inspect[0])
+            else:
+                async with trio.open_nursery() as nursery:
+                    for place, loaded in enumerate(self.inspect):
+                        nursery.start_soon(inspect, place, loaded)
+            for place, loaded in enumerate(self.inspect):
+                decided = heed(loaded, found[place], session, transaction)
+                if decided is not None:
+                    return decided
+        return await judge(
+            self.message,
+            "on_message",
+            session,
+            lambda p: p.on_message(transaction, content),
+            transaction,
+        )
+
+    # What we have taken.
+
+    async def on_attempt(self, letter: Letter) -> tuple[str, Verdict]:
+        """What the first plugin says that does not want an attempt, and which that is."""
+        for loaded in self.attempt:
+            found = await ask(
+                loaded, "on_attempt", letter.message.id, lambda p: p.on_attempt(letter)
+            )
+            verdict = verdict_of(loaded, "on_attempt", letter.message.id, found)
+            if isinstance(verdict, Accept):
+                break
+            if not isinstance(verdict, Continue):
+                loaded.counts.objected += 1
+                return loaded.name, verdict
+        return "", CONTINUE
+
+    async def on_attempted(self, letter: Letter, attempted: Attempted) -> None:
+        """Tell all plugins how an attempt ended."""
+        await tell(
+            self.attempted,
+            "on_attempted",
+            letter.message.id,
+            lambda p: p.on_attempted(letter, attempted),
+        )
+
+    async def on_store(self, name: str, letter: Letter) -> Verdict:
+        """Have a plugin keep a message; `Defer` if there is none of this name that keeps any.
+
+        Args:
+            name: what the configuration calls it.
+            letter: the message and its recipient.
+        """
+        for loaded in self.store:
+            if loaded.name == name:
+                found = await ask(
+                    loaded, "on_store", letter.message.id, lambda p: p.on_store(letter)
                 )
-                if not isinstance(plugin.on_error, Continue):
-                    return plugin.on_error
+                match verdict_of(loaded, "on_store", letter.message.id, found):
+                    case (Accept() | Defer() | Reject()) as verdict:
+                        return verdict
+                    case _:
+                        loaded.counts.failed += 1
+                        return Defer((3, 0), "the mailbox gave no answer that counts")
+        return Defer((3, 5), "there is no such mailbox just now")
+
+
+async def judge(
+    asked: tuple[Loaded, ...],
+    hook: str,
+    session: Session,
+    call: Asks,
+    transaction: Transaction | None = None,
+    recipient: Mailbox | None = None,
+) -> Continue | Defer | Reject:
+    """Ask plugins until one decides.
+
+    Args:
+        asked: whom, first to last.
+        hook: what.
+        session: whose client.
+        call: asks one of them.
+        transaction: what their changes are made to; None: no message is there yet.
+        recipient: whom alone it is about; None: all.
+
+    Returns:
+        `Continue` or an objection.
+    """
+    for loaded in asked:
+        found = await ask(loaded, hook, session.id, call)
+        if found is CONTINUE:
+            continue  # which nearly all answer
+        verdict = verdict_of(loaded, hook, session.id, found)
+        decided = heed(loaded, verdict, session, transaction, recipient)
+        if decided is not None:
+            return decided
+        if isinstance(verdict, Accept):
+            break
     return CONTINUE
+
+
+def heed(
+    loaded: Loaded,
+    verdict: Verdict,
+    session: Session,
+    transaction: Transaction | None,
+    recipient: Mailbox | None = None,
+) -> Continue | Defer | Reject | None:
+    """Do what a plugin says. Returns what ends the asking; None: the next may be asked."""
+    match verdict:
+        case Continue(changes=changes, note=note):
+            _change(loaded, changes, transaction)
+            if note:
+                _log(loaded, verdict, session, note=note)
+            return None
+        case Accept(changes=changes, note=note, text=text):
+            _change(loaded, changes, transaction)
+            _say(text, transaction)
+            _log(loaded, verdict, session, note=note)
+            return None
+        case Quarantine(changes=changes, note=note, reason=reason):
+            _change(loaded, changes, transaction)
+            _doom(loaded, verdict, session, transaction, recipient)
+            _log(loaded, verdict, session, text=reason, note=note)
+            return None
+        case Discard(note=note):
+            _doom(loaded, verdict, session, transaction, recipient)
+            _log(loaded, verdict, session, note=note)
+            return CONTINUE
+        case Defer(text=text, note=note) | Reject(text=text, note=note):
+            loaded.counts.objected += 1
+            _log(loaded, verdict, session, text=text, note=note)
+            return verdict
+
+
+def _change(loaded: Loaded, changes: tuple[Change, ...], transaction: Transaction | None) -> None:
+    if not changes:
+        return
+    if transaction is None:
+        log.error("plugin.change_too_early", plugin=loaded.name, changes=len(changes))
+        loaded.counts.failed += 1
+        return
+    for change in changes:
+        transaction.change(loaded.name, change)
+
+
+def _doom(
+    loaded: Loaded,
+    fate: Fate,
+    session: Session,
+    transaction: Transaction | None,
+    recipient: Mailbox | None,
+) -> None:
+    loaded.counts.objected += 1
+    doomed = session.doomed if transaction is None else transaction.doomed
+    doomed.append(Doomed(loaded.name, fate, recipient))
+    _say(fate.text, transaction)
+
+
+def _say(text: str, transaction: Transaction | None) -> None:
+    if text and transaction is not None:
+        transaction.said.append(text)
+
+
+def _log(
+    loaded: Loaded, verdict: Verdict, session: Session, *, text: str = "", note: str = ""
+) -> None:
+    log.info(
+        "plugin.objected" if isinstance(verdict, (Defer, Reject)) else "plugin.decided",
+        plugin=loaded.name,
+        session=session.id,
+        verdict=type(verdict).__name__.lower(),
+        text=text,
+        note=note,
+    )

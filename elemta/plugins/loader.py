@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections import Counter
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
+from msgspec.structs import force_setattr
 
 from elemta.config import ConfigError, Mistake
 from elemta.metrics.meters import LATENCY, Distribution
-from elemta.plugins.api import Plugin
-from elemta.plugins.recipient_limit import RecipientLimit
+from elemta.plugins.asking import waiting_hooks
+from elemta.plugins.plugin import AT_ONCE, Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from elemta.config import PluginEntry
 
-#: What ships with Elemta. Others register a `Plugin` under the entry point group `GROUP`.
-BUILT_IN: Final[dict[str, type[Plugin]]] = {kind.name: kind for kind in (RecipientLimit,)}
+_ROOM: Final = "elemta.plugins.built_in"
+#: What ships with Elemta; imported when the configuration asks for it, since some bring libraries.
+#: Others register a `Plugin` under the entry point group `GROUP`.
+BUILT_IN: Final[Mapping[str, str]] = {
+    "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
+}
 GROUP: Final = "elemta.plugins"
 
 
@@ -29,12 +35,14 @@ class Counts(Struct):
 
     Attributes:
         seconds: how long it took.
+        events: what it counts itself, by word.
     """
 
     asked: int = 0
     objected: int = 0
     failed: int = 0
     seconds: Distribution = field(default_factory=lambda: Distribution(LATENCY))
+    events: Counter[str] = field(default_factory=Counter[str])
 
 
 class Loaded(Struct, frozen=True):
@@ -44,14 +52,29 @@ class Loaded(Struct, frozen=True):
         timeout: seconds that one hook may take.
         entry: what the configuration calls it; empty: as it calls itself.
         enabled: whether it is asked.
+        listeners: whose clients it is asked about; none: all.
+        on_failure: what the configuration says of its failures.
+        settings: what it was made of.
         counts: what became of it.
+        waits: those of its hooks that may take time.
     """
 
     plugin: Plugin
     timeout: float = 30.0
     entry: str = ""
     enabled: bool = True
+    listeners: tuple[str, ...] = ()
+    on_failure: str | None = None
+    settings: dict[str, object] = field(default_factory=dict[str, object])
     counts: Counts = field(default_factory=Counts)
+    waits: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "waits", waiting_hooks(type(self.plugin)))
+
+    def judges(self, listener: str) -> bool:
+        """Whether it is asked about clients of this listener."""
+        return not self.listeners or listener in self.listeners
 
     @property
     def name(self) -> str:
@@ -64,37 +87,52 @@ def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[
 
     Args:
         entries: of the configuration.
-        before: those that ran until now: who is among the new ones, too, goes on counting.
+        before: those that ran until now: who is among the new ones, too, goes on counting; with
+            the same settings it goes on altogether.
 
     Raises:
         ConfigError: there is no such plugin, it cannot be loaded, or it does not take its settings.
     """
-    counts: dict[str, list[Counts]] = {}
+    known: dict[str, list[Loaded]] = {}
     for each in before:
-        counts.setdefault(each.name, []).append(each.counts)
+        known.setdefault(each.name, []).append(each)
     loaded: list[Loaded] = []
     for index, entry in enumerate(entries):
-        known = counts.get(entry.name)
-        loaded.append(_load(entry, f"plugins[{index}]", known.pop(0) if known else Counts()))
+        former = known.get(entry.name)
+        loaded.append(_load(entry, f"plugins[{index}]", former.pop(0) if former else None))
     return loaded
 
 
-def _load(entry: PluginEntry, where: str, counts: Counts) -> Loaded:
+def _load(entry: PluginEntry, where: str, former: Loaded | None) -> Loaded:
+    if former is not None and former.settings == entry.settings:
+        plugin = former.plugin  # what it has open and what it remembers stay
+    else:
+        plugin = _make(entry, where)
+    return Loaded(
+        plugin,
+        float(entry.timeout),
+        entry.name,
+        entry.enabled,
+        tuple(entry.listeners),
+        entry.on_failure,
+        entry.settings,
+        Counts() if former is None else former.counts,
+    )
+
+
+def _make(entry: PluginEntry, where: str) -> Plugin:
     kind = _find(entry.name, f"{where}.name")
     try:
-        plugin = kind.configured(entry.settings, f"{where}.settings")
+        return kind.configured(entry.settings, f"{where}.settings")
     except ConfigError:
         raise
     except Exception as error:  # a third party's constructor: its bug is a mistake of the file
         raise _mistake(f"{where}.settings", f"the plugin cannot start: {_say(error)}") from error
-    return Loaded(plugin, float(entry.timeout), entry.name, entry.enabled, counts)
 
 
 def _find(name: str, where: str) -> type[Plugin]:
-    if (built_in := BUILT_IN.get(name)) is not None:
-        return built_in
     registered = {point.name: point.value for point in entry_points(group=GROUP)}
-    path = registered.get(name, name)
+    path = BUILT_IN.get(name) or registered.get(name, name)
     module, found, attribute = path.partition(":")
     if not found:
         known = ", ".join(sorted({*BUILT_IN, *registered}))
@@ -119,8 +157,14 @@ def _check_hooks(kind: type[Plugin], where: str) -> None:
             continue
         if not hasattr(Plugin, attribute):
             raise _mistake(where, f"{kind.__qualname__}.{attribute}: there is no such hook")
-        if attribute != "on_error" and not inspect.iscoroutinefunction(getattr(kind, attribute)):
-            raise _mistake(where, f"{kind.__qualname__}.{attribute} is no `async def`")
+        if attribute == "on_error":
+            continue
+        hook, told = getattr(kind, attribute), f"{kind.__qualname__}.{attribute}"
+        if attribute in AT_ONCE:
+            if inspect.iscoroutinefunction(hook):
+                raise _mistake(where, f"{told} must not be `async def`: it answers at once")
+        elif not inspect.iscoroutinefunction(hook):
+            raise _mistake(where, f"{told} is no `async def`")
 
 
 def _say(error: Exception) -> str:

@@ -22,10 +22,10 @@ from elemta.queue.model import Message, Receipt, Recipient, State
 from elemta.queue.schema import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from elemta.queue.events import EventBus
-    from elemta.queue.model import Addressee, Envelope, MessageId
+    from elemta.queue.model import Addressee, Envelope, MessageId, Note
     from elemta.queue.reader import StoreReader
     from elemta.queue.residence import Residence
     from elemta.queue.retry import Patience
@@ -116,7 +116,13 @@ class Arrivals:
         return max([lifetime(sender, each) for each in envelope.recipients], default=0.0)
 
     async def take_in(
-        self, message: Message, content: bytes | None, key: str = "", digest: bytes = b""
+        self,
+        message: Message,
+        content: bytes | None,
+        key: str = "",
+        digest: bytes = b"",
+        *,
+        notes: Sequence[Note] = (),
     ) -> MessageId:
         """Make a message durable; returns its id, or that of the one that came first with its key.
 
@@ -125,19 +131,20 @@ class Arrivals:
             content: its body; None if that is in its file, and synced.
             key: see `Queue.accept`.
             digest: see `Queue.accept`.
+            notes: the first of its timeline.
 
         Raises:
             KeyReusedError: see `Queue.accept`.
             StoreUnavailable: the disk. Nothing is kept.
         """
         if not key:
-            await self._insert(self.insert_of(message, content))
+            await self._insert(self.insert_of(message, content, notes=notes))
             return message.id
         async with self._turn(key):
             known = await self.known(key)
             if known is None:
                 receipt = Receipt(key, message.id, digest, message.received_at)
-                await self._insert(self.insert_of(message, content, receipt))
+                await self._insert(self.insert_of(message, content, receipt, notes))
                 return message.id
         if known.digest != digest:
             raise KeyReusedError(f"the key was used for another message, {known.id}")
@@ -166,12 +173,16 @@ class Arrivals:
         await insert.wait()
 
     def insert_of(
-        self, message: Message, content: bytes | None, receipt: Receipt | None = None
+        self,
+        message: Message,
+        content: bytes | None,
+        receipt: Receipt | None = None,
+        notes: Sequence[Note] = (),
     ) -> Insert:
         """What writes a message, and lets it stand where it belongs once it is durable."""
         whole = all(each.state is State.READY for each in message.recipients)
         entry = Entry(message, Phase.WHOLE if whole else Phase.SCATTERED)
-        return Insert(entry, content, self._queued, receipt)
+        return Insert(entry, content, self._queued, receipt, notes)
 
     def _queued(self, insert: Insert) -> None:
         """A message is durable. It is tried at once, unless much is waiting before it."""
@@ -200,13 +211,14 @@ def _recipient(
     envelope: Envelope, number: int, addressee: Addressee, now: float, due: float | None
 ) -> Recipient:
     state = State.READY if due is None else State.DEFERRED
+    holder = envelope.holder or addressee.holder
     return Recipient(
         number=number,
         address=addressee.address,
         params=addressee.params,
         original=addressee.original,
         via=addressee.via,
-        state=state if envelope.holder is None else State.HELD,
-        due=(due or now) if envelope.holder is None else 0.0,
-        holder=envelope.holder,
+        state=state if holder is None else State.HELD,
+        due=(due or now) if holder is None else 0.0,
+        holder=holder,
     )

@@ -34,6 +34,7 @@ class InThread(Protocol):
 PIECE: Final = 64 * 1024
 #: Octets that one trip to a thread reads; a trip costs what copying this much does.
 TRIP: Final = 512 * 1024
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class BodyFiles:
@@ -70,7 +71,7 @@ class BodyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._file = os.open(path, _FLAGS, 0o600)
 
     def write(self, pieces: list[bytes]) -> None:
         """Append.
@@ -79,9 +80,41 @@ class BodyFile:
             OSError: the disk.
         """
         for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(self._file, view) :]
+            _write(self._file, piece)
+
+    def read(self, start: int, size: int) -> bytes:
+        """Some of what was written, from its octet `start`; less only at the end.
+
+        Raises:
+            OSError: the disk.
+        """
+        found = bytearray()
+        while len(found) < size and (
+            piece := os.pread(self._file, size - len(found), start + len(found))
+        ):
+            found += piece
+        return bytes(found)
+
+    def replace_head(self, size: int, head: bytes) -> None:
+        """Put `head` in place of the first `size` octets. Costs a copy, and no sync.
+
+        Raises:
+            OSError: the disk. The file is as it was, or to be removed.
+        """
+        other = self._path.with_name(f"{self._path.name}.new")
+        copy = os.open(other, _FLAGS, 0o600)
+        try:
+            _write(copy, head)
+            os.lseek(self._file, size, os.SEEK_SET)
+            while piece := os.read(self._file, TRIP):
+                _write(copy, piece)
+            other.replace(self._path)
+        except BaseException:
+            os.close(copy)
+            other.unlink(missing_ok=True)
+            raise
+        self._file, former = copy, self._file
+        os.close(former)
 
     def sync(self) -> None:
         """Make file and name durable, and close.
@@ -159,6 +192,12 @@ def sync_folder(path: Path) -> None:
 def is_large(size: int) -> bool:
     """Whether a body of so many octets is a file of its own."""
     return size > INLINE
+
+
+def _write(file: int, octets: bytes) -> None:
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 def _pieces(path: Path) -> Generator[bytes, None, None]:

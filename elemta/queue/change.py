@@ -35,6 +35,7 @@ class Insert(Operation):
         content: its body; None if that is in a file, synced already.
         queued: told that it is durable.
         receipt: is written with it, or not at all.
+        notes: the first of its timeline.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Insert(Operation):
         content: bytes | None,
         queued: Callable[[Insert], None],
         receipt: Receipt | None = None,
+        notes: Sequence[Note] = (),
     ) -> None:
         super().__init__()
         self.entry = entry
         self.content = content
+        self._notes = [encode_note(each) for each in notes]
         self._record = encode_message(entry.message)
         self._recipients: list[Value] | None = None
         if entry.phase is Phase.SCATTERED:
@@ -67,6 +70,8 @@ class Insert(Operation):
             rows.bodies += (key, self.content)
         if self._due is not None:
             rows.scheduled += (key, self._due)
+        for note in self._notes:
+            rows.notes += (key, note)
         if (receipt := self._receipt) is not None:
             rows.receipts += (receipt.key, receipt.id, receipt.digest, receipt.at)
 

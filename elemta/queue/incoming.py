@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import trio
 
+from elemta.queue.bodies import TRIP
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.schema import INLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
     from types import TracebackType
 
     from elemta.queue.bodies import BodyFile, BodyFiles
@@ -105,6 +106,48 @@ class Incoming:
         self._gathered += len(octets)
         if self._gathered > INLINE:
             await self._flush()
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """What was written so far, in pieces; may be asked again, and written to afterwards.
+
+        Raises:
+            StoreUnavailable: the disk is broken.
+        """
+        if self._file is None:
+            for piece in self._pieces:
+                await trio.lowlevel.checkpoint()
+                yield piece
+            return
+        await self._flush()
+        start = 0
+        while start < self.size:
+            piece = await self._on_disk(partial(self._file.read, start, TRIP))
+            if not piece:
+                raise StoreUnavailable("the body is shorter than what was written")
+            yield piece
+            start += len(piece)
+
+    async def replace_head(self, size: int, head: bytes) -> None:
+        """Put `head` in place of the first `size` octets.
+
+        Raises:
+            StoreUnavailable: the disk is full or broken. Leave the block.
+        """
+        self._eight_bit = self._eight_bit or not head.isascii()
+        if self._file is None:
+            content = head + b"".join(self._pieces)[size:]
+            self._pieces, self._gathered = [content], len(content)
+        else:
+            await self._flush()
+            await self._on_disk(partial(self._file.replace_head, size, head))
+        self.size += len(head) - size
+
+    async def _on_disk(self, call: Callable[[], T]) -> T:
+        try:
+            return await self._queue.in_thread(call)
+        except OSError as error:
+            self._broken = True
+            raise StoreUnavailable(f"cannot read or write the body: {error}") from error
 
     async def _flush(self, *, last: bool = False) -> None:
         pieces, self._pieces, self._gathered = self._pieces, [], 0

@@ -172,12 +172,17 @@ class Receipt(Struct, frozen=True):
 
 
 class Addressee(Struct, frozen=True, kw_only=True):
-    """A recipient before the queue knows it: what a listener, an alias or a report names."""
+    """A recipient before the queue knows it: what a listener, an alias or a report names.
+
+    Attributes:
+        holder: it is taken in HELD: a quarantine of this one alone.
+    """
 
     address: Mailbox
     params: RcptParams = RcptParams()
     original: Mailbox | None = None
     via: tuple[str, ...] = ()
+    holder: Holder | None = None
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -187,6 +192,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
         holder: it is taken in with all its recipients HELD: a quarantine.
         due: it is taken in with all its recipients DEFERRED until then, seconds since the epoch,
             if that is to come. How far ahead that may be is for the caller to judge.
+        notes: what was done to it on its way in: the first of its timeline.
     """
 
     sender: ReversePath
@@ -198,6 +204,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     hops: int = 0
     holder: Holder | None = None
     due: float | None = None
+    notes: tuple[Note, ...] = ()
 
 
 class Result(enum.Enum):
@@ -240,11 +247,13 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an operator did with a message: it stands in the timeline beside the attempts.
+    """What an operator or a plugin did with a message, or found out about it.
+
+    It stands in the timeline beside the attempts.
 
     Attributes:
         at: seconds since the epoch.
-        who: e.g. ``operator:root``.
+        who: e.g. ``operator:root`` or ``plugin:spf``.
         action: in a word, e.g. ``hold``; with what it came to, if that varies.
         recipients: the numbers of those it was done to.
         reason: for people.

@@ -200,7 +200,7 @@ class Queue:
                 return await incoming.commit(key=key, digest=digest)
         eight_bit = not content.isascii()
         message = self._arrivals.message(envelope, id, size, eight_bit=eight_bit)
-        return await self._arrivals.take_in(message, content, key, digest)
+        return await self._arrivals.take_in(message, content, key, digest, notes=envelope.notes)
 
     async def accept_file(
         self,
@@ -214,7 +214,7 @@ class Queue:
     ) -> MessageId:
         """For `Incoming`: the same for a body that is in its file, and synced."""
         message = self._arrivals.message(envelope, id, size, eight_bit=eight_bit)
-        return await self._arrivals.take_in(message, None, key, digest)
+        return await self._arrivals.take_in(message, None, key, digest, notes=envelope.notes)
 
     async def known(self, key: str) -> Receipt | None:
         """What was answered to whoever handed something in with this key; None if nobody did.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from elemta.config import load
 from elemta.plugins import CONTINUE, Defer, Session, Transaction
-from elemta.plugins.recipient_limit import RecipientLimit, Settings
+from elemta.plugins.built_in.recipient_limit import RecipientLimit, Settings
 from elemta.protocol import MailParams, parse_mailbox
 from tests.dialogue import CONFIG, TRUSTED, Server
 

@@ -8,7 +8,7 @@ from msgspec import Meta
 from typing_extensions import override
 
 from elemta.config import Table, check
-from elemta.plugins.api import CONTINUE, Defer, Plugin, Transaction, Verdict
+from elemta.plugins import CONTINUE, Defer, Plugin, Transaction, Verdict
 
 if TYPE_CHECKING:
     from elemta.protocol import Mailbox

@@ -1,0 +1,73 @@
+"""A message that is here whole, as plugins see it: in memory, or on the disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from elemta.plugins import TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from elemta.listener.budget import Share
+    from elemta.listener.reception import Incoming
+    from elemta.message import HeaderScanner
+
+
+class Arrived:
+    """See `elemta.plugins.Content`.
+
+    Args:
+        header: of the message, all of it.
+        size: octets that its client sent.
+        pieces: these; none if they are on the disk.
+        incoming: where they are then.
+        before: octets of our own that stand before them there.
+        share: what the message may take of the memory.
+    """
+
+    def __init__(
+        self,
+        header: HeaderScanner,
+        size: int,
+        pieces: Sequence[bytes],
+        incoming: Incoming | None,
+        before: int,
+        share: Share,
+    ) -> None:
+        self.header = header
+        self.size = size
+        self._pieces = pieces
+        self._incoming = incoming
+        self._before = before
+        self._share = share
+        self._whole: bytes | None = None
+        self._reading = trio.Lock()
+
+    async def read(self, most: int | None = None) -> bytes:
+        """See `elemta.plugins.Content`."""
+        if most is not None and self.size > most:
+            raise TooLargeError(f"{self.size} octets are more than {most}")
+        async with self._reading:  # those that inspect come side by side
+            if self._whole is None:
+                if self._incoming is not None and not (
+                    self._share.grow(self.size) or await self._share.wait(self.size)
+                ):
+                    raise TooLargeError(f"no memory for {self.size} octets")
+                self._whole = b"".join([piece async for piece in self.pieces()])
+            return self._whole
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See `elemta.plugins.Content`."""
+        if self._incoming is None:
+            for piece in self._pieces:
+                await trio.lowlevel.checkpoint()
+                yield piece
+            return
+        before = self._before
+        async for piece in self._incoming.pieces():
+            if before < len(piece):
+                yield piece[before:]
+            before = max(0, before - len(piece))

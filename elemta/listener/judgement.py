@@ -1,0 +1,101 @@
+"""What plugins made of a message, as the queue is told it: who is held, who gets nothing, and why.
+
+A message that is discarded is taken all the same, and delivered to nobody: so it can be found, with
+the reason in its timeline, as long as any other that is finished.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from elemta.plugins import Discard, Quarantine
+from elemta.queue import Addressee, Holder, Note
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elemta.plugins import Doomed, Transaction
+    from elemta.protocol import Mailbox
+
+#: Where mail goes that nobody gets.
+_NOBODY: Final = ("discard",)
+
+
+def doomed(
+    found: Sequence[Addressee], transaction: Transaction, recipient: Mailbox, now: float
+) -> Sequence[Addressee]:
+    """Those that one RCPT TO leads to, as plugins want it for this one alone.
+
+    Args:
+        found: whom it leads to.
+        transaction: the message.
+        recipient: as the client named him.
+        now: seconds since the epoch.
+    """
+    fate = transaction.fate(recipient)
+    if fate is None:
+        return found
+    if isinstance(fate.fate, Discard):
+        return [replace(each, via=_NOBODY) for each in found]
+    return [replace(each, holder=_holder(fate, now)) for each in found]
+
+
+def addressees(transaction: Transaction) -> tuple[Addressee, ...]:
+    """Who gets the message, or would have got what is discarded."""
+    found = tuple(transaction.addressees.values())
+    fate = transaction.fate()
+    if not found:
+        # Plugins took away every one: nobody is there to get it, and it must not vanish.
+        named = transaction.recipients
+        return tuple([Addressee(address=each, via=_NOBODY) for each in named])
+    if fate is not None and isinstance(fate.fate, Discard):
+        return tuple([replace(each, via=_NOBODY, holder=None) for each in found])
+    return found
+
+
+def holder(transaction: Transaction, now: float) -> Holder | None:
+    """Who holds the message, if plugins want it held."""
+    fate = transaction.fate()
+    if fate is None or isinstance(fate.fate, Discard):
+        return None
+    return _holder(fate, now)
+
+
+def notes(transaction: Transaction, now: float) -> tuple[Note, ...]:
+    """What the timeline says of what plugins found out, changed and decided."""
+    told = [
+        Note(at=now, who=_who(plugin), action="found", recipients=(), reason=reason)
+        for plugin, reason in transaction.results.told()
+    ]
+    told += [
+        Note(at=now, who=_who(each.plugin), action=str(each.change), recipients=())
+        for each in transaction.made
+    ]
+    for each in transaction.doomed:
+        quarantined = isinstance(each.fate, Quarantine)
+        whom = "" if each.recipient is None else f" for {each.recipient}"
+        told.append(
+            Note(
+                at=now,
+                who=_who(each.plugin),
+                action=("quarantine" if quarantined else "discard") + whom,
+                recipients=(),
+                reason=_reason(each),
+            )
+        )
+    return tuple(told)
+
+
+def _holder(fate: Doomed, now: float) -> Holder:
+    return Holder(owner=_who(fate.plugin), reason=_reason(fate), since=now)
+
+
+def _reason(fate: Doomed) -> str:
+    verdict = fate.fate
+    return verdict.reason if isinstance(verdict, Quarantine) else verdict.note
+
+
+def _who(plugin: str) -> str:
+    return f"plugin:{plugin}" if plugin else "plugin"

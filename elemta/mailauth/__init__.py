@@ -1,0 +1,1 @@
+"""Does the message tell the truth? SPF, DKIM, ARC, DMARC and the names of addresses."""

@@ -1,0 +1,151 @@
+"""One plugin is asked one thing: with a deadline, and with an answer whatever it does.
+
+A hook whose coroutine has no ``await`` gets no deadline: nothing could interrupt it, so one would
+be for show. The cancel scope costs 14 µs, and ten plugins with six hooks have sixty of them a
+message; without it such a hook costs 1 µs.
+"""
+
+from __future__ import annotations
+
+import dis
+import time
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
+
+from elemta.log import logger
+from elemta.plugins.plugin import HOOKS, TRY_LATER, Plugin
+from elemta.plugins.verdicts import (
+    CONTINUE,
+    Accept,
+    Continue,
+    Defer,
+    Discard,
+    Quarantine,
+    Reject,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from elemta.plugins.loader import Loaded
+
+log = logger(__name__)
+
+#: What is asked of a plugin.
+Asks: TypeAlias = "Callable[[Plugin], Awaitable[object]]"
+
+#: What an ``await``, or anything with one in it, is compiled to.
+_AWAITS: Final = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "YIELD_VALUE", "SEND"})
+
+
+class Failed:
+    """A plugin raised, or took too long. It is counted and logged by now."""
+
+
+FAILED: Final = Failed()
+
+
+async def ask(loaded: Loaded, hook: str, of: str, call: Asks) -> object:
+    """Ask one plugin one thing.
+
+    Args:
+        loaded: the plugin.
+        hook: what it is asked.
+        of: names the session or the message, for the log.
+        call: asks.
+
+    Returns:
+        Its answer, whatever that is, or `FAILED`.
+    """
+    plugin, counts = loaded.plugin, loaded.counts
+    counts.asked += 1
+    if hook not in loaded.waits:
+        began = time.perf_counter()
+        try:
+            found = await call(plugin)
+        except Exception as error:
+            found = _fail(loaded, hook, of, error)
+        counts.seconds.observe(time.perf_counter() - began)
+        return found
+    began = trio.current_time()
+    try:
+        with trio.fail_after(loaded.timeout):
+            found = await call(plugin)
+    except Exception as error:
+        found = _fail(loaded, hook, of, error)
+    counts.seconds.observe(trio.current_time() - began)
+    return found
+
+
+async def tell(asked: Iterable[Loaded], hook: str, of: str, call: Asks) -> None:
+    """Tell plugins something that they have no say in."""
+    for loaded in asked:
+        await ask(loaded, hook, of, call)
+
+
+def verdict_of(loaded: Loaded, hook: str, of: str, found: object) -> Verdict:
+    """A plugin's answer as a verdict; what is none counts as a failure."""
+    match found:
+        case Continue() | Accept() | Defer() | Reject() | Discard() | Quarantine():
+            return found
+        case Failed():
+            return on_error(loaded, hook)
+        case _:
+            # An untyped author forgot to return something: fail closed, as on an exception.
+            loaded.counts.failed += 1
+            log.error(
+                "plugin.failed",
+                plugin=loaded.name,
+                hook=hook,
+                of=of,
+                error=f"a verdict was expected, not {type(found).__name__}",
+            )
+            return on_error(loaded, hook)
+
+
+def on_error(loaded: Loaded, hook: str) -> Verdict:
+    """What becomes of mail when a hook fails: the configuration says, or else the plugin."""
+    match loaded.on_failure:
+        case "continue":
+            return CONTINUE
+        case "defer":
+            return TRY_LATER
+        case "reject":
+            return Reject((3, 0), "this mail cannot be taken")
+        case "quarantine":
+            return Quarantine(f"{loaded.name} failed")
+        case _:
+            pass
+    declared = loaded.plugin.on_error
+    match declared:
+        case Continue() | Accept() | Defer() | Reject() | Discard() | Quarantine():
+            return declared
+        case _:
+            return declared.get(hook, TRY_LATER)
+
+
+def waiting_hooks(kind: type[Plugin]) -> frozenset[str]:
+    """The hooks of a plugin that have an ``await``, or may have one."""
+    return frozenset(each for each in HOOKS if _waits(getattr(kind, each)))
+
+
+def _waits(hook: object) -> bool:
+    code = getattr(hook, "__code__", None)
+    if code is None:
+        return True  # nobody knows
+    return any(each.opname in _AWAITS for each in dis.get_instructions(code))
+
+
+def _fail(loaded: Loaded, hook: str, of: str, error: Exception) -> Failed:
+    # Whatever a plugin does, it must not cost a client its session.
+    log.exception(  # noqa: LOG004 # called by a handler
+        "plugin.failed",
+        plugin=loaded.name,
+        hook=hook,
+        of=of,
+        error=f"{type(error).__name__}: {error}",
+    )
+    loaded.counts.failed += 1
+    return FAILED

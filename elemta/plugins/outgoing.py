@@ -1,0 +1,100 @@
+"""What plugins see of mail that we have taken: one letter at a time, and the queue to steer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
+
+from elemta.protocol import Reply
+from elemta.queue import Message, Recipient, Result
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from elemta.queue import MessageId, Priority
+
+
+class Body(Protocol):
+    """The content of a message as it is stored: CRLF line ends, trace fields above."""
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """All of it, piece by piece; may be asked again.
+
+        Raises:
+            StoreUnavailable: it cannot be read just now.
+        """
+        ...
+
+
+class Letter(Struct, frozen=True, eq=False):
+    """A message, and one of its recipients. Plugins read them, and never write.
+
+    Attributes:
+        destination: the lane it is tried in, e.g. ``mx:example.net``.
+        number: how many attempts were made before.
+    """
+
+    message: Message
+    recipient: Recipient
+    body: Body
+    destination: str
+
+    @property
+    def number(self) -> int:
+        """Attempts at this recipient before this one."""
+        return self.recipient.attempts
+
+
+class Attempted(Struct, frozen=True):
+    """What became of an attempt.
+
+    Attributes:
+        host: who was spoken to; empty if nobody was.
+        seconds: how long it took.
+    """
+
+    result: Result
+    reply: Reply
+    host: str
+    seconds: float
+
+
+class Steers(Protocol):
+    """What a plugin may do with the queue; all of it stands in the message's timeline.
+
+    A message that is not there any more is passed over.
+
+    Each raises:
+        StoreUnavailable: the disk. Nothing has changed.
+    """
+
+    async def hold(self, id: MessageId, reason: str) -> None:  # noqa: A002 # the word of people
+        """Keep a message from being tried."""
+        ...
+
+    async def release(self, id: MessageId, reason: str = "") -> None:  # noqa: A002
+        """Let it be tried again, now."""
+        ...
+
+    async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002
+        """Try it next at `due`, seconds since the epoch."""
+        ...
+
+    async def reprioritise(
+        self,
+        id: MessageId,  # noqa: A002
+        priority: Priority,
+        reason: str = "",
+    ) -> None:
+        """Let it go sooner, or later."""
+        ...
+
+    async def bounce(self, id: MessageId, reason: str) -> None:  # noqa: A002
+        """Give it up, and tell its sender."""
+        ...

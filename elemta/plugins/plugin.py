@@ -1,0 +1,265 @@
+"""What a plugin is: hooks that look at one step of a message's way and give a verdict.
+
+A plugin never writes to the client and never changes what it is shown: it judges, and says what is
+to be changed. Its hooks run in the session's own task, so two sessions may be inside one hook at a
+time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final, Self
+
+from msgspec import Struct
+
+from elemta.config import ConfigError, Mistake
+from elemta.plugins.verdicts import CONTINUE, Defer, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from elemta.message import HeaderScanner
+    from elemta.plugins.outgoing import Attempted, Letter, Steers
+    from elemta.plugins.scene import Content, Session, Transaction
+    from elemta.plugins.tools import Tools
+    from elemta.protocol import Credentials, Mailbox
+    from elemta.queue import Destined, QueueEvent
+
+#: The verdict when a hook fails, unless the plugin or the configuration says otherwise.
+TRY_LATER: Final = Defer((3, 0), "try again later")
+
+
+class Granted(Struct, frozen=True):
+    """Somebody is who he says.
+
+    Attributes:
+        login: what he is called from now on.
+    """
+
+    login: str
+
+
+class Plugin:
+    """Override the hooks that you need; those that nobody overrides cost nothing.
+
+    A hook may await. One that raises, or outlives the plugin's ``timeout``, is logged and counts
+    as `on_error`: unless a plugin says otherwise, mail is deferred, never let through unseen.
+
+    Attributes:
+        tools: what it may work with; there once `start` was called.
+    """
+
+    #: How the configuration calls it.
+    name: ClassVar[str]
+    #: The verdict when a hook fails: one for all, or by the name of the hook (what is not named is
+    #: deferred).
+    on_error: ClassVar[Verdict | Mapping[str, Verdict]] = TRY_LATER
+    #: It may be asked of mail that never comes, so that people learn what it would say: it asks
+    #: nobody else, keeps no count, and answers at once. Others are only named.
+    dry: ClassVar[bool] = False
+
+    tools: Tools
+
+    @classmethod
+    def configured(cls, settings: object, where: str) -> Self:
+        """Make the plugin from its ``settings``; override it if there can be any.
+
+        Nothing is opened here: this also checks a file that is not to run.
+
+        Args:
+            settings: plain values, as YAML gives them; hold them against a schema of your own
+                with `elemta.config.check`.
+            where: the place of `settings` in the file.
+
+        Raises:
+            ConfigError: it does not take these.
+        """
+        if settings:
+            raise ConfigError(Mistake(where, f"the plugin {cls.name} has no settings"))
+        return cls()
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Open what it needs; `tools` are there. Mail comes once this has returned.
+
+        Whatever it raises keeps the server from starting, or a reload from being taken over.
+        """
+
+    async def run(self) -> None:
+        """Do what is to be done beside the mail, such as pruning; cancelled before `stop`.
+
+        If it raises it is logged, and called again after a while.
+        """
+
+    async def stop(self) -> None:
+        """Close what `start` opened; no hook is running by then. It may take ten seconds."""
+
+    # Connection.
+
+    async def on_connect(self, session: Session) -> Verdict:
+        """Before the greeting."""
+        return CONTINUE
+
+    async def on_disconnect(self, session: Session) -> None:
+        """The connection is over, whoever ended it. Only for sessions that `on_connect` saw."""
+
+    # Authentication.
+
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Verdict:
+        """Somebody says who he is (RFC 4954), and has said a password.
+
+        Returns:
+            `Granted` if that is true; `Continue`: this plugin does not know him; `Reject` or
+            `Defer`: no other is asked.
+        """
+        return CONTINUE
+
+    # HELO.
+
+    async def on_hello(self, session: Session, name: str) -> Verdict:
+        """After EHLO, HELO or LHLO, which may be repeated; `session.helo` is yet the last one."""
+        return CONTINUE
+
+    # MAIL FROM.
+
+    async def on_mail(self, transaction: Transaction) -> Verdict:
+        """After MAIL FROM; there are no recipients yet."""
+        return CONTINUE
+
+    # RCPT TO.
+
+    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        """For each RCPT TO that we could deliver; `transaction` has those taken before."""
+        return CONTINUE
+
+    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> None:
+        """For each RCPT TO of a domain of ours that has no such mailbox; it is refused anyway."""
+
+    # Greylisting.
+
+    async def on_greylist(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        """For each RCPT TO of a stranger that no `on_rcpt` objects to.
+
+        Last, so that a clock is only started for what would be taken.
+        """
+        return CONTINUE
+
+    # DATA.
+
+    async def on_data(self, transaction: Transaction) -> Verdict:
+        """After DATA or the first BDAT; all recipients are known."""
+        return CONTINUE
+
+    async def on_header(self, transaction: Transaction, header: HeaderScanner) -> Verdict:
+        """When the header is here, and most of a large message is not."""
+        return CONTINUE
+
+    async def on_body(self, transaction: Transaction, octets: bytes) -> Verdict:
+        """For each piece of what is behind the header, as it comes in."""
+        return CONTINUE
+
+    async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
+        """After the message came in whole, before we take responsibility for it."""
+        return CONTINUE
+
+    # Security.
+
+    async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:
+        """The message is here whole, and no `on_message` was asked yet: find something out.
+
+        What it finds is added to ``transaction.results``, for all `on_message` to read. These hooks
+        of all plugins run side by side, so none sees what another one finds here.
+        """
+        return CONTINUE
+
+    # Routing.
+
+    def on_route(self, recipient: Destined) -> Sequence[str] | None:
+        """Where a recipient's mail goes, asked at each attempt; before the configuration is.
+
+        No coroutine: it is asked wherever a queue is sorted, so it must know its answer at once
+        (load tables in `start`, keep them fresh in `run`). If it raises, mail waits.
+
+        Returns:
+            Targets as `elemta.plugins.Via` has them; None: the next plugin, or the configuration,
+            knows.
+        """
+        return None
+
+    # Storage.
+
+    async def on_store(self, letter: Letter) -> Verdict:
+        """Keep a message for one recipient: of a domain with ``deliver: plugin:NAME``.
+
+        Returns:
+            `Accept`: it is kept, durably; `Defer`: try again later; `Reject`: never. Anything else
+            is a failure, and deferred.
+        """
+        return Defer((3, 5), "the plugin stores nothing")
+
+    # Delivery.
+
+    async def on_attempt(self, letter: Letter) -> Verdict:
+        """Before an attempt at one recipient.
+
+        Returns:
+            `Continue` or `Accept`: try it; `Defer` or `Reject`: that is what became of it;
+            `Quarantine`: hold it; `Discard`: it is given to nobody. Changes are not heeded.
+        """
+        return CONTINUE
+
+    async def on_attempted(self, letter: Letter, attempted: Attempted) -> None:
+        """After an attempt at one recipient, however it ended."""
+
+    # Queue.
+
+    async def on_event(self, event: QueueEvent, queue: Steers) -> None:
+        """Something happened in the queue: one thing after the other.
+
+        A plugin that is slow misses some, and the log says how many.
+        """
+
+
+#: The kinds of plugins, and the hooks of each, in the order of a message's way.
+KINDS: Final[dict[str, tuple[str, ...]]] = {
+    "connection": ("on_connect", "on_disconnect"),
+    "hello": ("on_hello",),
+    "authentication": ("on_authenticate",),
+    "mail": ("on_mail",),
+    "rcpt": ("on_rcpt", "on_unknown"),
+    "greylisting": ("on_greylist",),
+    "data": ("on_data", "on_header", "on_body", "on_message"),
+    "security": ("on_inspect",),
+    "queue": ("on_event",),
+    "routing": ("on_route",),
+    "delivery": ("on_attempt", "on_attempted"),
+    "storage": ("on_store",),
+}
+
+#: All hooks in the order in which they are asked.
+HOOKS: Final = (
+    *("on_connect", "on_hello", "on_authenticate", "on_mail", "on_rcpt", "on_unknown"),
+    *("on_greylist", "on_data", "on_header", "on_body", "on_inspect", "on_message"),
+    *("on_disconnect", "on_event", "on_route", "on_attempt", "on_store", "on_attempted"),
+)
+#: Those that are no coroutines.
+AT_ONCE: Final = ("on_route",)
+
+
+def hooks(plugin: Plugin) -> tuple[str, ...]:
+    """The hooks that a plugin overrides, in the order in which they are asked."""
+    kind = type(plugin)
+    return tuple(each for each in HOOKS if _hook(kind, each) is not _hook(Plugin, each))
+
+
+def kinds(plugin: Plugin) -> tuple[str, ...]:
+    """What kinds of plugin it is."""
+    own = hooks(plugin)
+    return tuple(kind for kind, of_kind in KINDS.items() if any(each in own for each in of_kind))
+
+
+def _hook(kind: type[Plugin], name: str) -> object:
+    found: object = getattr(kind, name)
+    return found

@@ -1,0 +1,205 @@
+"""What plugins see: the client, the message on its way in, its content, and where it goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from elemta.plugins.changes import (
+    AddHeader,
+    AddRecipient,
+    Change,
+    Prioritise,
+    Redirect,
+    RemoveHeader,
+    RemoveRecipient,
+    Tag,
+    Via,
+)
+from elemta.plugins.results import Results, Store
+from elemta.plugins.verdicts import Discard, Fate, Quarantine
+from elemta.protocol import Mailbox, MailParams, ReversePath
+from elemta.queue import Addressee, MessageId, Priority
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from elemta.message import HeaderScanner
+
+
+class Doomed(Struct, frozen=True, gc=False):
+    """What one plugin wants to become of a message, or of all that a client brings.
+
+    Attributes:
+        plugin: what the configuration calls it.
+        recipient: whom alone it is about, as the client named him; None: all.
+    """
+
+    plugin: str
+    fate: Fate
+    recipient: Mailbox | None = None
+
+
+class Made(Struct, frozen=True, gc=False):
+    """A change, and the plugin that made it."""
+
+    plugin: str
+    change: Change
+
+
+class Session(Struct, kw_only=True, eq=False):
+    """One connection of one client. Plugins read it; the listener alone writes it.
+
+    Attributes:
+        id: names the session in every log event.
+        address: the client's IP address; empty for a Unix socket.
+        port: the client's; 0 for a Unix socket.
+        listener: the name of the listener that took the connection; ``api`` for what is handed in
+            by HTTP.
+        trusted: the client may send to any domain (``relay.networks``, or it has logged in).
+        helo: what the client calls itself: a claim; empty before EHLO.
+        extended: it said EHLO or LHLO, not HELO.
+        tls: how the connection is protected, e.g. ``TLSv1.3``; None if it is not.
+        login: who is logged in, or None.
+        results: what plugins found out about the client.
+        kept: what plugins keep for themselves.
+        doomed: what plugins want to become of all its mail.
+    """
+
+    id: str
+    address: str
+    port: int
+    listener: str
+    trusted: bool = False
+    helo: str = ""
+    extended: bool = False
+    tls: str | None = None
+    login: str | None = None
+    results: Results = field(default_factory=Results)
+    kept: Store = field(default_factory=Store)
+    doomed: list[Doomed] = field(default_factory=list[Doomed])
+
+
+class Transaction(Struct, kw_only=True, eq=False):
+    """One message on its way in. Plugins read it, and change it by what they answer.
+
+    Attributes:
+        id: what the message will be called if it is taken.
+        recipients: those taken so far, as the client named them.
+        addressees: those that they lead to, aliases followed, none of them twice.
+        priority: what a plugin gave it; None: none did.
+        tags: words by which operators find the message in the queue.
+        made: what plugins have changed.
+        results: what plugins found out about the message and its client.
+        kept: what plugins keep for themselves.
+        doomed: what plugins want to become of it; the session's first.
+        said: what plugins add to our answer at its end.
+    """
+
+    session: Session
+    id: MessageId
+    sender: ReversePath
+    params: MailParams
+    recipients: list[Mailbox] = field(default_factory=list[Mailbox])
+    addressees: dict[Mailbox, Addressee] = field(default_factory=dict[Mailbox, Addressee])
+    priority: Priority | None = None
+    tags: tuple[str, ...] = ()
+    made: list[Made] = field(default_factory=list[Made])
+    results: Results = field(default_factory=Results)
+    kept: Store = field(default_factory=Store)
+    doomed: list[Doomed] = field(default_factory=list[Doomed])
+    said: list[str] = field(default_factory=list[str])
+
+    def __post_init__(self) -> None:
+        self.results = Results(self.session.results)
+        self.doomed = list(self.session.doomed)
+
+    def fate(self, recipient: Mailbox | None = None) -> Doomed | None:
+        """What becomes of the message: the first wish to discard it, or else to hold it.
+
+        Args:
+            recipient: as the client named him: what becomes of it for him alone; None: for all.
+        """
+        doomed = [each for each in self.doomed if each.recipient == recipient]
+        discards = (each for each in doomed if isinstance(each.fate, Discard))
+        holds = (each for each in doomed if isinstance(each.fate, Quarantine))
+        return next(discards, None) or next(holds, None)
+
+    @property
+    def fields_changed(self) -> bool:
+        """Whether the header is not as its client sent it."""
+        return any(isinstance(each.change, (AddHeader, RemoveHeader)) for each in self.made)
+
+    def change(self, plugin: str, change: Change) -> None:
+        """For the chain: do what a plugin asked for, and write down that it did."""
+        known = self.addressees
+        match change:
+            case AddRecipient(address):
+                known.setdefault(address, Addressee(address=address))
+            case RemoveRecipient(address):
+                known.pop(address, None)
+            case Redirect(address, to):
+                if address in known:
+                    self.addressees = {
+                        each.address: each
+                        for each in (
+                            _redirected(one, to) if one.address == address else one
+                            for one in known.values()
+                        )
+                    }
+            case Prioritise(priority):
+                self.priority = priority
+            case Tag(word):
+                if word not in self.tags:
+                    self.tags = (*self.tags, word)
+            case Via(targets, recipient):
+                for address, each in known.items():
+                    if recipient is None or recipient == address:
+                        known[address] = replace(each, via=targets)
+            case AddHeader() | RemoveHeader():
+                pass  # see `rewritten`: the header is not here
+        self.made.append(Made(plugin, change))
+
+
+def _redirected(addressee: Addressee, to: Mailbox) -> Addressee:
+    return replace(addressee, address=to, original=addressee.original or addressee.address)
+
+
+class Content(Protocol):
+    """The content of a message, whole by now, as its client sent it: CRLF line ends."""
+
+    @property
+    def header(self) -> HeaderScanner:
+        """Its fields."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        ...
+
+    async def read(self, most: int | None = None) -> bytes:
+        """All of it, in memory.
+
+        Args:
+            most: octets that are too many; None: whatever we take is not.
+
+        Raises:
+            TooLargeError: it has more, or there is no memory for it just now.
+            StoreUnavailable: it was on the disk, which fails.
+        """
+        ...
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """All of it, one piece after the other; may be asked again.
+
+        Raises:
+            StoreUnavailable: it was on the disk, which fails.
+        """
+        ...
+
+
+class TooLargeError(Exception):
+    """A message has more octets than somebody wants to have in memory."""

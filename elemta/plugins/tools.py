@@ -1,0 +1,75 @@
+"""What a plugin gets to work with: nothing of it need be imported, so all of it can be stood in."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import trio
+from msgspec import Struct, field
+
+from elemta.metrics.meters import Meters
+from elemta.net.dns import Records
+
+T = TypeVar("T")
+
+#: Words that one plugin may count; what comes after is counted as ``other``.
+WORDS: Final = 100
+
+
+class InThread(Protocol):
+    """Runs what blocks, or takes long, where it holds up nobody."""
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """Run it in a worker thread; cancelling gives up the waiting, not the work."""
+        ...
+
+
+async def in_thread(call: Callable[[], T]) -> T:
+    """See `InThread`."""
+    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
+
+
+class Tools(Struct, kw_only=True, eq=False):
+    """What there is for one plugin.
+
+    Attributes:
+        name: what the configuration calls the plugin.
+        hostname: of this server; also its authserv-id (RFC 8601 §2.5).
+        resolver: asks the DNS, with one cache for all.
+        clock: seconds since the epoch.
+        random: from 0 up to 1.
+        in_thread: runs what blocks.
+        folder: where it may keep files, also over restarts; made when it is asked for. It is the
+            plugin's own: of several entries with one name each has the same.
+        counts: what it counts, by word; in metrics they are
+            ``elemta_plugin_events_total{plugin,event}``.
+        meters: for built-in plugins, whose metrics have names of their own.
+    """
+
+    name: str
+    hostname: str
+    resolver: Records
+    make_folder: Callable[[], Path]
+    random: Callable[[], float]
+    clock: Callable[[], float] = time.time
+    in_thread: InThread = in_thread
+    counts: Counter[str] = field(default_factory=Counter[str])
+    meters: Meters = field(default_factory=Meters)
+
+    @property
+    def folder(self) -> Path:
+        """Where the plugin may keep files.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        return self.make_folder()
+
+    def count(self, word: str) -> None:
+        """Something happened; the words must be few, and never of a client's choosing."""
+        counts = self.counts
+        counts[word if word in counts or len(counts) < WORDS else "other"] += 1

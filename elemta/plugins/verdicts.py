@@ -1,0 +1,152 @@
+"""What a plugin answers: a closed union, so that each place that asks handles each answer."""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from elemta.plugins.changes import Change
+from elemta.protocol import Reply, reply
+
+
+class Continue(Struct, frozen=True, gc=False):
+    """No objection; ask the next plugin.
+
+    Attributes:
+        changes: made to the message, in this order.
+        note: for our own log.
+    """
+
+    changes: tuple[Change, ...] = ()
+    note: str = ""
+
+    @property
+    def reply(self) -> None:
+        """There is nothing to tell the client."""
+
+
+class Accept(Struct, frozen=True, gc=False):
+    """No objection, and at this step no later plugin is asked. At the next one all are.
+
+    Attributes:
+        text: told to the client behind what it is told anyway, at the end of the message.
+        changes: made to the message, in this order.
+        note: for our own log.
+    """
+
+    text: str = ""
+    changes: tuple[Change, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.text)
+
+    @property
+    def reply(self) -> None:
+        """It is no objection."""
+
+
+class Defer(Struct, frozen=True, gc=False):
+    """Not now: 451, and the client tries again (RFC 5321 §4.2.1). To a connection: 421.
+
+    Too many recipients, x.5.3, are 452: the client sends the rest at once (§4.5.3.1.10).
+
+    Attributes:
+        status: subject and detail of the enhanced code (RFC 3463 §3).
+        text: for the client to read; names no host, path or rule of ours.
+        note: for our own log.
+
+    Raises:
+        LocalProtocolError: `text` cannot stand in a reply.
+    """
+
+    status: tuple[int, int]
+    text: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        bytes(self.reply)  # raises here, in the plugin that made the mistake
+
+    @property
+    def reply(self) -> Reply:
+        """What the client is told."""
+        return Reply(452 if self.status == (5, 3) else 451, self.status, (self.text,))
+
+
+class Reject(Struct, frozen=True, gc=False):
+    """Never: 550. To a connection: 554. The fields are those of `Defer`."""
+
+    status: tuple[int, int]
+    text: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        bytes(self.reply)
+
+    @property
+    def reply(self) -> Reply:
+        """What the client is told."""
+        return Reply(550, self.status, (self.text,))
+
+
+class Discard(Struct, frozen=True, gc=False):
+    """Take it, and give it to nobody. Its timeline says so, and who wanted that.
+
+    For a recipient it concerns that one alone; before MAIL, all that comes on this connection. No
+    later plugin is asked at this step; a later step may still refuse.
+
+    Attributes:
+        text: told to the client behind what it is told anyway, at the end of the message.
+        note: for the timeline and our own log.
+    """
+
+    note: str
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.text)
+
+    @property
+    def reply(self) -> None:
+        """The client is told nothing of it."""
+
+
+class Quarantine(Struct, frozen=True, gc=False):
+    """Take it, and hold it in the queue until an operator looks at it (`elemta queue list --held`).
+
+    For a recipient it concerns that one alone; before MAIL, all that comes on this connection.
+    Later plugins are asked, and may still refuse or discard it.
+
+    Attributes:
+        reason: for operators.
+        text: told to the client behind what it is told anyway, at the end of the message.
+        changes: made to the message, in this order.
+        note: for our own log, beside the reason.
+    """
+
+    reason: str
+    text: str = ""
+    changes: tuple[Change, ...] = ()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.text)
+
+    @property
+    def reply(self) -> None:
+        """The client is told nothing of it."""
+
+
+CONTINUE: Final = Continue()
+
+Verdict: TypeAlias = Continue | Accept | Defer | Reject | Discard | Quarantine
+
+#: What makes an end of a message though its client hears 250.
+Fate: TypeAlias = Discard | Quarantine
+
+
+def _check(text: str) -> None:
+    """Raises LocalProtocolError if a reply cannot have this text."""
+    if text:
+        bytes(reply(250, 0, 0, text))

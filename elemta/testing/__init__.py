@@ -1,0 +1,1 @@
+"""For those who write plugins: stand-ins, and a whole Elemta in memory."""
