@@ -23,8 +23,10 @@ from elemta.plugins.plugin import HOOKS as HOOKS
 from elemta.plugins.plugin import KINDS as KINDS
 from elemta.plugins.plugin import Granted as Granted
 from elemta.plugins.plugin import Plugin as Plugin
+from elemta.plugins.plugin import PluginWith as PluginWith
 from elemta.plugins.plugin import hooks as hooks
 from elemta.plugins.plugin import kinds as kinds
+from elemta.plugins.results import Allowed as Allowed
 from elemta.plugins.results import Results as Results
 from elemta.plugins.results import Store as Store
 from elemta.plugins.scene import Content as Content

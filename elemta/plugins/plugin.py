@@ -7,11 +7,12 @@ time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, get_args, get_origin
 
 from msgspec import Struct
+from typing_extensions import get_original_bases, override
 
-from elemta.config import ConfigError, Mistake
+from elemta.config import ConfigError, Mistake, Table, check
 from elemta.plugins.verdicts import CONTINUE, Defer, Verdict
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from elemta.plugins.tools import Tools
     from elemta.protocol import Credentials, Mailbox
     from elemta.queue import Destined, QueueEvent
+
+S = TypeVar("S", bound=Table)
 
 #: The verdict when a hook fails, unless the plugin or the configuration says otherwise.
 TRY_LATER: Final = Defer((3, 0), "try again later")
@@ -220,6 +223,35 @@ class Plugin:
 
         A plugin that is slow misses some, and the log says how many.
         """
+
+
+class PluginWith(Plugin, Generic[S]):
+    """A plugin with settings: ``class Tarpit(PluginWith[Settings])``.
+
+    Args:
+        settings: a `elemta.config.Table` of its own, held against the file already.
+
+    Attributes:
+        settings: these.
+    """
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @override
+    @classmethod
+    def configured(cls, settings: object, where: str) -> Self:
+        return cls(check(settings, _schema(cls), where))
+
+
+def _schema(kind: type[PluginWith[S]]) -> type[S]:
+    """What a subclass has written in brackets."""
+    for each in kind.__mro__:
+        for base in get_original_bases(each):
+            if get_origin(base) is PluginWith:
+                found: tuple[type[S], ...] = get_args(base)
+                return found[0]
+    raise TypeError(f"{kind.__qualname__} must say what its settings are: PluginWith[Settings]")
 
 
 #: The kinds of plugins, and the hooks of each, in the order of a message's way.

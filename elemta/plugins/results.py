@@ -11,9 +11,25 @@ from __future__ import annotations
 from typing import TypeVar
 
 from msgspec import Struct
+from typing_extensions import override
 
 R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
+
+
+class Allowed(Struct, frozen=True):
+    """Somebody vouches for a client: plugins that only guess at spam leave it alone.
+
+    Attributes:
+        by: who, e.g. ``allow-deny``.
+    """
+
+    by: str
+
+    @override
+    def __str__(self) -> str:
+        """For the timeline."""
+        return f"allowed by {self.by}"
 
 
 class Results:

@@ -18,7 +18,7 @@ from elemta.plugins.changes import (
     Tag,
     Via,
 )
-from elemta.plugins.results import Results, Store
+from elemta.plugins.results import Allowed, Results, Store
 from elemta.plugins.verdicts import Discard, Fate, Quarantine
 from elemta.protocol import Mailbox, MailParams, ReversePath
 from elemta.queue import Addressee, MessageId, Priority
@@ -80,6 +80,11 @@ class Session(Struct, kw_only=True, eq=False):
     results: Results = field(default_factory=Results)
     kept: Store = field(default_factory=Store)
     doomed: list[Doomed] = field(default_factory=list[Doomed])
+
+    @property
+    def exempt(self) -> bool:
+        """Whether guesses at spam are not for this client: it is trusted, or `Allowed`."""
+        return self.trusted or self.results.first(Allowed) is not None
 
 
 class Transaction(Struct, kw_only=True, eq=False):

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from elemta.plugins.built_in.recipient_limit import RecipientLimit
 from typing_extensions import override
 
 from elemta.config import Config, ConfigError, load
 from elemta.plugins import CONTINUE, Plugin, Session, Verdict
 from elemta.plugins import load as load_plugins
+from elemta.plugins.built_in.recipient_limit import RecipientLimit
 
 
 class Whole(Plugin):

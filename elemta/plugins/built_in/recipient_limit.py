@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 from msgspec import Meta
 from typing_extensions import override
 
-from elemta.config import Table, check
-from elemta.plugins import CONTINUE, Defer, Plugin, Transaction, Verdict
+from elemta.config import Table
+from elemta.plugins import CONTINUE, Defer, PluginWith, Transaction, Verdict
 
 if TYPE_CHECKING:
     from elemta.protocol import Mailbox
@@ -21,22 +21,14 @@ class Settings(Table, frozen=True):
     recipients: Annotated[int, Meta(ge=100)] = 1000
 
 
-class RecipientLimit(Plugin):
+class RecipientLimit(PluginWith[Settings]):
     """Makes a stranger split what goes to many; who may relay is not bothered."""
 
     name = "recipient-limit"
     dry = True
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    @override
-    @classmethod
-    def configured(cls, settings: object, where: str) -> RecipientLimit:
-        return cls(check(settings, Settings, where))
-
     @override
     async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
-        if transaction.session.trusted or len(transaction.recipients) < self._settings.recipients:
+        if transaction.session.trusted or len(transaction.recipients) < self.settings.recipients:
             return CONTINUE
-        return Defer((5, 3), "too many recipients", note=f"over {self._settings.recipients}")
+        return Defer((5, 3), "too many recipients", note=f"over {self.settings.recipients}")
