@@ -10,7 +10,7 @@ import trio
 
 from elemta.message import HeaderScanner
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
-from elemta.plugins import Session, Tools, TooLargeError, Transaction
+from elemta.plugins import Session, TooLargeError, Tools, Transaction
 from elemta.protocol import Mailbox, MailParams, parse_mailbox
 from elemta.queue import Addressee
 
