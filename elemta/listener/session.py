@@ -45,7 +45,6 @@ from elemta.protocol import (
     Reset,
     StartTls,
     Verify,
-    reply,
 )
 
 if TYPE_CHECKING:
@@ -296,14 +295,14 @@ class Session:
         ):
             await self._refuse(replies.TOO_MANY_RECIPIENTS, recipient=str(rcpt.path))
             return
+        made = len(transaction.made)
         if (objection := await self._judge_recipient(transaction, rcpt.path)) is not None:
             await self._refuse(objection, recipient=str(rcpt.path))
             return
-        transaction.recipients.append(rcpt.path)
         new = [each for each in found if each.address not in transaction.addressees]
         if transaction.doomed:
             new = [*doomed(new, transaction, rcpt.path, self._reception.house.clock())]
-        transaction.addressees.update([(each.address, each) for each in told(new, rcpt.params)])
+        transaction.add(rcpt.path, told(new, rcpt.params), made)
         self._wire.reply(replies.RECIPIENT_OK)
 
     async def _judge_recipient(self, transaction: Transaction, path: Mailbox) -> Reply | None:
@@ -387,7 +386,7 @@ class Session:
         self._meters.accepts.observe(trio.current_time() - self._mail_at)
         self._patience.message_taken()
         intake.tell()
-        taken = reply(250, 0, 0, "; ".join([f"OK: queued as {transaction.id}", *transaction.said]))
+        taken = Reply(250, (0, 0), (f"OK: queued as {transaction.id}", *transaction.said))
         for _ in range(answers):
             self._wire.reply(taken)
 

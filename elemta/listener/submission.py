@@ -229,12 +229,10 @@ async def _add(mailbox: Mailbox, place: str, transaction: Transaction, house: Ho
         transaction.addressees and len(transaction.addressees) + len(found) > most
     ):
         raise NotTakenError(replies.TOO_MANY_AT_ONCE, place)
-    chain = house.plugins.at(LISTENER)
+    chain, made = house.plugins.at(LISTENER), len(transaction.made)
     if chain.rcpt:
         _heed((await chain.on_rcpt(transaction, mailbox)).reply, place)
-    transaction.recipients.append(mailbox)
-    for each in doomed(found, transaction, mailbox, house.clock()):
-        transaction.addressees.setdefault(each.address, each)
+    transaction.add(mailbox, doomed(found, transaction, mailbox, house.clock()), made)
 
 
 def _heed(objection: Reply | None, place: str) -> None:

@@ -99,7 +99,11 @@ class AddRecipient(Struct, frozen=True):
 
 
 class RemoveRecipient(Struct, frozen=True):
-    """A recipient does not get it; nothing happens if it is none. Who is left gets it."""
+    """A recipient does not get it; nothing happens if it is none. Who is left gets it.
+
+    Attributes:
+        address: as the client named it, or one whom that led to.
+    """
 
     address: Mailbox
 
@@ -110,7 +114,12 @@ class RemoveRecipient(Struct, frozen=True):
 
 
 class Redirect(Struct, frozen=True):
-    """Somebody else gets it in place of a recipient, who stands in reports as the first one."""
+    """Somebody else gets it in place of a recipient, who stands in reports as the first one.
+
+    Attributes:
+        address: as the client named it, or one whom that led to.
+        to: who gets it. No alias is followed, and nobody's leave is asked.
+    """
 
     address: Mailbox
     to: Mailbox

@@ -24,7 +24,7 @@ from elemta.protocol import Mailbox, MailParams, ReversePath
 from elemta.queue import Addressee, MessageId, Priority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
 
     from elemta.message import HeaderScanner
 
@@ -139,33 +139,55 @@ class Transaction(Struct, kw_only=True, eq=False):
 
     def change(self, plugin: str, change: Change) -> None:
         """For the chain: do what a plugin asked for, and write down that it did."""
+        self.made.append(Made(plugin, change))
+        self._do(change)
+
+    def add(self, recipient: Mailbox, addressees: Iterable[Addressee], made_before: int) -> None:
+        """For the listener: take a recipient that no plugin objects to.
+
+        What plugins wanted changed when they were asked about him is done now that he is there.
+
+        Args:
+            recipient: as the client named him.
+            addressees: whom he leads to.
+            made_before: how many changes had been made before plugins were asked about him.
+        """
+        self.recipients.append(recipient)
+        for each in addressees:
+            self.addressees.setdefault(each.address, each)
+        for made in self.made[made_before:]:
+            self._do(made.change)
+
+    def _do(self, change: Change) -> None:
+        """Doing it again changes nothing more."""
         known = self.addressees
         match change:
             case AddRecipient(address):
                 known.setdefault(address, Addressee(address=address))
             case RemoveRecipient(address):
-                known.pop(address, None)
+                for each in _led_to(address, known):
+                    del known[each.address]
             case Redirect(address, to):
-                if address in known:
-                    self.addressees = {
-                        each.address: each
-                        for each in (
-                            _redirected(one, to) if one.address == address else one
-                            for one in known.values()
-                        )
-                    }
+                if to != address:
+                    for each in _led_to(address, known):
+                        del known[each.address]
+                        known.setdefault(to, _redirected(each, to))
             case Prioritise(priority):
                 self.priority = priority
             case Tag(word):
                 if word not in self.tags:
                     self.tags = (*self.tags, word)
             case Via(targets, recipient):
-                for address, each in known.items():
-                    if recipient is None or recipient == address:
-                        known[address] = replace(each, via=targets)
+                chosen = [*known.values()] if recipient is None else _led_to(recipient, known)
+                for each in chosen:
+                    known[each.address] = replace(each, via=targets)
             case AddHeader() | RemoveHeader():
                 pass  # see `rewritten`: the header is not here
-        self.made.append(Made(plugin, change))
+
+
+def _led_to(address: Mailbox, known: dict[Mailbox, Addressee]) -> list[Addressee]:
+    """Those that are called so, or whom an alias of that name led to."""
+    return [each for each in known.values() if address in (each.address, each.original)]
 
 
 def _redirected(addressee: Addressee, to: Mailbox) -> Addressee:
