@@ -11,7 +11,7 @@ from msgspec import Struct
 from elemta.queue import Envelope, KeyReusedError, Receipt, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from elemta.queue import MessageId
 
@@ -42,6 +42,17 @@ class FakeIncoming:
         self._queue.fail_if_broken()
         self._content += octets
         self._queue.largest_write = max(self._queue.largest_write, len(octets))
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), 1000):
+            await trio.lowlevel.checkpoint()
+            self._queue.fail_if_broken()
+            yield self._content[start : start + 1000]
+
+    async def replace_head(self, size: int, head: bytes, /) -> None:
+        await trio.lowlevel.checkpoint()
+        self._queue.fail_if_broken()
+        self._content = head + self._content[size:]
 
     async def commit(
         self, envelope: Envelope | None = None, /, *, key: str = "", digest: bytes = b""

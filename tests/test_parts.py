@@ -51,7 +51,7 @@ async def parts_of(
     try:
         async with virtual_queue(folder / "queue", disk=disks or (lambda store: store)) as queue:
             with StoreReader(folder / "queue") as reader:
-                yield Parts(
+                parts = Parts(
                     config,
                     bound,
                     queue,
@@ -63,6 +63,8 @@ async def parts_of(
                     clock=now,
                     file="/etc/elemta/elemta.yaml",
                 )
+                async with parts.plugins_living():
+                    yield parts
     finally:
         for each in bound:
             each.socket.close()

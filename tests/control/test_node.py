@@ -113,7 +113,8 @@ class Server:
         self.stored = stored
         return list(stored.process)
 
-    def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
+    async def reload(self, *, dry_run: bool) -> tuple[Change, ...]:
+        await trio.lowlevel.checkpoint()
         self.reloads.append(dry_run)
         return ()
 

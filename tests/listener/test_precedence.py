@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 import pytest
 from typing_extensions import override
 
-from elemta.plugins import CONTINUE, Plugin, Transaction, Verdict
+from elemta.plugins import (
+    CONTINUE,
+    Content,
+    Continue,
+    Plugin,
+    Prioritise,
+    Tag,
+    Transaction,
+    Verdict,
+)
 from elemta.queue import Priority
 from tests.dialogue import STRANGER, TRUSTED, Server
 
@@ -117,10 +126,9 @@ class Newsletters(Plugin):
     name = "newsletters"
 
     @override
-    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
-        if b"List-Id:" in content_head:
-            transaction.priority = Priority.LOW
-            transaction.tags += ("newsletter",)
+    async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
+        if content.header.has(b"list-id"):
+            return Continue(changes=(Prioritise(Priority.LOW), Tag("newsletter")))
         return CONTINUE
 
 

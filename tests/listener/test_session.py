@@ -10,7 +10,16 @@ from typing_extensions import override
 
 from elemta.listener import budget
 from elemta.listener.intake import SMALL
-from elemta.plugins import CONTINUE, Defer, Plugin, Reject, Session, Transaction, Verdict
+from elemta.plugins import (
+    CONTINUE,
+    Content,
+    Defer,
+    Plugin,
+    Reject,
+    Session,
+    Transaction,
+    Verdict,
+)
 from tests.dialogue import STRANGER, TRUSTED, Server
 from tests.fakes import FakeQueue
 
@@ -715,7 +724,7 @@ class Everywhere(Plugin):
         self._step = step
         self._verdict = verdict
         self.asked: list[str] = []
-        self.head = b""
+        self.content = b""
 
     def _judge(self, step: str) -> Verdict:
         self.asked.append(step)
@@ -750,8 +759,8 @@ class Everywhere(Plugin):
         return self._judge("data")
 
     @override
-    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
-        self.head = content_head
+    async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
+        self.content = await content.read()
         return self._judge("message")
 
 
@@ -795,7 +804,7 @@ async def test_plugins_judge_each_step(
             return
         await server.expect(agreed)
     assert plugin.asked == steps
-    assert plugin.head == b"Subject: x\r\n"
+    assert plugin.content == b"Subject: x\r\n"
     assert len(server.queue.kept) == 1
 
 
@@ -814,7 +823,7 @@ async def test_a_plugins_refusal_of_the_envelope_holds_for_chunks(
     """)
 
 
-async def test_plugins_are_shown_how_a_large_message_begins(
+async def test_plugins_are_shown_a_large_message_whole(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     plugin = Everywhere()
@@ -826,7 +835,8 @@ async def test_plugins_are_shown_how_a_large_message_begins(
         await server.client.send_all((b"x" * 998 + b"\r\n") * 256)
     await server.client.send_all(b".\r\n")
     await server.expect("250 2.0.0 OK: queued as Q1")
-    assert plugin.head == b"\r\n" + (b"x" * 998 + b"\r\n") * 65 + b"x" * 534
+    assert plugin.content == b"\r\n" + (b"x" * 998 + b"\r\n") * 768
+    assert server.queue.kept[0].content.endswith(plugin.content)
 
 
 class Broken(Plugin):

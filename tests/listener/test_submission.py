@@ -18,10 +18,14 @@ from elemta.net.reaper import Reaper
 from elemta.plugins import (
     CONTINUE,
     Chain,
+    Content,
+    Continue,
     Defer,
     Loaded,
     Plugin,
+    Prioritise,
     Reject,
+    Tag,
     Transaction,
     Verdict,
 )
@@ -234,7 +238,7 @@ class Judge(Plugin):
         self._verdict = verdict
         self.asked: list[str] = []
         self.transaction: Transaction | None = None
-        self.head = b""
+        self.content = b""
 
     def _say(self, hook: str, transaction: Transaction) -> Verdict:
         self.asked.append(hook)
@@ -254,10 +258,10 @@ class Judge(Plugin):
         return self._say("data", transaction)
 
     @override
-    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
-        self.head = content_head
-        transaction.priority, transaction.tags = Priority.LOW, (*transaction.tags, "judged")
-        return self._say("message", transaction)
+    async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
+        self.content = await content.read()
+        said = self._say("message", transaction)
+        return Continue((Prioritise(Priority.LOW), Tag("judged"))) if said is CONTINUE else said
 
 
 async def test_plugins_are_asked_as_by_smtp_and_have_the_last_word() -> None:
@@ -265,7 +269,7 @@ async def test_plugins_are_asked_as_by_smtp_and_have_the_last_word() -> None:
     wanted = Submission(priority=Priority.HIGH, tags=("a",))
     await hand_in(wanted, WHO, house(judge, queue=queue))
     assert judge.asked == ["mail", "rcpt", "data", "message"]
-    assert CONTENT in judge.head
+    assert judge.content.endswith(CONTENT)
     assert judge.transaction is not None
     session = judge.transaction.session
     assert (session.listener, session.login, session.trusted) == ("api", WHO, True)
