@@ -221,6 +221,11 @@ class Readings:
         yield from _each("elemta_plugin_failures_total", failures)
         yield from _each("elemta_plugin_objections_total", objections)
         yield from _each("elemta_plugin_duration_seconds", seconds)
+        meters = self._meters
+        yield from _each("elemta_clamav_scans_total", meters.scans)
+        yield Reading("elemta_clamav_scan_duration_seconds", meters.scan_seconds)
+        yield from _each("elemta_rspamd_checks_total", meters.checks)
+        yield Reading("elemta_rspamd_check_duration_seconds", meters.check_seconds)
 
 
 def _each(name: str, values: Mapping[str, float] | Mapping[str, Distribution]) -> Iterator[Reading]:

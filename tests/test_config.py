@@ -20,6 +20,7 @@ from elemta.config import (
     Mistake,
     Network,
     Pipe,
+    Service,
     Smarthost,
     SystemdSocket,
     Table,
@@ -440,6 +441,20 @@ def test_networks_compare_by_what_they_hold() -> None:
     assert len({Network.parse("::1"), Network.parse("::1/128")}) == 1
     assert repr(Network.parse("::1")) == "Network('::1/128')"
     assert str(Network.parse("::1")) == "::1/128"
+
+
+def test_services_are_hosts_with_ports_or_sockets() -> None:
+    assert str(Service.parse("clamav:3310")) == "clamav:3310"
+    assert str(Service.parse("[::1]:3310")) == "[::1]:3310"
+    assert repr(Service.parse("/run/x.sock")) == "Service('/run/x.sock')"
+    assert Service.parse("/run/x.sock") == Service.parse("/run/x.sock")
+    assert len({Service.parse("localhost:1"), Service.parse("localhost:2")}) == 2
+
+
+@pytest.mark.parametrize("text", ["", "run/x.sock", "localhost", ":3310", "localhost:0", "a b:1"])
+def test_what_is_no_service_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected HOST:PORT or the path of a socket"):
+        Service.parse(text)
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -172,6 +172,8 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_host_connections_total",
         "elemta_tls_connections_total",
         "elemta_dns_answers_total",
+        "elemta_clamav_scans_total",
+        "elemta_rspamd_checks_total",
     }
     of_api = {name for name in CATALOGUE if name.startswith(("elemta_api", "elemta_websocket"))}
     of_plugins = {name for name in CATALOGUE if name.startswith("elemta_plugin")}

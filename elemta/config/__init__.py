@@ -4,6 +4,7 @@ from elemta.config.addresses import Binding as Binding
 from elemta.config.addresses import HostPort as HostPort
 from elemta.config.addresses import IPAddress as IPAddress
 from elemta.config.addresses import Network as Network
+from elemta.config.addresses import Service as Service
 from elemta.config.addresses import SystemdSocket as SystemdSocket
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from pathlib import Path
 from typing import Final, Self, TypeAlias
 
 from msgspec import Struct
@@ -100,6 +101,52 @@ class Network:
     @override
     def __repr__(self) -> str:
         return f"Network({str(self._network)!r})"
+
+
+class Service:
+    """A server beside us: ``HOST:PORT``, ``[IPV6]:PORT`` or ``/the/path/of/its.socket``.
+
+    Attributes:
+        where: whom to call by TCP, or the path of a Unix socket.
+    """
+
+    __slots__ = ("where",)
+
+    def __init__(self, where: HostPort | Path) -> None:
+        self.where = where
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read what a configuration says of it.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if text.startswith("/"):
+            return cls(Path(text))
+        try:
+            found = host_port(text)
+        except ValueError:
+            found = None
+        if found is None or not found.host or not found.port:
+            raise ValueError(f"expected HOST:PORT or the path of a socket, not {text!r}")
+        return cls(found)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Service) and self.where == other.where
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.where)
+
+    @override
+    def __str__(self) -> str:
+        return str(self.where)
+
+    @override
+    def __repr__(self) -> str:
+        return f"Service({str(self.where)!r})"
 
 
 def host_port(text: str, port: int | None = None) -> HostPort:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import inspect
 
-from elemta.config.addresses import Network
+from elemta.config.addresses import Network, Service
 from elemta.config.checks import mistakes
 from elemta.config.schema import Api, Config, Listener, Log, Relay, Route
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
@@ -145,6 +145,10 @@ def _decode(kind: type, value: object) -> object:
         if isinstance(value, str):
             return Network.parse(value)
         raise ValueError(f"expected a network such as 192.0.2.0/24, not {_shown(value)}")
+    if kind is Service:
+        if isinstance(value, str):
+            return Service.parse(value)
+        raise ValueError(f"expected HOST:PORT or the path of a socket, not {_shown(value)}")
     if kind is Frequency:
         if isinstance(value, str):
             return Frequency.parse(value)

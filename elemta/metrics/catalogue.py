@@ -144,6 +144,10 @@ _ALL: Final = (
     _counter("elemta_plugin_failures_total", "Plugins that raised or took too long.", "plugin"),
     _counter("elemta_plugin_objections_total", "What plugins refused or put off.", "plugin"),
     _histogram("elemta_plugin_duration_seconds", "How long a plugin took to answer.", "plugin"),
+    _counter("elemta_clamav_scans_total", "Messages shown to ClamAV.", "result"),
+    _histogram("elemta_clamav_scan_duration_seconds", "How long ClamAV took."),
+    _counter("elemta_rspamd_checks_total", "Messages shown to rspamd.", "action"),
+    _histogram("elemta_rspamd_check_duration_seconds", "How long rspamd took."),
     # The API.
     _counter("elemta_api_requests_total", "Requests to the API.", "route", "status"),
     _histogram("elemta_api_request_duration_seconds", "How long an answer of the API took."),

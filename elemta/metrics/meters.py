@@ -91,6 +91,10 @@ class Meters:
         tls: connections to hosts that were encrypted, by version.
         tls_failures: handshakes with hosts that failed.
         lags: how late the loop came to what was due.
+        scans: of ClamAV, by what came of them.
+        scan_seconds: how long they took.
+        checks: of rspamd, by what it wanted done.
+        check_seconds: how long they took.
     """
 
     def __init__(self) -> None:
@@ -109,3 +113,7 @@ class Meters:
         self.tls = Counter[str]()
         self.tls_failures = 0
         self.lags = Distribution(LAG)
+        self.scans = Counter[str]()
+        self.scan_seconds = Distribution(LATENCY)
+        self.checks = Counter[str]()
+        self.check_seconds = Distribution(LATENCY)

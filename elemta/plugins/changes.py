@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 #: Octets of the value of one field, and of a tag.
 LONGEST: Final = 64 * 1024
+#: Octets of a line, without its end (RFC 5322 §2.1.1).
+LINE: Final = 998
 _TAG: Final = re.compile(r"[!-~]{1,64}")
 _NAME: Final = re.compile(r"[!-9;-~]{1,77}")
 _LINE_END: Final = re.compile(r"[\r\n\0]")
+#: A fold, with something behind it in its line: a line of spaces alone is one that few can read.
+_FOLD: Final = re.compile(r"\r\n(?=[ \t]+[^ \t\r\n])")
 
 
 class AddHeader(Struct, frozen=True):
@@ -35,6 +39,8 @@ class AddHeader(Struct, frozen=True):
         value: without line ends; it is folded where it is long.
         top: above all that is there (as trace fields stand, RFC 5321 §4.4), or below the last field
             of the header.
+        verbatim: `value` stands right behind the colon, and may have folds of its own (CRLF and a
+            space or a tab): so a signature is added as it was made.
 
     Raises:
         ValueError: that is no name, or `value` could become another field.
@@ -43,10 +49,16 @@ class AddHeader(Struct, frozen=True):
     name: str
     value: str
     top: bool = True
+    verbatim: bool = False
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        if _LINE_END.search(self.value):
+        value = self.value
+        if self.verbatim:
+            if max(map(len, self.octets.split(b"\r\n"))) > LINE:
+                raise ValueError(f"a line of the field {self.name} has more than {LINE} octets")
+            value = _FOLD.sub("", value)
+        if _LINE_END.search(value):
             raise ValueError(f"a line end in the field {self.name}")
         if len(self.value) > LONGEST:
             raise ValueError(f"the field {self.name} has more than {LONGEST} characters")
@@ -54,6 +66,8 @@ class AddHeader(Struct, frozen=True):
     @property
     def octets(self) -> bytes:
         """The whole field with its CRLF."""
+        if self.verbatim:
+            return f"{self.name}:{self.value}\r\n".encode("utf-8", "surrogateescape")
         return fold(self.name, self.value)
 
     @override

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from elemta.metrics.meters import Meters
 from elemta.net.dns import Records
+from elemta.net.services import Connects, connect_service
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Tools(Struct, kw_only=True, eq=False):
         clock: seconds since the epoch.
         random: from 0 up to 1.
         in_thread: runs what blocks.
+        connect: to a service such as a scanner; the stream is the plugin's to close.
         folder: where it may keep files, also over restarts; made when it is asked for. It is the
             plugin's own: of several entries with one name each has the same.
         counts: what it counts, by word; in metrics they are
@@ -57,6 +59,7 @@ class Tools(Struct, kw_only=True, eq=False):
     random: Callable[[], float]
     clock: Callable[[], float] = time.time
     in_thread: InThread = in_thread
+    connect: Connects = connect_service
     counts: Counter[str] = field(default_factory=Counter[str])
     meters: Meters = field(default_factory=Meters)
 

@@ -56,38 +56,47 @@ class Defer(Struct, frozen=True, gc=False):
         status: subject and detail of the enhanced code (RFC 3463 §3).
         text: for the client to read; names no host, path or rule of ours.
         note: for our own log.
+        code: another than that, 400 to 499; not 421, which ends a conversation.
 
     Raises:
         LocalProtocolError: `text` cannot stand in a reply.
+        ValueError: a `code` that is none.
     """
 
     status: tuple[int, int]
     text: str
     note: str = ""
+    code: int | None = None
 
     def __post_init__(self) -> None:
+        if self.code is not None and (self.code == 421 or not 400 <= self.code <= 499):
+            raise ValueError(f"no code to defer with: {self.code}")
         bytes(self.reply)  # raises here, in the plugin that made the mistake
 
     @property
     def reply(self) -> Reply:
         """What the client is told."""
-        return Reply(452 if self.status == (5, 3) else 451, self.status, (self.text,))
+        code = self.code or (452 if self.status == (5, 3) else 451)
+        return Reply(code, self.status, (self.text,))
 
 
 class Reject(Struct, frozen=True, gc=False):
-    """Never: 550. To a connection: 554. The fields are those of `Defer`."""
+    """Never: 550. To a connection: 554. The fields are those of `Defer`; `code` is 500 to 599."""
 
     status: tuple[int, int]
     text: str
     note: str = ""
+    code: int = 550
 
     def __post_init__(self) -> None:
+        if not 500 <= self.code <= 599:
+            raise ValueError(f"no code to reject with: {self.code}")
         bytes(self.reply)
 
     @property
     def reply(self) -> Reply:
         """What the client is told."""
-        return Reply(550, self.status, (self.text,))
+        return Reply(self.code, self.status, (self.text,))
 
 
 class Discard(Struct, frozen=True, gc=False):

@@ -17,6 +17,9 @@ from elemta.queue import Addressee
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from elemta.config import Service
+    from elemta.net.services import Connects
+
 T = TypeVar("T")
 
 #: When a `FakeClock` begins, seconds since the epoch.
@@ -163,6 +166,12 @@ async def at_once(call: Callable[[], T]) -> T:
     return call()
 
 
+async def nobody(service: Service) -> trio.abc.Stream:
+    """No service is there (`elemta.plugins.Tools.connect`)."""
+    await trio.lowlevel.checkpoint()
+    raise ConnectionRefusedError(f"nobody is at {service}")
+
+
 def some_tools(
     name: str = "plugin",
     *,
@@ -170,6 +179,7 @@ def some_tools(
     clock: Callable[[], float] | None = None,
     folder: Path | None = None,
     random: float = 0.5,
+    connect: Connects | None = None,
 ) -> Tools:
     """What a plugin works with.
 
@@ -179,6 +189,7 @@ def some_tools(
         clock: None: one that stands still.
         folder: None: one of its own among the temporary ones, which stays behind if it is used.
         random: what chance always says.
+        connect: to services; None: none is there.
     """
 
     def make_folder() -> Path:
@@ -194,6 +205,7 @@ def some_tools(
         random=lambda: random,
         clock=clock or FakeClock(),
         in_thread=at_once,
+        connect=connect or nobody,
     )
 
 
