@@ -56,14 +56,14 @@ ROWS = (
 Results = Mapping[str, Mapping[str, Sequence[float]]]
 
 
-def table(results: Results) -> str:
+def table(results: Results, rows: Sequence[Row] = ROWS) -> str:
     """A Markdown table: median (least–most) of each server, and Elemta over Postfix."""
     names = list(results)
     lines = [
         f"| | {' | '.join(names)} | Elemta / Postfix | target |",
         f"|---|{'---|' * len(names)}---|---|",
     ]
-    for row in ROWS:
+    for row in rows:
         values = [results[name].get(row.key, ()) for name in names]
         if any(values):
             cells = " | ".join(_cell(value, row.digits) for value in values)

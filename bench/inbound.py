@@ -1,0 +1,260 @@
+"""Inbound mail with SPF, DKIM, DMARC and greylisting: ``python -m bench.inbound``.
+
+Some hundred domains send, each its own message of 4 KB, signed with RSA-2048; one in ten was
+altered on its way and fails SPF, so that its domain's DMARC policy has it refused. Greylisting is
+on everywhere, with its clients known already: before the clock runs each domain's message was sent,
+deferred, and sent again until it was taken, on all servers alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+from msgspec import Struct
+
+from bench import filtering, letters, load, names, peers
+from bench.spool import spool
+from bench.table import Row, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.filtering import Filter
+    from bench.letters import Letter
+
+_RESULTS: Final = Path(__file__).parent / "results"
+_RECIPIENT: Final = "somebody@far.example"
+
+ROWS: Final = (
+    Row("inbound", "inbound, 4 KB, SPF, DKIM, DMARC, greylisting (msg/s)", target=2.0),
+    Row("inbound_cpu", "… CPU per message, all processes (ms)", 2, 0.5),
+    Row("inbound_p50", "… from MAIL to the last answer, at 20 a second, p50 (ms)", 1),
+    Row("inbound_p99", "… p99 (ms)", 1),
+    Row("inbound_refused", "… refused by DMARC per 1,000"),
+    Row("inbound_memory", "… memory of all processes (MiB)"),
+)
+
+
+class Scale(Struct, frozen=True):
+    """How much is sent.
+
+    Attributes:
+        each: messages of each domain, as fast as they are taken.
+        rate: messages a second while latency is measured.
+        seconds: for so long.
+    """
+
+    each: int = 25
+    rate: float = 20.0
+    seconds: float = 30.0
+
+
+QUICK: Final = Scale(each=5, seconds=6.0)
+
+
+def measure(server: Filter, folder: Path, of: Sequence[Letter], scale: Scale) -> dict[str, float]:
+    """One run of one server, on an empty spool."""
+    peers.clear(folder)
+    server.prepare(folder)
+    with server.run(folder) as running:
+        trio.run(make_known, running.accept, of)
+        burst(running.accept, of, 1)
+        cpu, begun = running.cpu_seconds(), time.perf_counter()
+        refused = burst(running.accept, of, scale.each)
+        seconds = time.perf_counter() - begun
+        cpu = running.cpu_seconds() - cpu
+        sent = len(of) * scale.each
+        expected = sum(each.forged for each in of) * scale.each
+        if refused != expected:
+            raise RuntimeError(f"{server.name} refused {refused} of {sent}, not {expected}")
+        took = sorted(trio.run(at_rate, running.accept, of, scale))
+        return {
+            "inbound": sent / seconds,
+            "inbound_cpu": cpu * 1000 / sent,
+            "inbound_p50": took[len(took) // 2] * 1000,
+            "inbound_p99": took[len(took) * 99 // 100] * 1000,
+            "inbound_refused": refused * 1000 / sent,
+            "inbound_memory": running.memory() / 2**20,
+        }
+
+
+# As fast as it goes: smtp-source, as for all else.
+
+
+def burst(port: int, of: Sequence[Letter], count: int) -> int:
+    """Send each letter so often, 20 domains at a time; returns how many were refused for good.
+
+    Raises:
+        RuntimeError: something else than the end of a message was refused, or for a while only.
+    """
+
+    def send(letter: Letter) -> int:
+        command = [
+            load.program("smtp-source"), "-4", "-A", "-M", "client.example", "-f", letter.sender,
+            "-t", _RECIPIENT, "-s", "1", "-m", str(count), "-F", str(letter.file),
+            f"127.0.0.1:{port}",
+        ]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        complaints = result.stderr.splitlines()
+        refused = sum(bool(re.search(r"end of data .*: 5|5\d\d 5\.7", each)) for each in complaints)
+        if result.returncode or refused != len(complaints):
+            raise RuntimeError(f"{' '.join(command)}: {result.stderr.strip()}")
+        return refused
+
+    with ThreadPoolExecutor(load.SESSIONS) as pool:
+        return sum(pool.map(send, of))
+
+
+# One after the other, and each reply looked at.
+
+
+async def make_known(port: int, of: Sequence[Letter]) -> None:
+    """Send every letter until greylisting knows it.
+
+    Raises:
+        RuntimeError: none was deferred, or some still are after a while.
+    """
+    unknown = await _deferred(port, of)
+    if len(unknown) < len(of) // 2:
+        raise RuntimeError("greylisting is not on")
+    for _ in range(10):
+        await trio.sleep(filtering.DELAY + 0.2)
+        unknown = await _deferred(port, unknown)
+        if not unknown:
+            return
+    raise RuntimeError(f"still deferred: {[each.sender for each in unknown]}")
+
+
+async def _deferred(port: int, of: Sequence[Letter]) -> list[Letter]:
+    """Send each once, `SESSIONS` at a time; those that shall come again."""
+    deferred: list[Letter] = []
+    waiting = list(of)
+
+    async def work() -> None:
+        while waiting:
+            letter = waiting.pop()
+            if 400 <= (await post(port, letter))[0] < 500:
+                deferred.append(letter)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(load.SESSIONS):
+            nursery.start_soon(work)
+    return deferred
+
+
+async def at_rate(port: int, of: Sequence[Letter], scale: Scale) -> list[float]:
+    """Send so many a second, however long others take; seconds that each took.
+
+    A load that waited for answers would send less just when the server is slow, and not see it.
+    """
+    took: list[float] = []
+
+    async def one(letter: Letter) -> None:
+        code, seconds = await post(port, letter)
+        if code != (550 if letter.forged else 250):
+            raise RuntimeError(f"{letter.sender} was answered {code}")
+        took.append(seconds)
+
+    async with trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        for number in range(round(scale.rate * scale.seconds)):
+            await trio.sleep_until(begun + number / scale.rate)
+            nursery.start_soon(one, of[number % len(of)])
+    return took
+
+
+async def post(port: int, letter: Letter) -> tuple[int, float]:
+    """Send one; the last answer's code, or that of the first one that is no good.
+
+    Returns:
+        Beside it seconds from MAIL to that answer.
+    """
+    # No line begins with a dot.
+    content = letter.octets + b".\r\n"
+    lines = {
+        f"MAIL FROM:<{letter.sender}>\r\n".encode(): 250,
+        f"RCPT TO:<{_RECIPIENT}>\r\n".encode(): 250,
+        b"DATA\r\n": 354,
+        content: 250,
+    }
+    with trio.fail_after(60):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await _heard(stream)
+            await stream.send_all(b"EHLO client.example\r\n")
+            await _heard(stream)
+            begun, code = time.perf_counter(), 0
+            for line, wanted in lines.items():
+                await stream.send_all(line)
+                code = await _heard(stream)
+                if code != wanted:
+                    break
+            seconds = time.perf_counter() - begun
+            await stream.send_all(b"QUIT\r\n")
+            await _heard(stream)
+    return code, seconds
+
+
+async def _heard(stream: trio.SocketStream) -> int:
+    """The code of a whole reply."""
+    reply = b""
+    while not re.search(rb"(?:^|\n)\d{3}(?: [^\n]*)?\r\n$", reply):
+        octets = await stream.receive_some()
+        if not octets:
+            raise RuntimeError(f"the server hung up after {reply!r}")
+        reply += octets
+    return int(reply[:3])
+
+
+def main() -> int:
+    """Print the table; 0 if all could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m bench.inbound", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short repetition, about a minute")
+    parser.add_argument("--repeat", type=int, default=3, help="interleaved repetitions (3)")
+    parser.add_argument("--work", type=Path, default=_RESULTS, help="folder for spools")
+    parser.add_argument(
+        "--spool",
+        choices=("image", "folder"),
+        default="image" if os.geteuid() == 0 else "folder",
+        help="spools in an ext4 image made for the run (root; the default then), or as it is",
+    )
+    parser.add_argument("--servers", nargs="+", default=["elemta", "postfix"], metavar="NAME")
+    given = parser.parse_args()
+    scale = QUICK if given.quick else Scale()
+    servers: list[Filter] = [filtering.FilteringElemta(), filtering.FilteringPostfix()]
+    servers = [each for each in servers if each.name.lower() in given.servers]
+    results: dict[str, dict[str, list[float]]] = {each.name: {} for each in servers}
+    missing: dict[str, str] = {}
+    with spool(given.work.resolve(), image=given.spool == "image") as place:
+        of, records = letters.letters(place.folder / "letters")
+        with names.served(place.folder / "names", letters.ZONE, records):
+            for turn in range(1 if given.quick else given.repeat):
+                for server in servers:
+                    if server.name in missing:
+                        continue
+                    try:
+                        found = measure(server, place.folder / server.name.lower(), of, scale)
+                    except load.MissingError as error:
+                        missing[server.name] = str(error)
+                        continue
+                    for key, value in found.items():
+                        results[server.name].setdefault(key, []).append(value)
+                    said = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
+                    print(f"{turn + 1} {server.name}: {said}", file=sys.stderr)
+    print(table(results, ROWS))
+    print(f"\nload average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    for name, why in missing.items():
+        print(f"{name} was left out: {why}")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
