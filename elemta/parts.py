@@ -6,9 +6,11 @@ import os
 import random
 import re
 import sqlite3
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from elemta import __version__, systemd
@@ -22,6 +24,8 @@ from elemta.control.interface import (
     UnavailableError,
     UnknownError,
 )
+from elemta.delivery.carrier import Dial
+from elemta.delivery.local import Mailboxes
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.explaining.hypothesis import explain
@@ -33,12 +37,13 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
-from elemta.plugins import Lives, Tools, hooks
+from elemta.plugins import Lives, Loaded, Tools, hooks
+from elemta.plugins.tools import InThread, in_thread
 from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -46,7 +51,6 @@ if TYPE_CHECKING:
     from elemta.control.facts import Explanation, Hypothesis, Metric, Submission
     from elemta.control.measuring import Stored
     from elemta.listener.sockets import BoundListener
-    from elemta.plugins import Loaded
     from elemta.privileges import Files
     from elemta.queue import MakesReports, Queue, StoreReader, Timeline
     from elemta.supervision import Supervision
@@ -66,6 +70,26 @@ _REPORTS: Final = {
 }
 
 
+class Outside(Struct, frozen=True, kw_only=True):
+    """What a server meets outside of its process; for tests, which have another world.
+
+    Attributes:
+        resolver: asks the DNS; None: as the configuration says.
+        dial: connects to a host; None: by TCP.
+        mailboxes: where ``maildir`` leads; None: below `data_dir`.
+        in_thread: what runs for plugins what blocks.
+        random: what is chance to plugins: from 0 up to 1.
+        loaded: plugins that are there already, for entries of their name and settings.
+    """
+
+    resolver: DnsResolver | None = None
+    dial: Dial | None = None
+    mailboxes: Mailboxes | None = None
+    in_thread: InThread = in_thread
+    random: Callable[[], float] = random.random
+    loaded: tuple[Loaded, ...] = ()
+
+
 class Parts:
     """What a running server is made of.
 
@@ -81,6 +105,7 @@ class Parts:
         clock: seconds since the epoch.
         file: of the configuration; empty: it has none.
         meters: what the queue counts in, too.
+        outside: what it meets there; None: the world.
 
     Attributes:
         config: what runs.
@@ -107,28 +132,39 @@ class Parts:
         clock: Callable[[], float],
         file: str = "",
         meters: Meters | None = None,
+        outside: Outside | None = None,
     ) -> None:
-        meters = meters or Meters()
+        meters, outside = meters or Meters(), outside or Outside()
         self.config = config
         self.file = file
         self.stopping = False
         self.urls: tuple[str, ...] = ()
         self.queue = queue
         self.reaper = Reaper()
-        self._house = House.of(config, queue=queue, reaper=self.reaper, clock=clock, meters=meters)
+        self._house = House.of(
+            config,
+            queue=queue,
+            reaper=self.reaper,
+            clock=clock,
+            meters=meters,
+            loaded=outside.loaded,
+        )
         self.listeners = Listeners(bound, self._house, keep=supervision.keep)
         self.dialogues = self._house.dialogues
-        resolver = _resolver(config)
+        resolver = outside.resolver or _resolver(config)
         self.delivery = Delivery(
             config,
             router,
             queue,
             resolver,
+            dial=outside.dial,
             clock=clock,
             dialogues=self.dialogues,
             meters=meters,
             plugins=lambda: self._house.plugins,
+            mailboxes=outside.mailboxes,
         )
+        self._outside = outside
         self._resolver = resolver
         self._meters = meters
         self._reloading = trio.Lock()
@@ -154,6 +190,11 @@ class Parts:
             clock=clock,
         )
         self._found = self._count()
+
+    @property
+    def house(self) -> House:
+        """What sessions share that begin now."""
+        return self._house
 
     @property
     def report(self) -> MakesReports:
@@ -189,8 +230,9 @@ class Parts:
             hostname=self.config.hostname,
             resolver=self._resolver,
             make_folder=folder,
-            random=random.random,
+            random=self._outside.random,
             clock=self._clock,
+            in_thread=self._outside.in_thread,
             counts=loaded.counts.events,
             meters=self._meters,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from elemta.delivery.carrier import Tried, Welcome
 from elemta.delivery.loops import LOOPS, delivered_before, is_in
@@ -51,15 +51,28 @@ def stored(verdict: Verdict) -> Tried:
             return _IN_MAILBOX
 
 
+class Mailboxes(Protocol):
+    """Where ``maildir`` leads."""
+
+    def letter(self, message: Message, recipient: Recipient, body: StoredBody) -> Letter:
+        """What to deliver of a message to one of its recipients."""
+        ...
+
+    async def deliver(self, letters: Sequence[Letter]) -> list[OSError | None]:
+        """Keep letters durably; says what went wrong with each, None if nothing did."""
+        ...
+
+
 class Local:
     """Delivers on this machine.
 
     Args:
         config: says where.
+        mailboxes: None: those that it says.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._mailboxes = MaildirStore(config.data_dir / "mail", config.hostname)
+    def __init__(self, config: Config, mailboxes: Mailboxes | None = None) -> None:
+        self._mailboxes = mailboxes or MaildirStore(config.data_dir / "mail", config.hostname)
         self._time_limit = config.delivery.pipe_timeout
 
     async def to_maildirs(self, pieces: Sequence[Piece]) -> list[Tried]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from elemta.config import Config
     from elemta.delivery.carrier import Dial
     from elemta.delivery.hosts import Candidate
+    from elemta.delivery.local import Mailboxes
     from elemta.delivery.outlook import Meeting
     from elemta.delivery.routing import Remote, Route, Router
     from elemta.delivery.transaction import StoredBody
@@ -75,6 +76,7 @@ class Delivery:
         dialogues: where conversations are written down; None: in a record of its own.
         meters: count what goes out.
         plugins: those of this moment.
+        mailboxes: where ``maildir`` leads; None: as the configuration says.
 
     Attributes:
         reporter: writes what senders are told.
@@ -93,7 +95,9 @@ class Delivery:
         dialogues: Dialogues | None = None,
         meters: Meters | None = None,
         plugins: Callable[[], Chain] = Chain,
+        mailboxes: Mailboxes | None = None,
     ) -> None:
+        self._mailboxes = mailboxes
         self._plugins = plugins
         self._meters = meters or Meters()
         self._queue = queue
@@ -133,7 +137,7 @@ class Delivery:
             allowed=delivery.allow_targets,
             random=self._random,
         )
-        self._local = Local(config)
+        self._local = Local(config, self._mailboxes)
 
     def outlook(self, recipient: Destined) -> Outlook:
         """Where a recipient's mail would go just now."""

@@ -21,9 +21,10 @@ from elemta.plugins import Chain, load
 from elemta.protocol import BareNewline, Limits, Offer, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from elemta.plugins import Loaded
     from elemta.queue import Envelope, MessageId, Receipt
 
 
@@ -155,6 +156,7 @@ class House(Struct, frozen=True, kw_only=True):
         dialogues: Dialogues | None = None,
         clock: Callable[[], float] = time.time,
         meters: Meters | None = None,
+        loaded: Iterable[Loaded] = (),
     ) -> House:
         """What the configuration asks for.
 
@@ -165,6 +167,7 @@ class House(Struct, frozen=True, kw_only=True):
             dialogues: where conversations are written down; None: in a record of its own.
             clock: seconds since the epoch.
             meters: count what clients do; None: nobody looks at them.
+            loaded: plugins that are there already, for entries of their name and settings.
 
         Raises:
             ConfigError: a plugin cannot be loaded.
@@ -172,7 +175,7 @@ class House(Struct, frozen=True, kw_only=True):
         return cls(
             config=config,
             queue=queue,
-            plugins=Chain(load(config.plugins)),
+            plugins=Chain(load(config.plugins, loaded)),
             recipients=Recipients(config),
             roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),

@@ -144,11 +144,11 @@ def _find(name: str, where: str) -> type[Plugin]:
         raise _mistake(where, f"{path} cannot be loaded: {_say(error)}") from error
     if not (inspect.isclass(kind) and issubclass(kind, Plugin)):
         raise _mistake(where, f"{path} is no elemta.plugins.Plugin")
-    _check_hooks(kind, where)
+    check_hooks(kind, where)
     return kind
 
 
-def _check_hooks(kind: type[Plugin], where: str) -> None:
+def check_hooks(kind: type[Plugin], where: str) -> None:
     """Refuse a misspelt hook: it would never be called, and nobody would notice."""
     if not isinstance(getattr(kind, "name", None), str):
         raise _mistake(where, f"{kind.__qualname__} has no `name`")

@@ -64,6 +64,8 @@ from elemta.protocol.params import parse_priority as parse_priority
 from elemta.protocol.proxy import BadHeader as BadHeader
 from elemta.protocol.proxy import Proxied as Proxied
 from elemta.protocol.proxy import ProxyHeader as ProxyHeader
+from elemta.protocol.replies import Replies as Replies
+from elemta.protocol.replies import read_reply as read_reply
 from elemta.protocol.reply import Outcome as Outcome
 from elemta.protocol.reply import Reply as Reply
 from elemta.protocol.reply import Status as Status
