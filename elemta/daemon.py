@@ -132,6 +132,7 @@ async def run(
                     clock=clock,
                     file=file,
                     meters=meters,
+                    folder=folder.parent / "plugins",
                 )
                 node = Node(parts, reader, folder, clock)
                 async with parts.plugins_living():

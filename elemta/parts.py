@@ -37,7 +37,7 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
-from elemta.plugins import Lives, Loaded, Tools, hooks
+from elemta.plugins import Lives, Loaded, Store, Tools, hooks
 from elemta.plugins.tools import InThread, in_thread
 from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
@@ -106,6 +106,7 @@ class Parts:
         file: of the configuration; empty: it has none.
         meters: what the queue counts in, too.
         outside: what it meets there; None: the world.
+        folder: where plugins may keep files; None: in `data_dir`. Each node has its own.
 
     Attributes:
         config: what runs.
@@ -133,8 +134,11 @@ class Parts:
         file: str = "",
         meters: Meters | None = None,
         outside: Outside | None = None,
+        folder: Path | None = None,
     ) -> None:
         meters, outside = meters or Meters(), outside or Outside()
+        self._folder = folder or config.data_dir / "plugins"
+        self._shared: dict[str, Store] = {}
         self.config = config
         self.file = file
         self.stopping = False
@@ -221,7 +225,7 @@ class Parts:
         """What a plugin gets to work with."""
 
         def folder() -> Path:
-            path = self.config.data_dir / "plugins" / _UNSAFE.sub("_", loaded.name)
+            path = self._folder / _UNSAFE.sub("_", loaded.name)
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return path
 
@@ -233,6 +237,7 @@ class Parts:
             random=self._outside.random,
             clock=self._clock,
             in_thread=self._outside.in_thread,
+            shared=self._shared.setdefault(loaded.name, Store()),
             counts=loaded.counts.events,
             meters=self._meters,
         )

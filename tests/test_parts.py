@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import pytest
 import trio
 import trio.testing
+from typing_extensions import override
 
 from elemta import log as logs
 from elemta.config import ConfigError, load
@@ -18,6 +19,7 @@ from elemta.delivery.routing import Router
 from elemta.listener.sockets import bind
 from elemta.net.dialogues import Dialogue
 from elemta.parts import Parts
+from elemta.plugins import Plugin, Tools
 from elemta.privileges import Files
 from elemta.protocol import parse_mailbox
 from elemta.queue import Result, StoreReader, StoreUnavailable
@@ -250,3 +252,21 @@ async def test_why_and_what_if_are_answered(tmp_path: Path) -> None:
             timeline = reader.timeline(id_)
         assert timeline is not None
         assert parts.why(timeline).summary.startswith("1 of 1 recipient left to try")
+
+
+class Sharing(Plugin):
+    name = "sharing"
+    found: ClassVar[list[Tools]] = []
+
+    @override
+    async def start(self) -> None:
+        self.found.append(self.tools)
+
+
+async def test_entries_of_one_name_share_what_outlives_a_reload(tmp_path: Path) -> None:
+    more = "plugins: [{name: tests.test_parts:Sharing}, {name: tests.test_parts:Sharing}]\n"
+    async with parts_of(tmp_path, more=more) as parts, parts.plugins_living():
+        one, other = Sharing.found
+        assert one.shared is other.shared
+        assert one.folder == other.folder
+        assert one.folder.parent == tmp_path / "plugins"

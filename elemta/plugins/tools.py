@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from elemta.metrics.meters import Meters
 from elemta.net.dns import Records
 from elemta.net.services import Connects, connect_service
+from elemta.plugins.results import Store
 
 T = TypeVar("T")
 
@@ -46,7 +47,9 @@ class Tools(Struct, kw_only=True, eq=False):
         in_thread: runs what blocks.
         connect: to a service such as a scanner; the stream is the plugin's to close.
         folder: where it may keep files, also over restarts; made when it is asked for. It is the
-            plugin's own: of several entries with one name each has the same.
+            plugin's own: of several entries with one name each has the same. Each node has another.
+        shared: what all entries of one name have in common, those before a reload, too, which live
+            on for a while beside those after it.
         counts: what it counts, by word; in metrics they are
             ``elemta_plugin_events_total{plugin,event}``.
         meters: for built-in plugins, whose metrics have names of their own.
@@ -60,6 +63,7 @@ class Tools(Struct, kw_only=True, eq=False):
     clock: Callable[[], float] = time.time
     in_thread: InThread = in_thread
     connect: Connects = connect_service
+    shared: Store = field(default_factory=Store)
     counts: Counter[str] = field(default_factory=Counter[str])
     meters: Meters = field(default_factory=Meters)
 

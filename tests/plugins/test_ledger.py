@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import resource
+import sqlite3
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+import trio
+import trio.testing
+from msgspec.structs import replace
+from typing_extensions import override
+
+from elemta.plugins.ledger import BATCH, EVERY, FILE, LONGEST, Book, Ledger, Row, short
+from elemta.testing import FakeClock, some_tools
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+    from elemta.plugins import Tools
+
+T = TypeVar("T")
+
+
+class Visit(Row, array_like=True):
+    count: int = 1
+
+
+def visits(most: int = 1000) -> Book[Visit]:
+    return Book(Visit, most)
+
+
+@asynccontextmanager
+async def opened(
+    tools: Tools, book: Book[Visit] | None = None
+) -> AsyncGenerator[tuple[Ledger, Book[Visit]]]:
+    ledger = tools.shared.of(Ledger)
+    await ledger.open(tools)
+    try:
+        yield ledger, await ledger.book("visits", book or visits())
+    finally:
+        await ledger.close()
+
+
+async def test_what_was_known_is_known_after_a_restart(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(some_tools(folder=tmp_path, clock=clock)) as (_, book):
+        book.put(b"a", Visit(clock.now + 10, 3))
+        book.put(b"b", Visit(clock.now + 100))
+        book.put(b"c", Visit(clock.now + 100))
+        book.drop(b"c")
+        book.drop(b"never there")
+    clock.advance(10)
+    async with opened(some_tools(folder=tmp_path, clock=clock)) as (_, book):
+        assert book.rows == {b"b": Visit(clock.now + 90)}
+        book.put(b"b", Visit(clock.now + 50, 2))
+    async with opened(some_tools(folder=tmp_path, clock=clock)) as (_, book):
+        assert book.get(b"b") == Visit(clock.now + 50, 2)
+        assert book.get(b"a") is None
+
+
+async def test_changes_are_written_while_it_runs(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    clock = FakeClock()
+    tools = some_tools(folder=tmp_path, clock=clock)
+    turns: list[int] = []
+    async with opened(tools) as (ledger, book):
+        nursery.start_soon(ledger.run, lambda: turns.append(len(book.rows)))
+        for number in range(BATCH + 1):
+            book.put(b"%d" % number, Visit(clock.now + 1000))
+        await trio.sleep(EVERY * 1.5)
+        assert on_disk(tmp_path) == len(book.rows) > 800
+        book.drop(next(iter(book.rows)))
+        await trio.sleep(EVERY)
+        assert on_disk(tmp_path) == len(book.rows)
+        assert len(turns) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_means_nothing_any_more_goes(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    class Told(Book[Visit]):
+        over = 0
+
+        @override
+        def expired(self, row: Visit) -> None:
+            self.over += row.count
+
+    clock = FakeClock()
+    book = Told(Visit, 10)
+    async with opened(some_tools(folder=tmp_path, clock=clock), book) as (ledger, _):
+        nursery.start_soon(ledger.run)
+        await trio.testing.wait_all_tasks_blocked()
+        book.put(b"a", Visit(clock.now + 59, 7))
+        book.put(b"b", Visit(clock.now + 61))
+        clock.advance(60)
+        await trio.sleep(2 * EVERY)
+        assert set(book.rows) == {b"b"}
+        assert book.over == 7
+        assert on_disk(tmp_path) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_too_many_rows_those_go_that_would_go_first() -> None:
+    book = visits(1000)
+    for number in range(500):
+        book.put(b"kept %d" % number, Visit(1000.0))
+    for number in range(20_000):
+        book.put(b"%d" % number, Visit(float(number % 777)))
+        assert len(book.rows) <= 1000
+    assert sum(key.startswith(b"kept") for key in book.rows) == 500
+    assert book.crowded == 20_500 - len(book.rows)
+    assert len(book.changed) <= 2000, "what could not be written is bounded, too"
+    book.resize(10)
+    assert len(book.rows) <= 10
+
+
+async def test_equal_rows_do_not_all_go_at_once() -> None:
+    book = visits(100)
+    for number in range(101):
+        book.put(b"%d" % number, Visit(1.0))
+    assert len(book.rows) == 89
+
+
+async def test_a_smaller_bound_holds_for_what_is_on_disk(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(some_tools(folder=tmp_path, clock=clock)) as (_, book):
+        for number in range(100):
+            book.put(b"%d" % number, Visit(clock.now + 1 + number))
+    async with opened(some_tools(folder=tmp_path, clock=clock), visits(10)) as (_, book):
+        assert sorted(row.until - clock.now for row in book.rows.values()) == [*range(91, 101)]
+        assert on_disk(tmp_path) == 10
+
+
+async def test_entries_of_one_name_share_it_and_the_last_one_closes_it(tmp_path: Path) -> None:
+    tools = some_tools(folder=tmp_path)
+    now = tools.clock()
+    async with opened(tools) as (_, one):
+        async with opened(tools, visits(50)) as (_, other):
+            assert other is one
+            assert one.most == 50
+            other.put(b"a", Visit(now + 10))
+        one.put(b"b", Visit(now + 10))
+    assert on_disk(tmp_path) == 2
+    async with opened(tools) as (_, again):
+        assert set(again.rows) == {b"a", b"b"}
+
+
+async def test_closing_what_was_never_opened_does_nothing() -> None:
+    await Ledger().close()
+
+
+@pytest.mark.parametrize(
+    "octets", [b"this is no database" * 1000, b"SQLite format 3\0" + b"x" * 9999]
+)
+async def test_a_file_that_cannot_be_read_is_put_aside(octets: bytes, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(octets)
+    async with opened(some_tools(folder=tmp_path)) as (ledger, book):
+        assert not book.rows
+        assert not ledger.failure
+        book.put(b"a", Visit(some_tools().clock() + 10))
+    assert (tmp_path / f"{FILE}.unreadable").read_bytes() == octets
+    assert on_disk(tmp_path) == 1
+
+
+async def test_a_damaged_page_is_found_at_the_start(tmp_path: Path) -> None:
+    now = some_tools().clock()
+    async with opened(some_tools(folder=tmp_path)) as (_, book):
+        for number in range(1000):
+            book.put(b"%d" % number, Visit(now + 1000))
+    octets = bytearray((tmp_path / FILE).read_bytes())
+    octets[8192:16384] = b"\xff" * 8192
+    (tmp_path / FILE).write_bytes(octets)
+    async with opened(some_tools(folder=tmp_path)) as (_, book):
+        assert not book.rows
+    assert (tmp_path / f"{FILE}.unreadable").exists()
+
+
+async def test_a_file_of_a_later_version_is_put_aside(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    async with opened(some_tools(folder=tmp_path)):
+        pass
+    assert (tmp_path / f"{FILE}.unreadable").exists()
+
+
+async def test_a_row_that_another_version_wrote_is_passed_over(tmp_path: Path) -> None:
+    now = some_tools().clock()
+    async with opened(some_tools(folder=tmp_path)) as (_, book):
+        book.put(b"a", Visit(now + 10))
+        book.put(b"b", Visit(now + 10))
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("UPDATE rows SET row = x'c0' WHERE key = x'61'")
+    connection.close()
+    async with opened(some_tools(folder=tmp_path)) as (_, book):
+        assert set(book.rows) == {b"b"}
+
+
+async def test_a_folder_that_must_not_be_written_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        async with opened(some_tools(folder=tmp_path)):
+            pass
+
+
+async def test_on_a_failing_disk_all_goes_on_in_memory(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    clock = FakeClock()
+    tools = some_tools(folder=tmp_path, clock=clock)
+    async with opened(tools) as (ledger, book):
+        nursery.start_soon(ledger.run)
+        other = sqlite3.connect(tmp_path / FILE)
+        other.execute("ALTER TABLE rows RENAME TO lost")  # so nothing can be written
+        book.put(b"a", Visit(clock.now + 10))
+        await trio.sleep(EVERY * 1.5)
+        assert ledger.failure
+        assert set(book.rows) == {b"a"}
+        other.execute("ALTER TABLE lost RENAME TO rows")
+        other.close()
+        await trio.sleep(10)
+        assert not ledger.failure
+        assert on_disk(tmp_path) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_cancelled_while_it_writes_writes_it_again(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    hanging = False
+
+    async def in_thread(call: Callable[[], T]) -> T:
+        if hanging:
+            await trio.sleep_forever()
+        return call()
+
+    tools = replace(some_tools(folder=tmp_path), in_thread=in_thread)
+    async with opened(tools) as (ledger, book):
+        hanging = True
+        book.put(b"a", Visit(tools.clock() + 10))
+        with trio.move_on_after(10 * EVERY):
+            await ledger.run()
+        assert book.changed == {b"a"}
+        hanging = False
+    assert on_disk(tmp_path) == 1
+
+
+async def test_a_full_disk_does_not_keep_it_from_starting(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    tools = some_tools(folder=tmp_path)
+    ledger = tools.shared.of(Ledger)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        await ledger.open(tools)
+        book = await ledger.book("visits", visits())
+        failure = ledger.failure
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert failure
+    book.put(b"a", Visit(tools.clock() + 10))
+    with trio.move_on_after(1.5 * EVERY):
+        await ledger.run()
+    assert not ledger.failure
+    await ledger.close()
+    assert on_disk(tmp_path) == 1
+
+
+def test_a_key_is_bounded_whatever_a_client_calls_itself() -> None:
+    assert short("192.0.2.0/24") == b"192.0.2.0/24"
+    assert short("a", "b") == b"a\nb"
+    assert len(short("x" * 10_000)) == 16
+    assert len(short("x" * LONGEST)) == LONGEST
+    assert short("x" * 99) != short("x" * 98)
+
+
+def on_disk(folder: Path) -> int:
+    connection = sqlite3.connect(folder / FILE)
+    try:
+        (count,) = connection.execute("SELECT count(*) FROM rows").fetchone()
+    finally:
+        connection.close()
+    return int(count)
