@@ -39,6 +39,7 @@ from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.plugins import Lives, Loaded, Store, Tools, hooks
 from elemta.plugins.tools import InThread, in_thread
+from elemta.protocol import Mailbox
 from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
@@ -232,6 +233,7 @@ class Parts:
         return Tools(
             name=loaded.name,
             hostname=self.config.hostname,
+            ours=lambda domain: self._house.recipients.is_ours(Mailbox("postmaster", domain)),
             resolver=self._resolver,
             make_folder=folder,
             random=self._outside.random,

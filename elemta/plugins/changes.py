@@ -102,9 +102,16 @@ class RemoveHeader(Struct, frozen=True):
 
 
 class AddRecipient(Struct, frozen=True):
-    """One more recipient; it is not held against what clients may do. Nobody twice."""
+    """One more recipient; it is not held against what clients may do. Nobody twice.
+
+    Attributes:
+        address: who.
+        quiet: the sender is told nothing of it, not even a failure (NOTIFY=NEVER, RFC 3461 §4.1):
+            he does not know of this recipient.
+    """
 
     address: Mailbox
+    quiet: bool = False
 
     @override
     def __str__(self) -> str:

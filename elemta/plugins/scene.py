@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -20,13 +20,16 @@ from elemta.plugins.changes import (
 )
 from elemta.plugins.results import Allowed, Results, Store
 from elemta.plugins.verdicts import Discard, Fate, Quarantine
-from elemta.protocol import Mailbox, MailParams, ReversePath
+from elemta.protocol import Mailbox, MailParams, Notify, RcptParams, ReversePath
 from elemta.queue import Addressee, MessageId, Priority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from elemta.message import HeaderScanner
+
+#: Of a recipient that the sender does not know of.
+_QUIET: Final = RcptParams(notify=frozenset({Notify.NEVER}))
 
 
 class Doomed(Struct, frozen=True, gc=False):
@@ -133,6 +136,14 @@ class Transaction(Struct, kw_only=True, eq=False):
         return next(discards, None) or next(holds, None)
 
     @property
+    def exempt(self) -> bool:
+        """Whether guesses at spam are not for this message.
+
+        Its client is `Session.exempt`, or somebody vouches for this message alone (`Allowed`).
+        """
+        return self.session.trusted or self.results.first(Allowed) is not None
+
+    @property
     def fields_changed(self) -> bool:
         """Whether the header is not as its client sent it."""
         return any(isinstance(each.change, (AddHeader, RemoveHeader)) for each in self.made)
@@ -162,8 +173,9 @@ class Transaction(Struct, kw_only=True, eq=False):
         """Doing it again changes nothing more."""
         known = self.addressees
         match change:
-            case AddRecipient(address):
-                known.setdefault(address, Addressee(address=address))
+            case AddRecipient(address, quiet):
+                params = _QUIET if quiet else RcptParams()
+                known.setdefault(address, Addressee(address=address, params=params))
             case RemoveRecipient(address):
                 for each in _led_to(address, known):
                     del known[each.address]

@@ -35,12 +35,18 @@ async def in_thread(call: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
 
+def nothing_is_ours(domain: str) -> bool:
+    """Where there are no domains."""
+    return False
+
+
 class Tools(Struct, kw_only=True, eq=False):
     """What there is for one plugin.
 
     Attributes:
         name: what the configuration calls the plugin.
         hostname: of this server; also its authserv-id (RFC 8601 §2.5).
+        ours: whether mail for a domain (lower case) is delivered here, as of now.
         resolver: asks the DNS, with one cache for all.
         clock: seconds since the epoch.
         random: from 0 up to 1.
@@ -60,6 +66,7 @@ class Tools(Struct, kw_only=True, eq=False):
     resolver: Records
     make_folder: Callable[[], Path]
     random: Callable[[], float]
+    ours: Callable[[str], bool] = nothing_is_ours
     clock: Callable[[], float] = time.time
     in_thread: InThread = in_thread
     connect: Connects = connect_service

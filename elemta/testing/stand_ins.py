@@ -180,6 +180,7 @@ def some_tools(
     folder: Path | None = None,
     random: float = 0.5,
     connect: Connects | None = None,
+    ours: Sequence[str] = ("us.example",),
 ) -> Tools:
     """What a plugin works with.
 
@@ -190,6 +191,7 @@ def some_tools(
         folder: None: one of its own among the temporary ones, which stays behind if it is used.
         random: what chance always says.
         connect: to services; None: none is there.
+        ours: domains whose mail is delivered here.
     """
 
     def make_folder() -> Path:
@@ -200,6 +202,7 @@ def some_tools(
     return Tools(
         name=name,
         hostname="mx.us.example",
+        ours=frozenset(ours).__contains__,
         resolver=DnsResolver(backend=dns or FakeDns()),
         make_folder=make_folder,
         random=lambda: random,
