@@ -95,10 +95,10 @@ def check(path: Path | None) -> None:
             misconfigured(locate(error, found) if found else error)
     if config.plugins:
         from elemta.config import ConfigError, locate
-        from elemta.plugins import load
+        from elemta.plugins import load_for
 
         try:
-            load(config.plugins)
+            load_for(config)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from elemta.delivery.carrier import Tried, Welcome
-from elemta.delivery.loops import LOOPS, delivered_before, is_in
+from elemta.delivery.loops import LOOPS, is_in, known_before
 from elemta.delivery.mailbox import MaildirStore, reply_to
 from elemta.delivery.pipe import CannotRunError, deliver
 from elemta.log import logger
 from elemta.message import Action
-from elemta.plugins import Defer, Reject
 from elemta.protocol import reply
-from elemta.queue import Result, StoreUnavailable
+from elemta.queue import Result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from elemta.config import Config, Pipe
     from elemta.delivery.mailbox import Letter
     from elemta.delivery.transaction import StoredBody
-    from elemta.plugins import Verdict
     from elemta.protocol import Reply
     from elemta.queue import Message, Recipient
 
@@ -31,24 +28,16 @@ log = logger(__name__)
 Piece = tuple["Message", "Recipient", "StoredBody"]
 
 
-def _final(said: Reply) -> Tried:
+def final(said: Reply) -> Tried:
+    """What a reply of our own means where mail ends."""
     if said.code < 300:
         return Tried(Result.DELIVERED, said, action=Action.DELIVERED)
     return Tried(Result.DEFERRED if said.code < 500 else Result.FAILED, said)
 
 
-_IN_MAILBOX: Final = _final(reply(250, 0, 0, "delivered to the mailbox"))
-_DISCARDED: Final = _final(reply(250, 0, 0, "discarded, as the configuration says"))
-_LOOPS: Final = _final(LOOPS)
-
-
-def stored(verdict: Verdict) -> Tried:
-    """What became of a message that a plugin was to keep."""
-    match verdict:
-        case Defer() | Reject():
-            return _final(verdict.reply)
-        case _:
-            return _IN_MAILBOX
+_IN_MAILBOX: Final = final(reply(250, 0, 0, "delivered to the mailbox"))
+_DISCARDED: Final = final(reply(250, 0, 0, "discarded, as the configuration says"))
+GOES_ROUND: Final = final(LOOPS)
 
 
 class Mailboxes(Protocol):
@@ -84,14 +73,14 @@ class Local:
         found: list[Tried] = []
         letters: list[Letter] = []
         for message, recipient, body in pieces:
-            loops = is_in(recipient.address, await _delivered_before(body))
-            found.append(_LOOPS if loops else _IN_MAILBOX)
+            loops = is_in(recipient.address, await known_before(body))
+            found.append(GOES_ROUND if loops else _IN_MAILBOX)
             if not loops:
                 letters.append(self._mailboxes.letter(message, recipient, body))
         errors = iter(await self._mailboxes.deliver(letters))
         for place, tried in enumerate(found):
             if tried is _IN_MAILBOX and (error := next(errors)) is not None:
-                found[place] = _final(reply_to(error))
+                found[place] = final(reply_to(error))
         return found
 
     async def to_program(
@@ -114,11 +103,11 @@ class Local:
         Returns:
             How the program fared; of several runs the last counts.
         """
-        before = await _delivered_before(body)
+        before = await known_before(body)
         welcome = Welcome.HEARD
         for recipient in recipients:
             if is_in(recipient.address, before):
-                tried[recipient.number] = _LOOPS
+                tried[recipient.number] = GOES_ROUND
                 continue
             try:
                 said = await deliver(pipe, message, recipient, body, self._time_limit)
@@ -126,17 +115,10 @@ class Local:
             except CannotRunError as error:
                 said = error.reply
                 welcome = Welcome.TURNED_AWAY if error.started else Welcome.SILENT
-            tried[recipient.number] = _final(said)
+            tried[recipient.number] = final(said)
         return welcome
 
     def to_nobody(self, message: Message, recipients: Sequence[Recipient]) -> dict[int, Tried]:
         """Throw a message away, and say so."""
         log.info("delivery.discarded", id=message.id, recipients=len(recipients))
         return {recipient.number: _DISCARDED for recipient in recipients}
-
-
-async def _delivered_before(body: StoredBody) -> frozenset[str]:
-    """See `delivered_before`. What cannot be read now cannot be delivered now either."""
-    with suppress(StoreUnavailable):
-        return await delivered_before(body)
-    return frozenset()

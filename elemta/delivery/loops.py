@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Final
 
 from elemta.message import HeaderScanner
 from elemta.protocol import reply
+from elemta.queue import StoreUnavailable
 
 if TYPE_CHECKING:
     from elemta.delivery.transaction import StoredBody
@@ -38,6 +39,13 @@ async def delivered_before(body: StoredBody) -> frozenset[str]:
     return frozenset(
         value.decode("utf-8", "replace").lower() for name, value in scanner.fields if name == _FIELD
     )
+
+
+async def known_before(body: StoredBody) -> frozenset[str]:
+    """The same. What cannot be read now cannot be delivered now either: then it is none."""
+    with suppress(StoreUnavailable):
+        return await delivered_before(body)
+    return frozenset()
 
 
 def is_in(address: Mailbox, before: frozenset[str]) -> bool:

@@ -263,7 +263,8 @@ def _status(news: News) -> RecipientStatus:
         orcpt=news.recipient.params.orcpt,
         reply=attempt.reply,
         remote=attempt.remote,
-        host=attempt.host,
+        # Whose verdict it was is not the sender's to know.
+        host="" if attempt.host.startswith("plugin:") else attempt.host,
         attempted=attempt.ended,
         retry_until=news.retry_until,
     )

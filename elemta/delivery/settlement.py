@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 #: After a bug of ours, or where the content cannot be read.
-_NOT_TRIED: Final = Tried(Result.DEFERRED, reply(451, 3, 0, "internal trouble; not tried"))
+NOT_TRIED: Final = Tried(Result.DEFERRED, reply(451, 3, 0, "internal trouble; not tried"))
 #: Where the time was up before anybody could be asked.
 _CLOSED: Final = reply(451, 4, 7, "not tried: the destination was closed to mail for too long")
 
@@ -76,7 +76,7 @@ class Settlement:
         attempts: list[Attempt] = []
         news: list[News] = []
         for recipient in recipients:
-            tried = found.get(recipient.number, _NOT_TRIED)
+            tried = found.get(recipient.number, NOT_TRIED)
             action = self._action(message, recipient, tried, ended)
             attempt = Attempt(
                 number=recipient.number,

@@ -18,25 +18,27 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from elemta.delivery.asking import Asking
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
-from elemta.delivery.local import Local, stored
+from elemta.delivery.local import Local
 from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
 from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram, ToStorage
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
+from elemta.delivery.storing import to_storage
 from elemta.delivery.targets import OwnAddresses
 from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogue, Dialogues
 from elemta.net.transport import connect, connect_unix
-from elemta.plugins import Chain, Letter
+from elemta.plugins import Chain
 from elemta.queue import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from random import Random
 
     from elemta.config import Config
@@ -60,6 +62,7 @@ BATCH_OCTETS: Final = 2**20
 
 _LOCAL: Final = LocalMaildir()
 LOCAL_LANE: Final = _LOCAL.lane
+_NOBODY: Final[Mapping[Work, Asking]] = {}
 
 
 class Delivery:
@@ -239,24 +242,30 @@ class Delivery:
         """Deliver to Maildirs."""
         started = self._clock()
         bodies = [await self._body(work) for work in works]
-        places = [
-            (place, recipient, body)
-            for place, (work, body) in enumerate(zip(works, bodies, strict=True))
-            if body is not None
-            for recipient in work.recipients
-        ]
         found: list[dict[int, Tried]] = [{} for _ in works]
-        try:
-            pieces = [(works[place].message, who, body) for place, who, body in places]
-            posted = await self._local.to_maildirs(pieces)
-            for (place, recipient, _), one in zip(places, posted, strict=True):
-                found[place][recipient.number] = one
-        except Exception:
-            # As in `_send`: what is not told to be delivered is tried again.
-            log.exception("delivery.attempt_failed", lane=claim.lane)
-        _tell(claim, _welcome([one for tried in found for one in tried.values()]), "")
-        for work, body, tried in zip(works, bodies, found, strict=True):
-            await self._settlement.settle(work, work.recipients, tried, body, started)
+        with self._asking(works, bodies) as asking:
+            try:
+                places = [
+                    (place, recipient, body)
+                    for place, (work, body) in enumerate(zip(works, bodies, strict=True))
+                    if body is not None
+                    for recipient in await _allowed(work, asking.get(work), found[place])
+                ]
+                pieces = [(works[place].message, who, body) for place, who, body in places]
+                posted = await self._local.to_maildirs(pieces) if pieces else []
+                for (place, recipient, _), one in zip(places, posted, strict=True):
+                    found[place][recipient.number] = one
+                if pieces or not asking:
+                    _tell(claim, _welcome(posted), "")
+            except Exception:
+                # As in `_send`: what is not told to be delivered is tried again.
+                log.exception("delivery.attempt_failed", lane=claim.lane)
+                _tell(claim, Welcome.TURNED_AWAY, "")
+            for work, body, tried in zip(works, bodies, found, strict=True):
+                await self._settle(work, tried, body, started)
+            for work, tried in zip(works, found, strict=True):
+                if work in asking:
+                    await asking[work].tell(tried, self._clock() - started)
 
     async def _send(self, claim: Claim, work: Work, carrier: Carrier) -> None:
         """Deliver to wherever the recipients go: one place, unless routes have just changed."""
@@ -266,66 +275,82 @@ class Delivery:
         if work.overdue:
             await self._settlement.settle_overdue(work, body)
             return
-        if body is not None:
-            try:
-                welcome = await self._deliver(work, body, carrier, found)
-            except trio.Cancelled:
-                if known := _delivered(work, found):
-                    # The queue has it as soon as it is called, though we may not wait any more.
-                    await self._settlement.settle(work, known, found, None, started)
-                raise
-            except Exception:
-                # Mail in hand is not lost for a bug of ours.
-                log.exception("delivery.attempt_failed", id=work.message.id, lane=claim.lane)
-                carrier.close()
-                claim.failed()
-            else:
-                _tell(claim, welcome, carrier.trouble)
-        await self._settlement.settle(work, work.recipients, found, body, started)
+        with self._asking([work], [body]) as asking:
+            if body is not None:
+                try:
+                    recipients = await _allowed(work, asking.get(work), found)
+                    if recipients:
+                        welcome = await self._deliver(work, recipients, body, carrier, found)
+                        _tell(claim, welcome, carrier.trouble)
+                except trio.Cancelled:
+                    if known := _delivered(work, found):
+                        # The queue has it as soon as it is called, though we may not wait any more.
+                        await self._settlement.settle(work, known, found, None, started)
+                    raise
+                except Exception:
+                    # Mail in hand is not lost for a bug of ours.
+                    log.exception("delivery.attempt_failed", id=work.message.id, lane=claim.lane)
+                    carrier.close()
+                    claim.failed()
+            await self._settle(work, found, body, started)
+            if work in asking:
+                await asking[work].tell(found, self._clock() - started)
+
+    async def _settle(
+        self, work: Work, found: dict[int, Tried], body: StoredBody | None, started: float
+    ) -> None:
+        """Settle all that is not held by now."""
+        recipients: Sequence[Recipient] = work.recipients
+        if len(work.open) < len(recipients):
+            recipients = [each for each in recipients if each.number in work.open]
+        if recipients:
+            await self._settlement.settle(work, recipients, found, body, started)
+
+    @contextmanager
+    def _asking(
+        self, works: Sequence[Work], bodies: Sequence[StoredBody | None]
+    ) -> Generator[Mapping[Work, Asking]]:
+        """Whom to ask about works before they are tried, and to tell of it after; mostly nobody."""
+        chain = self._plugins()
+        if not (chain.attempt or chain.attempted):
+            yield _NOBODY
+            return
+        with chain.users:
+            yield {
+                work: Asking(chain, self._queue, work, body)
+                for work, body in zip(works, bodies, strict=True)
+                if body is not None
+            }
 
     async def _deliver(
-        self, work: Work, body: StoredBody, carrier: Carrier, found: dict[int, Tried]
+        self,
+        work: Work,
+        recipients: Sequence[Recipient],
+        body: StoredBody,
+        carrier: Carrier,
+        found: dict[int, Tried],
     ) -> Welcome:
         welcome = Welcome.HEARD
         message = work.message
         groups: dict[Route, list[Recipient]] = {}
-        for recipient in work.recipients:
+        for recipient in recipients:
             groups.setdefault(self._router.route(recipient), []).append(recipient)
-        for route, recipients in groups.items():
+        for route, group in groups.items():
             match route:
                 case LocalMaildir():
-                    pieces = [(message, who, body) for who in recipients]
-                    posted = await self._local.to_maildirs(pieces)
-                    found.update(zip((who.number for who in recipients), posted, strict=True))
+                    posted = await self._local.to_maildirs([(message, who, body) for who in group])
+                    found.update(zip((who.number for who in group), posted, strict=True))
                     welcome = _welcome(posted)
                 case ToProgram(pipe):
-                    welcome = await self._local.to_program(pipe, message, recipients, body, found)
+                    welcome = await self._local.to_program(pipe, message, group, body, found)
                 case ToStorage(plugin):
-                    welcome = await self._keep(plugin, work, recipients, body, found)
+                    welcome = await to_storage(self._plugins(), plugin, work, group, body, found)
                 case Nowhere():
-                    found.update(self._local.to_nobody(message, recipients))
+                    found.update(self._local.to_nobody(message, group))
                 case _:
-                    await carrier.deliver(route, message, recipients, body, found)
+                    await carrier.deliver(route, message, group, body, found)
                     welcome = carrier.welcome
         return welcome
-
-    async def _keep(
-        self,
-        plugin: str,
-        work: Work,
-        recipients: Sequence[Recipient],
-        body: StoredBody,
-        found: dict[int, Tried],
-    ) -> Welcome:
-        """Have a plugin keep a message for each recipient."""
-        chain = self._plugins()
-        with chain.users:
-            for recipient in recipients:
-                verdict = await chain.on_store(
-                    plugin, Letter(work.message, recipient, body, work.lane)
-                )
-                found[recipient.number] = stored(verdict)
-        return _welcome(list(found.values()))
 
     async def _body(self, work: Work) -> StoredBody | None:
         """The content; None if it cannot be read just now."""
@@ -356,6 +381,13 @@ class Delivery:
                 yield
             finally:
                 self._waits.discard(scope)
+
+
+async def _allowed(
+    work: Work, asking: Asking | None, found: dict[int, Tried]
+) -> Sequence[Recipient]:
+    """Who of a work may be tried; of the others it is noted in `found` what becomes of them."""
+    return work.recipients if asking is None else await asking.ask(found)
 
 
 def _welcome(posted: Sequence[Tried]) -> Welcome:

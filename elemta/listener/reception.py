@@ -17,7 +17,7 @@ from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogues
 from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
-from elemta.plugins import Chain, load
+from elemta.plugins import Chain, load_for
 from elemta.protocol import BareNewline, Limits, Offer, Reply
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class House(Struct, frozen=True, kw_only=True):
         return cls(
             config=config,
             queue=queue,
-            plugins=Chain(load(config.plugins, loaded)),
+            plugins=Chain(load_for(config, loaded)),
             recipients=Recipients(config),
             roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),
@@ -191,7 +191,7 @@ class House(Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: a plugin cannot be loaded; nothing has changed then.
         """
-        plugins = Chain(load(config.plugins, self.plugins.plugins))
+        plugins = Chain(load_for(config, self.plugins.plugins))
         recipients = Recipients(config)
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)

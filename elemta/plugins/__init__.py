@@ -15,6 +15,7 @@ from elemta.plugins.lives import Lives as Lives
 from elemta.plugins.loader import Counts as Counts
 from elemta.plugins.loader import Loaded as Loaded
 from elemta.plugins.loader import load as load
+from elemta.plugins.loader import load_for as load_for
 from elemta.plugins.outgoing import Attempted as Attempted
 from elemta.plugins.outgoing import Body as Body
 from elemta.plugins.outgoing import Letter as Letter

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from elemta.log import logger
 from elemta.plugins.asking import ask, tell, verdict_of
 from elemta.plugins.loader import Counts
-from elemta.plugins.plugin import HOOKS, Granted, hooks
+from elemta.plugins.plugin import HOOKS, TRY_LATER, Granted, hooks
 from elemta.plugins.scene import Doomed
 from elemta.plugins.verdicts import (
     CONTINUE,
@@ -179,11 +179,16 @@ class Chain:
                 session.id,
                 lambda p: p.on_authenticate(session, credentials),
             )
-            match found:
-                case Granted() | Reject() | Defer():
-                    return found
-                case _:
+            if isinstance(found, Granted):
+                return found
+            match verdict_of(loaded, "on_authenticate", session.id, found):
+                case (Reject() | Defer()) as verdict:
+                    return verdict
+                case Continue():
                     pass
+                case _:  # whoever means `Granted` must say whom
+                    loaded.counts.failed += 1
+                    return TRY_LATER
         return None
 
     # The envelope.
@@ -321,7 +326,7 @@ class Chain:
             lambda p: p.on_attempted(letter, attempted),
         )
 
-    async def on_store(self, name: str, letter: Letter) -> Verdict:
+    async def on_store(self, name: str, letter: Letter) -> Accept | Defer | Reject:
         """Have a plugin keep a message; `Defer` if there is none of this name that keeps any.
 
         Args:

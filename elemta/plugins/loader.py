@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
 
-from elemta.config import ConfigError, Mistake
+from elemta.config import ConfigError, Mistake, Storage
 from elemta.metrics.meters import LATENCY, Distribution
 from elemta.plugins.asking import waiting_hooks
-from elemta.plugins.plugin import AT_ONCE, Plugin
+from elemta.plugins.plugin import AT_ONCE, Plugin, hooks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from elemta.config import PluginEntry
+    from elemta.config import Config, PluginEntry
 
 _ROOM: Final = "elemta.plugins.built_in"
 #: What ships with Elemta; imported when the configuration asks for it, since some bring libraries.
@@ -101,6 +101,34 @@ def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[
     for index, entry in enumerate(entries):
         former = known.get(entry.name)
         loaded.append(_load(entry, f"plugins[{index}]", former.pop(0) if former else None))
+    return loaded
+
+
+def load_for(config: Config, before: Iterable[Loaded] = ()) -> list[Loaded]:
+    """The same, and see that those keep mail that are to keep some.
+
+    Args:
+        config: all of it.
+        before: as for `load`.
+
+    Raises:
+        ConfigError: as `load`; or a plugin is a target, and has no `Plugin.on_store`.
+    """
+    loaded = load(config.plugins, before)
+    stores = {each.name for each in loaded if "on_store" in hooks(each.plugin)}
+    targets = [(f"domains[{n}].deliver", each.target) for n, each in enumerate(config.domains)]
+    targets += [
+        (f"routes[{n}].via[{m}]", target)
+        for n, each in enumerate(config.routes)
+        for m, target in enumerate(each.targets)
+    ]
+    mistakes = [
+        Mistake(where, f"the plugin {target.plugin} keeps no mail: it has no `on_store`")
+        for where, target in targets
+        if isinstance(target, Storage) and target.plugin not in stores
+    ]
+    if mistakes:
+        raise ConfigError(*mistakes)
     return loaded
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
+from elemta.message import delivered_to, return_path
 from elemta.protocol import Reply
 from elemta.queue import Message, Recipient, Result
 
@@ -33,11 +34,11 @@ class Body(Protocol):
 
 
 class Letter(Struct, frozen=True, eq=False):
-    """A message, and one of its recipients. Plugins read them, and never write.
+    """A message, and one of its recipients, as it stood before the attempt. Plugins only read.
 
     Attributes:
+        body: of a large message it may be gone from the disk once `Plugin.on_attempted` is asked.
         destination: the lane it is tried in, e.g. ``mx:example.net``.
-        number: how many attempts were made before.
     """
 
     message: Message
@@ -50,13 +51,21 @@ class Letter(Struct, frozen=True, eq=False):
         """Attempts at this recipient before this one."""
         return self.recipient.attempts
 
+    @property
+    def head(self) -> bytes:
+        """What a mailbox has above the content: Return-Path and Delivered-To (RFC 5321 §4.4).
+
+        By the latter mail that comes back is known to go round in circles.
+        """
+        return return_path(self.message.sender) + delivered_to(self.recipient.address)
+
 
 class Attempted(Struct, frozen=True):
     """What became of an attempt.
 
     Attributes:
-        host: who was spoken to; empty if nobody was.
-        seconds: how long it took.
+        host: who was spoken to; or ``plugin:NAME``, whose verdict it was; empty if nobody.
+        seconds: how long it took; of messages that are written to mailboxes together, all.
     """
 
     result: Result

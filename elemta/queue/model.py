@@ -224,7 +224,8 @@ class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
         number: which of the message's recipients.
         started, ended: seconds since the epoch.
         destination: the lane it was tried in, e.g. ``mx:example.net`` or ``maildir``.
-        host: who was spoken to, ``name[address]:port``; empty if nobody was reached.
+        host: who was spoken to, ``name[address]:port``; or whose verdict ended it before that,
+            ``plugin:NAME``; empty if nobody was reached.
         reply: the remote's reply word for word, or one of our own making.
         remote: whether `reply` is the remote's own words.
         expired: a DEFERRED one that was the last: the message's lifetime is over.

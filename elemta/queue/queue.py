@@ -280,6 +280,27 @@ class Queue:
         if durable or self._residence.pending > PENDING:
             await settle.wait(abandonable=True)
 
+    async def hold(self, work: Work, recipient: Recipient, *, who: str, reason: str) -> bool:
+        """Keep a recipient of a work from being tried, as an operator's `Hold` does others.
+
+        It is not of the work any more, and no attempt is counted. It holds from now on, and is
+        written soon: a crash before that means that it is tried again.
+
+        Args:
+            work: from `Claim.take`.
+            recipient: of it, and not settled.
+            who: for the note, and the owner of the hold.
+            reason: for people.
+
+        Returns:
+            False, and nothing is done, if `who` held it before: somebody has released it since.
+
+        Raises:
+            StoreUnavailable: whether that is so cannot be read just now.
+            ValueError: it is not open in this work.
+        """
+        return await self._steering.hold(work, recipient, who, reason)
+
     def expires(self, message: Message, recipient: Recipient, now: float) -> bool:
         """Whether an attempt that fails now is the last: the lifetime ends before the next.
 

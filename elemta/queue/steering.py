@@ -15,11 +15,21 @@ import trio
 from msgspec import Struct
 
 from elemta.log import logger
-from elemta.queue.action import Bounce, Reprioritise, Reschedule, Retry, Tally, concerned, utc
+from elemta.queue.action import (
+    Bounce,
+    Hold,
+    Reprioritise,
+    Reschedule,
+    Retry,
+    Tally,
+    concerned,
+    utc,
+    words_for,
+)
 from elemta.queue.entry import Entry
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.filter import Condition
-from elemta.queue.grip import Grip
+from elemta.queue.grip import Errand, Grip
 from elemta.queue.ids import key_of
 from elemta.queue.load import read_messages
 from elemta.queue.model import Attempt, Result, State
@@ -33,12 +43,12 @@ if TYPE_CHECKING:
     from elemta.queue.change import Insert, Steered
     from elemta.queue.events import EventBus
     from elemta.queue.filter import Filter
-    from elemta.queue.grip import Errand
     from elemta.queue.model import Message, MessageId, Recipient, Report
     from elemta.queue.reader import StoreReader
     from elemta.queue.residence import Residence
     from elemta.queue.schedule import Schedule
     from elemta.queue.search import Page
+    from elemta.queue.work import Work
     from elemta.queue.writer import Writer
 
 T = TypeVar("T")
@@ -171,6 +181,28 @@ class Steering:
                     f"{each.address} of {message.id} is given up at {utc(deadline)}: "
                     "it cannot be tried after that"
                 )
+
+    async def hold(self, work: Work, recipient: Recipient, who: str, reason: str) -> bool:
+        """See `Queue.hold`."""
+        if recipient.number not in work.open:
+            raise ValueError(f"recipient {recipient.number} is not open in this work")
+        id_ = work.message.id
+        try:
+            known = await self._queue.in_thread(lambda: self._reader.timeline(id_))
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"cannot read the queue: {error}") from error
+        hold = Hold()
+        if known is not None and any(
+            (note.who, note.action) == (who, words_for(hold))
+            and recipient.number in note.recipients
+            for note in known.notes
+        ):
+            return False
+        taken = [work.open.pop(recipient.number)]
+        grip = Grip(work.entry, taken, self._schedule, self._residence, moves=True, brought=False)
+        errand = Errand(action=hold, who=who, reason=reason, report=None)
+        grip.carry_out(errand, (), self._queue.events, self._clock())
+        return True
 
     # Finding.
 

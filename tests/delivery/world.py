@@ -14,6 +14,7 @@ from elemta.config import Config, load
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.net.dialogues import Dialogues
+from elemta.plugins import Chain
 from elemta.protocol import Mailbox, MailParams, RcptParams
 from elemta.queue import (
     Addressee,
@@ -181,6 +182,7 @@ async def world(
     clock: Callable[[], float] = wall_clock,
     tcp: bool = False,
     disk: Callable[[Store], Applies] = lambda store: store,
+    plugins: Callable[[], Chain] = Chain,
 ) -> AsyncIterator[World]:
     """A world in which delivery runs; `tcp`: and dials by the machine's own network."""
     config = replace(load(CONFIG) if config is None else config, data_dir=path)
@@ -208,6 +210,7 @@ async def world(
             dial=None if tcp else net.dial,
             clock=clock,
             dialogues=dialogues,
+            plugins=plugins,
         )
         nursery.start_soon(delivery.run)
         yield World(path, queue, delivery, net, zone, dialogues)

@@ -4,7 +4,7 @@ import pytest
 from typing_extensions import override
 
 from elemta.config import Config, ConfigError, load
-from elemta.plugins import CONTINUE, Plugin, Session, Verdict
+from elemta.plugins import CONTINUE, Accept, Letter, Plugin, Session, Verdict, load_for
 from elemta.plugins import load as load_plugins
 from elemta.plugins.built_in.recipient_limit import RecipientLimit
 
@@ -139,3 +139,35 @@ def test_who_is_loaded_again_goes_on_counting() -> None:
         before,
     )
     assert [each.counts.asked for each in after] == [0, 3, 5]
+
+
+class Keeps(Plugin):
+    """A mailbox back end."""
+
+    name = "keeps"
+
+    @override
+    async def on_store(self, letter: Letter) -> Verdict:
+        return Accept()
+
+
+def test_a_plugin_that_is_to_keep_mail_must_be_able_to() -> None:
+    here = "tests.plugins.test_loader"
+    config = load(f"""
+hostname: mx.example
+listeners: [{{name: mx, address: "127.0.0.1:0"}}]
+domains:
+  - {{name: a.example, deliver: "plugin:{here}:Keeps"}}
+  - {{name: b.example, deliver: "plugin:{here}:Whole"}}
+routes:
+  - {{match: c.example, via: ["plugin:{here}:Whole"]}}
+  - {{match: d.example, via: ["smtp://192.0.2.1:25"]}}
+plugins: [{{name: "{here}:Keeps"}}, {{name: "{here}:Whole"}}]
+""")
+    with pytest.raises(ConfigError) as refused:
+        load_for(config)
+    assert [each.place for each in refused.value.mistakes] == [
+        "domains[1].deliver",
+        "routes[0].via[0]",
+    ]
+    assert "keeps no mail" in str(refused.value)
