@@ -11,7 +11,7 @@ from msgspec import Struct
 from elemta.queue import Envelope, KeyReusedError, Receipt, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from elemta.queue import MessageId
 
@@ -43,7 +43,7 @@ class FakeIncoming:
         self._content += octets
         self._queue.largest_write = max(self._queue.largest_write, len(octets))
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         for start in range(0, len(self._content), 1000):
             await trio.lowlevel.checkpoint()
             self._queue.fail_if_broken()

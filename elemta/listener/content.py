@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import trio
@@ -9,7 +10,7 @@ import trio
 from elemta.plugins import TooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from elemta.listener.budget import Share
     from elemta.listener.reception import Incoming
@@ -59,7 +60,7 @@ class Arrived:
                 self._whole = b"".join([piece async for piece in self.pieces()])
             return self._whole
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """See `elemta.plugins.Content`."""
         if self._incoming is None:
             for piece in self._pieces:
@@ -67,7 +68,8 @@ class Arrived:
                 yield piece
             return
         before = self._before
-        async for piece in self._incoming.pieces():
-            if before < len(piece):
-                yield piece[before:]
-            before = max(0, before - len(piece))
+        async with aclosing(self._incoming.pieces()) as stored:
+            async for piece in stored:
+                if before < len(piece):
+                    yield piece[before:]
+                before = max(0, before - len(piece))

@@ -21,7 +21,7 @@ from elemta.plugins import Chain, load_for
 from elemta.protocol import BareNewline, Limits, Offer, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from elemta.plugins import Loaded
@@ -39,7 +39,7 @@ class Incoming(Protocol):
         """
         ...
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncGenerator[bytes]:
         """What was written so far.
 
         Raises:

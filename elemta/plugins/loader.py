@@ -25,6 +25,7 @@ _ROOM: Final = "elemta.plugins.built_in"
 #: What ships with Elemta; imported when the configuration asks for it, since some bring libraries.
 #: Others register a `Plugin` under the entry point group `GROUP`.
 BUILT_IN: Final[Mapping[str, str]] = {
+    "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
 }

@@ -24,7 +24,7 @@ from elemta.protocol import Mailbox, MailParams, Notify, RcptParams, ReversePath
 from elemta.queue import Addressee, MessageId, Priority
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, Iterable
 
     from elemta.message import HeaderScanner
 
@@ -231,8 +231,10 @@ class Content(Protocol):
         """
         ...
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    def pieces(self) -> AsyncGenerator[bytes]:
         """All of it, one piece after the other; may be asked again.
+
+        Who may not hear it out closes it: ``async with aclosing(content.pieces()) as pieces``.
 
         Raises:
             StoreUnavailable: it was on the disk, which fails.

@@ -15,7 +15,7 @@ from elemta.protocol import Mailbox, MailParams, parse_mailbox
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from elemta.config import Service
     from elemta.net.services import Connects
@@ -87,7 +87,7 @@ class FakeContent:
             raise TooLargeError(f"{self.size} octets are more than {most}")
         return self._octets
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes]:
         """See `elemta.plugins.Content`."""
         for start in range(0, self.size, self._piece):
             await trio.lowlevel.checkpoint()
