@@ -79,7 +79,7 @@ scenarios: $(VENV)/dev.stamp
 wheel: $(VENV)/dev.stamp
 	rm -rf build/wheel
 	$(BIN)/python -m build --no-isolation --outdir build/wheel . > /dev/null
-	packaging/smoke $(BIN)/python build/wheel/*.whl constraints.txt
+	packaging/smoke $(BIN)/python build/wheel/*.whl constraints-build.txt constraints.txt
 
 # --- by hand -----------------------------------------------------------------------------------
 
@@ -100,6 +100,7 @@ lock: $(VENV)/dev.stamp
 	$(LOCK) pyproject.toml --group build --output-file constraints.txt
 	$(LOCK) pyproject.toml --group build --group dev --constraints constraints.txt \
 		--output-file constraints-dev.txt
+	$(LOCK) --group build --constraints constraints.txt --output-file constraints-build.txt
 
 clean:
 	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache \
@@ -107,14 +108,25 @@ clean:
 
 # --- the virtual environment -------------------------------------------------------------------
 
-$(VENV)/run.stamp: constraints.txt pyproject.toml | $(BIN)/python
-	$(PIP) --require-hashes -r constraints.txt
+# Some libraries have no wheels. They are built by these tools, whose hashes are known, and not by
+# what pip would fetch for each of them.
+$(VENV)/build.stamp: constraints-build.txt | $(BIN)/python
+	$(PIP) --require-hashes --only-binary :all: -r constraints-build.txt
+	@touch $@
+
+$(VENV)/run.stamp: constraints.txt pyproject.toml $(VENV)/build.stamp
+	$(PIP) --require-hashes --no-build-isolation -r constraints.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/dev.stamp: constraints-dev.txt pyproject.toml | $(BIN)/python
-	$(PIP) --require-hashes -r constraints-dev.txt
+# Test suites of libraries are in their source distributions alone.
+$(VENV)/dev.stamp: constraints-dev.txt pyproject.toml $(VENV)/build.stamp
+	$(PIP) --require-hashes --no-build-isolation -r constraints-dev.txt
 	$(PIP) --no-deps --no-build-isolation -e .
+	@rm -rf $(VENV)/suites
+	sed -n '/^pyspf==/,/[^\\]$$/p; /^dkimpy==/,/[^\\]$$/p' constraints-dev.txt > $(VENV)/suites.txt
+	$(BIN)/python -m pip --disable-pip-version-check --quiet download --require-hashes --no-deps \
+		--no-binary :all: --no-build-isolation -d $(VENV)/suites -r $(VENV)/suites.txt
 	@touch $@ $(VENV)/run.stamp
 
 $(BIN)/python:

@@ -226,6 +226,8 @@ class Readings:
         yield Reading("elemta_clamav_scan_duration_seconds", meters.scan_seconds)
         yield from _each("elemta_rspamd_checks_total", meters.checks)
         yield Reading("elemta_rspamd_check_duration_seconds", meters.check_seconds)
+        for (method, result), count in self._meters.authentication.items():
+            yield Reading("elemta_authentication_results_total", count, (method, result))
 
 
 def _each(name: str, values: Mapping[str, float] | Mapping[str, Distribution]) -> Iterator[Reading]:

@@ -176,7 +176,8 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_rspamd_checks_total",
     }
     of_api = {name for name in CATALOGUE if name.startswith(("elemta_api", "elemta_websocket"))}
-    of_plugins = {name for name in CATALOGUE if name.startswith("elemta_plugin")}
+    by_plugins = ("elemta_plugin", "elemta_authentication")
+    of_plugins = {name for name in CATALOGUE if name.startswith(by_plugins)}
     async with parts_of(tmp_path) as parts:
         metrics = parts.metrics(STORED)
     assert decode_answer(encode(Measured(metrics=metrics))) == Measured(metrics=metrics)

@@ -148,6 +148,12 @@ _ALL: Final = (
     _histogram("elemta_clamav_scan_duration_seconds", "How long ClamAV took."),
     _counter("elemta_rspamd_checks_total", "Messages shown to rspamd.", "action"),
     _histogram("elemta_rspamd_check_duration_seconds", "How long rspamd took."),
+    _counter(
+        "elemta_authentication_results_total",
+        "What SPF, DKIM, ARC, DMARC and iprev found.",
+        "method",
+        "result",
+    ),
     # The API.
     _counter("elemta_api_requests_total", "Requests to the API.", "route", "status"),
     _histogram("elemta_api_request_duration_seconds", "How long an answer of the API took."),

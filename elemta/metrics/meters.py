@@ -95,6 +95,7 @@ class Meters:
         scan_seconds: how long they took.
         checks: of rspamd, by what it wanted done.
         check_seconds: how long they took.
+        authentication: what mail authentication found, by method and result.
     """
 
     def __init__(self) -> None:
@@ -117,3 +118,4 @@ class Meters:
         self.scan_seconds = Distribution(LATENCY)
         self.checks = Counter[str]()
         self.check_seconds = Distribution(LATENCY)
+        self.authentication = Counter[tuple[str, str]]()

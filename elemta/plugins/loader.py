@@ -27,7 +27,9 @@ _ROOM: Final = "elemta.plugins.built_in"
 BUILT_IN: Final[Mapping[str, str]] = {
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
+    "iprev": f"{_ROOM}.iprev:IprevPlugin",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
+    "spf": f"{_ROOM}.spf:SpfPlugin",
 }
 GROUP: Final = "elemta.plugins"
 

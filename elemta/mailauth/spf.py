@@ -1,0 +1,277 @@
+"""SPF: whether an address may send mail of a domain (RFC 7208).
+
+pyspf judges; where it ends in an error that the RFC does not have, or asks more than is needed, its
+methods are overridden here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import spf
+import trio
+from msgspec import Struct
+from typing_extensions import override
+
+from elemta.mailauth.asking import Answers, TemporaryError, TooManyQuestionsError, replay
+from elemta.mailauth.results import comment, value
+from elemta.net.dns import Kind, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elemta.mailauth.asking import Follow, InThread, Question
+    from elemta.net.dns import Records
+
+SpfResult: TypeAlias = Literal[
+    "none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"
+]
+
+#: Seconds that one check may take (RFC 7208 §4.6.4: at least 20).
+SECONDS: Final = 20.0
+
+#: Octets of a record, and of a term of it: real ones have a quarter. Time grows with the square.
+_LONGEST_RECORD: Final = 4096
+_LONGEST_TERM: Final = 512
+_LONGEST_EXPLANATION: Final = 1024
+#: What pyspf says where a domain explains nothing itself.
+_NOTHING: Final = "DEFAULT"
+_RESULTS: Final[dict[str, SpfResult]] = {
+    "none": "none",
+    "neutral": "neutral",
+    "pass": "pass",
+    "fail": "fail",
+    "softfail": "softfail",
+    "temperror": "temperror",
+    "permerror": "permerror",
+}
+#: Exchangers, and names of an address, that may be looked at (RFC 7208 §4.6.4).
+_MANY: Final = 10
+#: What is looked at next; with macros, nobody knows yet what that is.
+_INCLUDED: Final = re.compile(
+    rb" [+?~-]?(?:include:|redirect=)([\w.-]{1,253})(?= |$)", re.IGNORECASE
+)
+_PREFIXES: Final = ("SPF Permanent Error: ", "SPF Temporary Error: ")
+
+
+class Spf(Struct, frozen=True):
+    """What SPF says of a client and a domain.
+
+    Attributes:
+        domain: the one that was looked at.
+        scope: where it was said.
+        reason: why it is an error, for operators.
+        explanation: what the domain says to those whom it does not let send (RFC 7208 §6.2); it may
+            be anything.
+    """
+
+    result: SpfResult
+    domain: str
+    scope: Literal["mailfrom", "helo"] = "mailfrom"
+    reason: str = ""
+    explanation: str = ""
+
+    @override
+    def __str__(self) -> str:
+        """As RFC 8601 §2.7.2 has it."""
+        domain = f" smtp.{self.scope}={value(self.domain)}" if self.domain else ""
+        return f"spf={self.result}{comment(self.reason)}{domain}"
+
+
+async def check_spf(
+    address: str,
+    sender: str,
+    helo: str,
+    *,
+    resolver: Records,
+    in_thread: InThread,
+    receiver: str = "unknown",
+    seconds: float = SECONDS,
+) -> Spf:
+    """Whether a client may use the domain of a sender; or that of its HELO for the null sender.
+
+    Ten look-ups and two void ones are allowed (RFC 7208 §4.6.4). Never raises: what goes wrong is a
+    permerror, what the DNS cannot say in `seconds` is a temperror.
+
+    Args:
+        address: the client's IP address; empty if it has none, and then there is no result.
+        sender: the reverse-path; empty for the null sender.
+        helo: what the client calls itself.
+        resolver: asks the DNS.
+        in_thread: where pyspf runs.
+        receiver: our own name.
+        seconds: for all of it.
+    """
+    scope: Literal["mailfrom", "helo"] = "mailfrom" if sender else "helo"
+    domain = sender.rpartition("@")[2] if sender else helo
+    domain = domain.lower().removesuffix(".")
+    if not (address and domain) or domain.startswith("["):
+        return Spf("none", domain, scope)
+    kind = Kind.AAAA if _is_ip6(address) else Kind.A
+
+    def judge(answers: Answers) -> Spf:
+        query = _Query(answers, address, sender, helo, receiver)
+        word, _, text = query.check()
+        result = _RESULTS.get(word, "permerror")
+        if result == "fail":
+            said = query.explanation(text)
+            return Spf(result, domain, scope, explanation="" if said == _NOTHING else said)
+        for prefix in _PREFIXES:
+            if text.startswith(prefix):
+                return Spf(result, domain, scope, text.removeprefix(prefix))
+        return Spf(result, domain, scope)
+
+    with trio.move_on_after(seconds):
+        try:
+            return await replay(
+                judge,
+                resolver=resolver,
+                in_thread=in_thread,
+                first=[(domain, Kind.TXT)],
+                follow=_follow(kind),
+            )
+        except TemporaryError as error:
+            return Spf("temperror", domain, scope, str(error))
+        except TooManyQuestionsError as error:
+            return Spf("permerror", domain, scope, str(error))
+        except Exception as error:  # of a library that was given what an attacker wrote
+            return Spf("permerror", domain, scope, f"{type(error).__name__}: {error}")
+    return Spf("temperror", domain, scope, f"no answer in {seconds:g} s")
+
+
+class _Query(spf.query):
+    """pyspf, asking what is known."""
+
+    def __init__(
+        self, answers: Answers, address: str, sender: str, helo: str, receiver: str
+    ) -> None:
+        self._answers = answers
+        self._explaining: dict[str, tuple[str, str]] = {}
+        self._longest = 0
+        super().__init__(i=address, s=sender, h=helo, receiver=receiver, querytime=0)
+        self.set_default_explanation(_NOTHING)
+
+    @override
+    def dns(
+        self,
+        name: str,
+        qtype: str,
+        cnames: dict[str, str] | None = None,
+        ignore_void: bool = False,
+    ) -> Sequence[object]:
+        name = str(name).lower().removesuffix(".")
+        if not all(0 < len(label) < 64 for label in name.split(".")):
+            return []
+        try:
+            found = self._records(name, Kind(qtype))
+        except TemporaryError as error:
+            raise spf.TempError(str(error)) from None
+        if not found and not ignore_void:
+            self.void_lookups += 1
+            if self.void_lookups > spf.MAX_VOID_LOOKUPS:
+                raise spf.PermError(f"Void lookup limit of {spf.MAX_VOID_LOOKUPS} exceeded")
+        return found
+
+    def _records(self, name: str, kind: Kind) -> Sequence[object]:
+        match kind:
+            case Kind.TXT:
+                texts = self._answers.texts(name)
+                for text in texts:
+                    self._check_size(text)
+                return [(text,) for text in texts]
+            case Kind.MX:
+                exchangers: list[tuple[int, str]] = []
+                for record in self._answers.records(name, kind):
+                    preference, _, host = record.partition(" ")
+                    exchangers.append((int(preference), host))
+                return exchangers
+            case Kind.A | Kind.AAAA | Kind.PTR:
+                return self._answers.records(name, kind)
+
+    def _check_size(self, text: bytes) -> None:
+        """What would take long is refused; what else stands in TXT records is not ours."""
+        if self._longest and len(text) > self._longest:
+            raise spf.PermError(f"an explanation of more than {self._longest} octets")
+        if not _is_record(text):
+            return
+        if len(text) > _LONGEST_RECORD:
+            raise spf.PermError(f"a record of more than {_LONGEST_RECORD} octets")
+        if any(len(term) > _LONGEST_TERM for term in text.split(b" ")):
+            raise spf.PermError(f"a term of more than {_LONGEST_TERM} octets")
+
+    @override
+    def validated_ptrs(self) -> list[str]:
+        # A failure is no match here, and a name that nobody knows of is passed over (§5.5).
+        valid: list[str] = []
+        try:
+            names = self.dns_ptr(self.i)[: spf.MAX_PTR]
+        except spf.TempError:
+            return []
+        for name in names:
+            try:
+                addresses = self.dns_a(name, self.A)
+            except spf.TempError:
+                continue
+            if self.cidrmatch(addresses, self.cidrmax):
+                valid.append(name.lower().removesuffix("."))
+        return valid
+
+    @override
+    def get_explanation(self, spec: str) -> str | None:
+        # It is only needed where the result is a fail, and where it was found decides its macros.
+        token = f"{self.d} {spec}"
+        self._explaining[token] = (self.d, spec)
+        return token
+
+    def explanation(self, text: str) -> str:
+        """What the domain says, where pyspf says `text`; `_NOTHING` if that is nothing."""
+        if text not in self._explaining:
+            return _NOTHING
+        self.d, spec = self._explaining[text]
+        self._longest = _LONGEST_EXPLANATION
+        try:
+            return super().get_explanation(spec) or _NOTHING
+        except (spf.PermError, spf.TempError):
+            return _NOTHING
+
+
+def _follow(kind: Kind) -> Follow:
+    """What SPF will ask next: addresses of exchangers and names, records that one includes."""
+
+    def follow(question: Question, records: tuple[str, ...]) -> Iterable[Question]:
+        match question[1]:
+            case Kind.MX:
+                names = [each.partition(" ")[2] for each in records[: _MANY + 1]]
+                return [(_name(each), kind) for each in names]
+            case Kind.PTR:
+                return [(_name(each), kind) for each in records[:_MANY]]
+            case Kind.TXT:
+                texts = [text_of(each) for each in records]
+                return [
+                    (_name(found.decode("ascii")), Kind.TXT)
+                    for text in texts
+                    if _is_record(text) and len(text) <= _LONGEST_RECORD
+                    for found in _INCLUDED.findall(text)[:_MANY]
+                ]
+            case _:
+                return ()
+
+    return follow
+
+
+def _is_ip6(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return found.version == 6 and found.ipv4_mapped is None
+
+
+def _name(text: str) -> str:
+    return text.lower().removesuffix(".")
+
+
+def _is_record(text: bytes) -> bool:
+    return text[:6].lower() == b"v=spf1"

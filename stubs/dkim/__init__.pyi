@@ -1,0 +1,43 @@
+"""The part of dkimpy that is used here."""
+
+from collections.abc import Callable, Sequence
+
+from dkim.canonicalization import CanonicalizationPolicy
+
+Field = tuple[bytes, bytes]
+
+class DKIMException(Exception): ...
+
+class Hasher:
+    def update(self, data: bytes, /) -> object: ...
+
+def validate_signature_fields(
+    sig: dict[bytes, bytes], mandatory_fields: list[bytes] = ..., arc: bool = ...
+) -> None: ...
+def hash_headers(
+    hasher: object,
+    canonicalize_headers: CanonicalizationPolicy,
+    headers: Sequence[Sequence[bytes]],
+    include_headers: Sequence[bytes],
+    sigheader: Sequence[bytes],
+    sig: dict[bytes, bytes],
+) -> list[Field]: ...
+
+class DomainSigner:
+    headers: list[list[bytes]]
+    def __init__(self, message: bytes | None = ...) -> None: ...
+    def verify_sig(
+        self,
+        sig: dict[bytes, bytes],
+        include_headers: list[bytes],
+        sig_header: Sequence[bytes],
+        dnsfunc: Callable[..., bytes] | None,
+    ) -> bool: ...
+
+class DKIM(DomainSigner): ...
+
+class ARC(DomainSigner):
+    def sorted_arc_headers(self) -> tuple[int, list[tuple[int, Field]]]: ...
+    def verify(
+        self, dnsfunc: Callable[..., bytes] | None = ...
+    ) -> tuple[bytes | None, list[dict[str, bytes | int | bool]], str]: ...
