@@ -37,6 +37,7 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
+from elemta.net.services import Connects, connect_service
 from elemta.plugins import Lives, Loaded, Store, Tools, hooks
 from elemta.plugins.tools import InThread, in_thread
 from elemta.protocol import Mailbox
@@ -79,6 +80,7 @@ class Outside(Struct, frozen=True, kw_only=True):
         dial: connects to a host; None: by TCP.
         mailboxes: where ``maildir`` leads; None: below `data_dir`.
         in_thread: what runs for plugins what blocks.
+        connect: connects plugins to services.
         random: what is chance to plugins: from 0 up to 1.
         loaded: plugins that are there already, for entries of their name and settings.
     """
@@ -87,6 +89,7 @@ class Outside(Struct, frozen=True, kw_only=True):
     dial: Dial | None = None
     mailboxes: Mailboxes | None = None
     in_thread: InThread = in_thread
+    connect: Connects = connect_service
     random: Callable[[], float] = random.random
     loaded: tuple[Loaded, ...] = ()
 
@@ -239,6 +242,7 @@ class Parts:
             random=self._outside.random,
             clock=self._clock,
             in_thread=self._outside.in_thread,
+            connect=self._outside.connect,
             shared=self._shared.setdefault(loaded.name, Store()),
             counts=loaded.counts.events,
             meters=self._meters,

@@ -8,6 +8,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+pytest_plugins = ["elemta.testing.fixtures"]
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:

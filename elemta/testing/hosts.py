@@ -239,6 +239,7 @@ class Network:
     Attributes:
         dialled: whom we have tried to reach, in order.
         sources: our own addresses in these attempts.
+        told: hears of each message that one of them takes.
     """
 
     def __init__(self, nursery: trio.Nursery, kind: type[Host] = Host) -> None:
@@ -248,11 +249,13 @@ class Network:
         self.dialled: list[str] = []
         self.sources: list[str | None] = []
         self.silent: set[str] = set()
+        self.told: Callable[[Taken], None] = lambda taken: None
 
     def host(self, address: str, **says: str | None) -> Host:
         """One more host, or another one at this address."""
         host = self.hosts[address] = self._kind(**says)
         host.place = address
+        host.told = lambda taken: self.told(taken)
         return host
 
     async def dial(self, candidate: Candidate) -> MemoryTransport:

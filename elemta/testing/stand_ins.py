@@ -143,9 +143,9 @@ class FakeDns:
 
     def text(self, name: str, text: str) -> None:
         """One more TXT record: its text, of ASCII, without quotes."""
-        escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-        strings = [escaped[start : start + 200] for start in range(0, len(escaped), 200)] or [""]
-        self.add(name, "TXT", " ".join(f'"{each}"' for each in strings))
+        strings = [text[start : start + 200] for start in range(0, len(text), 200)] or [""]
+        escaped = (each.replace("\\", "\\\\").replace('"', '\\"') for each in strings)
+        self.add(name, "TXT", " ".join(f'"{each}"' for each in escaped))
 
     async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
         """See `elemta.net.dns.Backend`."""
