@@ -27,6 +27,8 @@ _ROOM: Final = "elemta.plugins.built_in"
 BUILT_IN: Final[Mapping[str, str]] = {
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
+    "header-checks": f"{_ROOM}.header_checks:HeaderChecks",
+    "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
     "spf": f"{_ROOM}.spf:SpfPlugin",
