@@ -31,6 +31,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
+    "rspamd": f"{_ROOM}.rspamd:Rspamd",
     "spf": f"{_ROOM}.spf:SpfPlugin",
 }
 GROUP: Final = "elemta.plugins"

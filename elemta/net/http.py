@@ -1,0 +1,92 @@
+"""One question by HTTP/1.1 (RFC 9112) to a service beside us, and its answer.
+
+A connection serves one question: scanners are near, and a connection that is kept may be gone when
+it is needed. The caller has the deadline.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import h11
+import trio
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Iterable
+
+#: Octets that are read at a time.
+_SOME: Final = 64 * 1024
+
+
+class HttpAnswer(Struct, frozen=True):
+    """What a server answers."""
+
+    status: int
+    body: bytes
+
+
+class HttpError(Exception):
+    """That was no answer, or too much of it."""
+
+
+async def post(
+    stream: trio.abc.Stream,
+    target: str,
+    fields: Iterable[tuple[bytes, bytes]],
+    size: int,
+    pieces: AsyncIterable[bytes],
+    *,
+    most: int,
+) -> HttpAnswer:
+    """Send something, and hear what becomes of it.
+
+    Args:
+        stream: to the server; the caller closes it.
+        target: e.g. ``/checkv2``.
+        fields: of the question, beside those of HTTP itself; `Host` among them.
+        size: octets of all pieces.
+        pieces: what is sent; not asked for more once the server has gone.
+        most: octets of the answer that are too many.
+
+    Raises:
+        HttpError: no answer, none of HTTP, or one that is too long.
+    """
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_SOME)
+    length = (b"Content-Length", str(size).encode())
+    try:
+        with suppress(trio.BrokenResourceError):  # it has heard enough, and says why
+            question = h11.Request(
+                method="POST",
+                target=target,
+                headers=[*fields, length, (b"Connection", b"close")],
+            )
+            await stream.send_all(connection.send(question) or b"")
+            async for piece in pieces:
+                await stream.send_all(connection.send(h11.Data(piece)) or b"")
+            await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
+        return await _answer(stream, connection, most)
+    except h11.ProtocolError as error:
+        raise HttpError(str(error)) from error
+
+
+async def _answer(stream: trio.abc.Stream, connection: h11.Connection, most: int) -> HttpAnswer:
+    status, body = 0, bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            try:
+                connection.receive_data(bytes(await stream.receive_some(_SOME)))
+            except trio.BrokenResourceError as error:
+                raise HttpError("the connection broke") from error
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > most:
+                raise HttpError(f"an answer of more than {most} octets")
+        elif isinstance(event, h11.EndOfMessage):
+            return HttpAnswer(status, bytes(body))
+        elif not isinstance(event, h11.InformationalResponse):
+            raise HttpError("the connection ended without an answer")
