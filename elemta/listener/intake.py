@@ -184,7 +184,12 @@ class Intake:
         if self._transaction.fields_changed:
             header = self._scanner.header
             former += len(header)
-            head = rewritten(header, [each.change for each in self._transaction.made], self._trace)
+            head = rewritten(
+                header,
+                [each.change for each in self._transaction.made],
+                self._trace,
+                utf8=self._transaction.params.smtputf8,
+            )
         if self._incoming is not None:
             if self._transaction.fields_changed:
                 await self._incoming.replace_head(former, head)

@@ -1,5 +1,6 @@
 """RFC 5322 without I/O: headers read, trace fields and reports written."""
 
+from elemta.message.encoded import encoded as encoded
 from elemta.message.header import HeaderFault as HeaderFault
 from elemta.message.header import HeaderScanner as HeaderScanner
 from elemta.message.header import split as split

@@ -13,7 +13,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta.config import chosen_targets
-from elemta.message import fold
+from elemta.message import encoded, fold
 from elemta.protocol import Mailbox
 from elemta.queue import Priority
 
@@ -27,8 +27,10 @@ LINE: Final = 998
 _TAG: Final = re.compile(r"[!-~]{1,64}")
 _NAME: Final = re.compile(r"[!-9;-~]{1,77}")
 _LINE_END: Final = re.compile(r"[\r\n\0]")
+_FIELD: Final = re.compile(rb"[!-9;-~]+")
 #: A fold, with something behind it in its line: a line of spaces alone is one that few can read.
-_FOLD: Final = re.compile(r"\r\n(?=[ \t]+[^ \t\r\n])")
+_WHOLE_FOLD: Final = re.compile(r"\r\n(?=[ \t]+[^ \t\r\n])")
+_FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
 
 
 class AddHeader(Struct, frozen=True):
@@ -36,11 +38,12 @@ class AddHeader(Struct, frozen=True):
 
     Attributes:
         name: e.g. ``X-Spam-Score``.
-        value: without line ends; it is folded where it is long.
+        value: text without line ends; it is folded where it is long, and encoded where it must be
+            (RFC 2047), except that in fields with addresses the names are the author's to encode.
         top: above all that is there (as trace fields stand, RFC 5321 §4.4), or below the last field
             of the header.
         verbatim: `value` stands right behind the colon, and may have folds of its own (CRLF and a
-            space or a tab): so a signature is added as it was made.
+            space or a tab): so a signature is added as it was made, which is of ASCII.
 
     Raises:
         ValueError: that is no name, or `value` could become another field.
@@ -55,20 +58,27 @@ class AddHeader(Struct, frozen=True):
         _check_name(self.name)
         value = self.value
         if self.verbatim:
-            if max(map(len, self.octets.split(b"\r\n"))) > LINE:
+            if max(map(len, self.octets(utf8=True).split(b"\r\n"))) > LINE:
                 raise ValueError(f"a line of the field {self.name} has more than {LINE} octets")
-            value = _FOLD.sub("", value)
+            value = _WHOLE_FOLD.sub("", value)
         if _LINE_END.search(value):
             raise ValueError(f"a line end in the field {self.name}")
         if len(self.value) > LONGEST:
             raise ValueError(f"the field {self.name} has more than {LONGEST} characters")
 
-    @property
-    def octets(self) -> bytes:
-        """The whole field with its CRLF."""
-        if self.verbatim:
+    def octets(self, *, utf8: bool = False) -> bytes:
+        """The whole field with its CRLF.
+
+        Args:
+            utf8: a field may have UTF-8, as its client has said SMTPUTF8 (RFC 6532); else what is
+                not ASCII is encoded, or the next server could not take the message.
+        """
+        if not self.verbatim:
+            return fold(self.name, self.value if utf8 else encoded(self.value))
+        if utf8 or self.value.isascii():
             return f"{self.name}:{self.value}\r\n".encode("utf-8", "surrogateescape")
-        return fold(self.name, self.value)
+        octets = self.value.encode("utf-8", "surrogateescape")
+        return fold(self.name, encoded(_WHOLE_FOLD.sub("", octets.decode("utf-8", "replace"))))
 
     @override
     def __str__(self) -> str:
@@ -218,14 +228,17 @@ def _check_name(name: str) -> None:
         raise ValueError(f"no name of a field: {name!r}")
 
 
-def rewritten(header: bytes, changes: Iterable[Change], trace: bytes = b"") -> bytes:
+def rewritten(
+    header: bytes, changes: Iterable[Change], trace: bytes = b"", *, utf8: bool = False
+) -> bytes:
     """A header with all changes of fields made.
 
     Args:
-        header: whole fields, each line with its CRLF.
+        header: lines with their CRLF; the last may lack it.
         trace: fields of our own that stand above it, and below what is added at the top: so it can
             be seen that we added that (RFC 8601 §4).
         changes: in the order in which they were asked for; others than of fields are passed over.
+        utf8: fields may have UTF-8 (RFC 6532).
 
     Returns:
         The new header; every octet of what is not changed is as it was.
@@ -237,7 +250,7 @@ def rewritten(header: bytes, changes: Iterable[Change], trace: bytes = b"") -> b
     for change in changes:
         match change:
             case AddHeader(name=name, top=top):
-                field = (name.lower().encode(), change.octets)
+                field = (name.lower().encode(), change.octets(utf8=utf8))
                 if top:
                     above.insert(0, field)
                 else:
@@ -254,17 +267,28 @@ def rewritten(header: bytes, changes: Iterable[Change], trace: bytes = b"") -> b
                     below = [each for each in below if each[0] != wanted]
             case _:
                 pass
-    kept = [field for field, wanted in zip(fields, there, strict=True) if wanted]
-    return b"".join([octets for _, octets in [*above, (b"", trace), *kept, *below]])
+    kept = [octets for (_, octets), wanted in zip(fields, there, strict=True) if wanted]
+    if below and kept and not kept[-1].endswith(b"\r\n"):
+        kept[-1] += b"\r\n"  # a message of nothing but fields may end within a line (RFC 3030)
+    return b"".join(
+        [*(octets for _, octets in above), trace, *kept, *(octets for _, octets in below)]
+    )
 
 
 def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
-    """Whole fields, folded as they are, and their names in lower case."""
-    fields: list[tuple[bytes, bytes]] = []
-    for line in header.splitlines(keepends=True):
-        if line[:1] in b" \t" and fields:
-            name, octets = fields[-1]
-            fields[-1] = (name, octets + line)
+    """Whole fields, folded as they are, and their names in lower case; no name: no field."""
+    *whole, rest = header.split(b"\r\n")
+    lines: list[bytes] = []
+    for line in [*(each + b"\r\n" for each in whole), *([rest] if rest else [])]:
+        if line[:1] in (b" ", b"\t") and lines:
+            lines[-1] += line
         else:
-            fields.append((line.partition(b":")[0].rstrip(b" \t").lower(), line))
-    return fields
+            lines.append(line)
+    return [(_name_of(each), each) for each in lines]
+
+
+def _name_of(field: bytes) -> bytes:
+    """As `elemta.message.HeaderScanner` finds it: what one sees the other can remove."""
+    name, colon, _ = _FOLD.sub(b"", field).partition(b":")
+    name = name.rstrip(b" \t").lower()
+    return name if colon and _FIELD.fullmatch(name) else b""

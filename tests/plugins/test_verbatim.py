@@ -7,13 +7,13 @@ from elemta.plugins import AddHeader, rewritten
 
 def test_a_field_is_added_with_the_folds_that_it_has() -> None:
     change = AddHeader("X-Sig", " v=1;\r\n\tb=abc\r\n  def", verbatim=True)
-    assert change.octets == b"X-Sig: v=1;\r\n\tb=abc\r\n  def\r\n"
-    assert rewritten(b"A: b\r\n", [change]) == change.octets + b"A: b\r\n"
+    assert change.octets() == b"X-Sig: v=1;\r\n\tb=abc\r\n  def\r\n"
+    assert rewritten(b"A: b\r\n", [change]) == change.octets() + b"A: b\r\n"
 
 
 def test_octets_that_are_no_text_stay_what_they_are() -> None:
     value = b" caf\xe9".decode("utf-8", "surrogateescape")
-    assert AddHeader("X", value, verbatim=True).octets == b"X: caf\xe9\r\n"
+    assert AddHeader("X", value, verbatim=True).octets(utf8=True) == b"X: caf\xe9\r\n"
 
 
 @pytest.mark.parametrize(
