@@ -34,6 +34,8 @@ class InThread(Protocol):
 PIECE: Final = 64 * 1024
 #: Octets that one trip to a thread reads; a trip costs what copying this much does.
 TRIP: Final = 512 * 1024
+#: What the name of a copy ends with that takes the place of its file.
+_COPY: Final = ".new"
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -59,6 +61,16 @@ class BodyFiles:
         """Remove a file if it is there. If the disk does not let us, the next start will try."""
         with contextlib.suppress(OSError):
             (self._folder / id).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a crash has left of `BodyFile.replace_head`: nobody knows it, or wants it.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        for path in self._folder.glob(f"*{_COPY}"):
+            with contextlib.suppress(OSError):
+                path.unlink()
 
     def ids(self) -> list[MessageId]:
         """Whose bodies are here, wanted or not."""
@@ -101,7 +113,7 @@ class BodyFile:
         Raises:
             OSError: the disk. The file is as it was, or to be removed.
         """
-        other = self._path.with_name(f"{self._path.name}.new")
+        other = self._path.with_name(f"{self._path.name}{_COPY}")
         copy = os.open(other, _FLAGS, 0o600)
         try:
             _write(copy, head)
@@ -111,7 +123,8 @@ class BodyFile:
             other.replace(self._path)
         except BaseException:
             os.close(copy)
-            other.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                other.unlink(missing_ok=True)
             raise
         self._file, former = copy, self._file
         os.close(former)

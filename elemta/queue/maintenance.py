@@ -85,6 +85,7 @@ class Maintenance:
         self._clock = clock
         self._age = max(limits.age, lifetime + 86400.0)
         self._count = limits.count
+        store.bodies.sweep()
         self._files = store.bodies.ids()  # of before this process: none of them is on its way in
         self._free = 0
         self._went = -math.inf
