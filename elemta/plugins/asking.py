@@ -36,6 +36,11 @@ log = logger(__name__)
 #: What is asked of a plugin.
 Asks: TypeAlias = "Callable[[Plugin], Awaitable[object]]"
 
+#: What may come out of a hook, and costs no more than its answer. A library may think that it is a
+#: program (`SystemExit`); and what a nursery was doing fails together with what cancelled it.
+_FAILURES: Final = (Exception, SystemExit, BaseExceptionGroup)
+#: What is for others to catch, also out of a group.
+_PASSING: Final = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
 #: What an ``await``, or anything with one in it, is compiled to.
 _AWAITS: Final = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "YIELD_VALUE", "SEND"})
 
@@ -65,16 +70,16 @@ async def ask(loaded: Loaded, hook: str, of: str, call: Asks) -> object:
         began = time.perf_counter()
         try:
             found = await call(plugin)
-        except Exception as error:
-            found = _fail(loaded, hook, of, error)
+        except _FAILURES as error:
+            found = await _fail(loaded, hook, of, error)
         counts.seconds.observe(time.perf_counter() - began)
         return found
     began = trio.current_time()
     try:
         with trio.fail_after(loaded.timeout):
             found = await call(plugin)
-    except Exception as error:
-        found = _fail(loaded, hook, of, error)
+    except _FAILURES as error:
+        found = await _fail(loaded, hook, of, error)
     counts.seconds.observe(trio.current_time() - began)
     return found
 
@@ -138,7 +143,15 @@ def _waits(hook: object) -> bool:
     return any(each.opname in _AWAITS for each in dis.get_instructions(code))
 
 
-def _fail(loaded: Loaded, hook: str, of: str, error: Exception) -> Failed:
+async def _fail(loaded: Loaded, hook: str, of: str, error: BaseException) -> Failed:
+    passing: BaseException | None = None
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error  # pyright: ignore # of what it does not say
+        passing, failed = group.split(_PASSING)
+        if failed is None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation alone, and in no group
+            raise group
+        error = failed
     # Whatever a plugin does, it must not cost a client its session.
     log.exception(  # noqa: LOG004 # called by a handler
         "plugin.failed",
@@ -148,4 +161,7 @@ def _fail(loaded: Loaded, hook: str, of: str, error: Exception) -> Failed:
         error=f"{type(error).__name__}: {error}",
     )
     loaded.counts.failed += 1
+    if passing is not None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        raise passing
     return FAILED
