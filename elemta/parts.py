@@ -428,6 +428,8 @@ class Parts:
         config = applicable(self.config, wanted)
         house = self._house.reconfigured(config)
         await self._lives.begin(house.plugins)
+        # Nothing fails from here on.
+        house.settle()
         told = tuple(changes(self.config, wanted))
         if config.log != self.config.log:
             logs.configure(config.log.format, config.log.level)

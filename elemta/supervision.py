@@ -64,10 +64,20 @@ class Supervision:
         return tuple(each.part(trio.current_time()) for each in self._kept)
 
     async def keep(self, name: str, run: Callable[[], Awaitable[object]]) -> None:
-        """Run a part until it ends by itself; begin anew if it fails, unless we are stopping."""
+        """Run a part until it ends by itself; begin anew if it fails, unless we are stopping.
+
+        A part that is cancelled is no part any more.
+        """
         kept = _Kept(name)
         self._kept.append(kept)
-        pause = PAUSE
+        try:
+            await self._keep(kept, run)
+        except BaseException:
+            self._kept.remove(kept)
+            raise
+
+    async def _keep(self, kept: _Kept, run: Callable[[], Awaitable[object]]) -> None:
+        pause, name = PAUSE, kept.name
         while True:
             kept.began = began = trio.current_time()
             try:

@@ -188,15 +188,21 @@ class House(Struct, frozen=True, kw_only=True):
     def reconfigured(self, config: Config) -> House:
         """The same with another configuration, for the sessions that begin from now on.
 
+        What all share stays as it is, until `settle`.
+
         Raises:
-            ConfigError: a plugin cannot be loaded; nothing has changed then.
+            ConfigError: a plugin cannot be loaded.
         """
         plugins = Chain(load_for(config, self.plugins.plugins))
         recipients = Recipients(config)
+        return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
+
+    def settle(self) -> None:
+        """Let what all houses share have the sizes of this configuration."""
+        config = self.config
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
         self.dialogues.resize(config.limits.transcripts)
-        return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
 
     def switched(self, plugin: str, *, enabled: bool) -> House:
         """The same in which a plugin is asked or is not, for the sessions that begin from now on.

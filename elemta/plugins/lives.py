@@ -13,6 +13,7 @@ import trio
 
 from elemta.config import ConfigError, Mistake
 from elemta.log import logger
+from elemta.plugins.plugin import Plugin
 from elemta.supervision import once
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from elemta.plugins.chain import Chain
     from elemta.plugins.loader import Loaded
-    from elemta.plugins.plugin import Plugin
     from elemta.plugins.tools import Tools
     from elemta.supervision import Keeps
 
@@ -105,7 +105,8 @@ class Lives:
             self._alive[plugin] = over
             task_status.started()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._keep, f"plugin {loaded.name}", plugin.run)
+                if type(plugin).run is not Plugin.run:
+                    nursery.start_soon(self._keep, f"plugin {loaded.name}", plugin.run)
                 await over.wait()
                 nursery.cancel_scope.cancel()
         finally:

@@ -234,7 +234,10 @@ async def test_a_session_that_begins_later_has_the_new_configuration() -> None:
             listeners=[table],
             limits=Limits(connections=2, memory=Octets(2**20)),
         )
-        host.listeners.reconfigure(house.reconfigured(changed))
+        changed_house = house.reconfigured(changed)
+        assert house.roster.places != 2
+        changed_house.settle()
+        host.listeners.reconfigure(changed_house)
         assert house.roster.places == 2
         assert house.budget.free == house.budget.total == 2**20
         after = await host.call()
