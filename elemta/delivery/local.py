@@ -36,7 +36,7 @@ def final(said: Reply) -> Tried:
 
 
 _IN_MAILBOX: Final = final(reply(250, 0, 0, "delivered to the mailbox"))
-_DISCARDED: Final = final(reply(250, 0, 0, "discarded, as the configuration says"))
+_DISCARDED: Final = final(reply(250, 0, 0, "discarded"))
 GOES_ROUND: Final = final(LOOPS)
 
 

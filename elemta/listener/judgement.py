@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from elemta.plugins import Discard, Quarantine
+from elemta.plugins import NOBODY, Discard, Quarantine
+from elemta.protocol import Notify
 from elemta.queue import Addressee, Holder, Note
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from elemta.plugins import Doomed, Transaction
     from elemta.protocol import Mailbox
 
-#: Where mail goes that nobody gets.
-_NOBODY: Final = ("discard",)
+#: Who sent what is thrown away is not told that it was delivered (RFC 3461 §4.1).
+_UNTOLD: Final = frozenset({Notify.NEVER})
 
 
 def doomed(
@@ -34,11 +35,10 @@ def doomed(
         recipient: as the client named him.
         now: seconds since the epoch.
     """
-    fate = transaction.fate(recipient)
-    if fate is None:
+    if not transaction.doomed or (fate := transaction.fate(recipient)) is None:
         return found
     if isinstance(fate.fate, Discard):
-        return [replace(each, via=_NOBODY) for each in found]
+        return [_discarded(each) for each in found]
     return [replace(each, holder=_holder(fate, now)) for each in found]
 
 
@@ -49,10 +49,10 @@ def addressees(transaction: Transaction) -> tuple[Addressee, ...]:
     if not found:
         # Plugins took away every one: nobody is there to get it, and it must not vanish.
         named = transaction.recipients
-        return tuple([Addressee(address=each, via=_NOBODY) for each in named])
-    if fate is not None and isinstance(fate.fate, Discard):
-        return tuple([replace(each, via=_NOBODY, holder=None) for each in found])
-    return found
+        return tuple([_discarded(Addressee(address=each)) for each in named])
+    wanted = fate is None or not isinstance(fate.fate, Discard)
+    # Again for those that were discarded alone: since then their parameters have come.
+    return tuple([each if wanted and each.via != NOBODY else _discarded(each) for each in found])
 
 
 def holder(transaction: Transaction, now: float) -> Holder | None:
@@ -86,6 +86,11 @@ def notes(transaction: Transaction, now: float) -> tuple[Note, ...]:
             )
         )
     return tuple(told)
+
+
+def _discarded(addressee: Addressee) -> Addressee:
+    params = replace(addressee.params, notify=_UNTOLD)
+    return replace(addressee, via=NOBODY, holder=None, params=params)
 
 
 def _holder(fate: Doomed, now: float) -> Holder:

@@ -297,11 +297,11 @@ class Session:
             return
         made = len(transaction.made)
         if (objection := await self._judge_recipient(transaction, rcpt.path)) is not None:
+            transaction.refuse(rcpt.path, made)
             await self._refuse(objection, recipient=str(rcpt.path))
             return
-        new = [each for each in found if each.address not in transaction.addressees]
-        if transaction.doomed:
-            new = [*doomed(new, transaction, rcpt.path, self._reception.house.clock())]
+        led = doomed(found, transaction, rcpt.path, self._reception.house.clock())
+        new = [each for each in led if transaction.lacks(each)]
         transaction.add(rcpt.path, told(new, rcpt.params), made)
         self._wire.reply(replies.RECIPIENT_OK)
 

@@ -30,6 +30,7 @@ from elemta.plugins.plugin import kinds as kinds
 from elemta.plugins.results import Allowed as Allowed
 from elemta.plugins.results import Results as Results
 from elemta.plugins.results import Store as Store
+from elemta.plugins.scene import NOBODY as NOBODY
 from elemta.plugins.scene import Content as Content
 from elemta.plugins.scene import Doomed as Doomed
 from elemta.plugins.scene import Made as Made

@@ -391,17 +391,17 @@ def heed(
     """Do what a plugin says. Returns what ends the asking; None: the next may be asked."""
     match verdict:
         case Continue(changes=changes, note=note):
-            _change(loaded, changes, transaction)
+            _change(loaded, changes, transaction, recipient)
             if note:
                 _log(loaded, verdict, session, note=note)
             return None
         case Accept(changes=changes, note=note, text=text):
-            _change(loaded, changes, transaction)
+            _change(loaded, changes, transaction, recipient)
             _say(text, transaction)
             _log(loaded, verdict, session, note=note)
             return None
         case Quarantine(changes=changes, note=note, reason=reason):
-            _change(loaded, changes, transaction)
+            _change(loaded, changes, transaction, recipient)
             _doom(loaded, verdict, session, transaction, recipient)
             _log(loaded, verdict, session, text=reason, note=note)
             return None
@@ -415,7 +415,12 @@ def heed(
             return verdict
 
 
-def _change(loaded: Loaded, changes: tuple[Change, ...], transaction: Transaction | None) -> None:
+def _change(
+    loaded: Loaded,
+    changes: tuple[Change, ...],
+    transaction: Transaction | None,
+    recipient: Mailbox | None,
+) -> None:
     if not changes:
         return
     if transaction is None:
@@ -423,7 +428,7 @@ def _change(loaded: Loaded, changes: tuple[Change, ...], transaction: Transactio
         loaded.counts.failed += 1
         return
     for change in changes:
-        transaction.change(loaded.name, change)
+        transaction.change(loaded.name, change, later=recipient is not None)
 
 
 def _doom(
@@ -435,12 +440,17 @@ def _doom(
 ) -> None:
     loaded.counts.objected += 1
     doomed = session.doomed if transaction is None else transaction.doomed
+    if any(
+        (each.plugin, each.recipient) == (loaded.name, recipient) and type(each.fate) is type(fate)
+        for each in doomed
+    ):
+        return  # it says so of each piece of a body, or at each EHLO
     doomed.append(Doomed(loaded.name, fate, recipient))
     _say(fate.text, transaction)
 
 
 def _say(text: str, transaction: Transaction | None) -> None:
-    if text and transaction is not None:
+    if text and transaction is not None and text not in transaction.said:
         transaction.said.append(text)
 
 

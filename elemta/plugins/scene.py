@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from elemta.message import HeaderScanner
 
+#: Where mail goes that nobody gets.
+NOBODY: Final = ("discard",)
 #: Of a recipient that the sender does not know of.
 _QUIET: Final = RcptParams(notify=frozenset({Notify.NEVER}))
 
@@ -148,10 +150,25 @@ class Transaction(Struct, kw_only=True, eq=False):
         """Whether the header is not as its client sent it."""
         return any(isinstance(each.change, (AddHeader, RemoveHeader)) for each in self.made)
 
-    def change(self, plugin: str, change: Change) -> None:
-        """For the chain: do what a plugin asked for, and write down that it did."""
+    def change(self, plugin: str, change: Change, *, later: bool = False) -> None:
+        """For the chain: do what a plugin asked for, and write down that it did.
+
+        Args:
+            plugin: what the configuration calls it.
+            change: what it asked for.
+            later: a recipient is asked about, who may not be taken yet: `add` does it.
+        """
         self.made.append(Made(plugin, change))
-        self._do(change)
+        if not later:
+            self._do(change)
+
+    def lacks(self, addressee: Addressee) -> bool:
+        """Whether somebody gets the message who would not get it yet.
+
+        Of two ways that lead to one addressee, of which plugins let only one through, that counts.
+        """
+        known = self.addressees.get(addressee.address)
+        return known is None or _doom(addressee) < _doom(known)
 
     def add(self, recipient: Mailbox, addressees: Iterable[Addressee], made_before: int) -> None:
         """For the listener: take a recipient that no plugin objects to.
@@ -165,9 +182,24 @@ class Transaction(Struct, kw_only=True, eq=False):
         """
         self.recipients.append(recipient)
         for each in addressees:
-            self.addressees.setdefault(each.address, each)
+            self._put(each)
         for made in self.made[made_before:]:
             self._do(made.change)
+
+    def refuse(self, recipient: Mailbox, made_before: int) -> None:
+        """For the listener: forget what plugins wanted because of a recipient who is not taken.
+
+        Args:
+            recipient: as the client named him.
+            made_before: as of `add`.
+        """
+        del self.made[made_before:]
+        if recipient not in self.recipients:
+            self.doomed = [each for each in self.doomed if each.recipient != recipient]
+
+    def _put(self, addressee: Addressee) -> None:
+        if self.lacks(addressee):
+            self.addressees[addressee.address] = addressee
 
     def _do(self, change: Change) -> None:
         """Doing it again changes nothing more."""
@@ -175,7 +207,7 @@ class Transaction(Struct, kw_only=True, eq=False):
         match change:
             case AddRecipient(address, quiet):
                 params = _QUIET if quiet else RcptParams()
-                known.setdefault(address, Addressee(address=address, params=params))
+                self._put(Addressee(address=address, params=params))
             case RemoveRecipient(address):
                 for each in _led_to(address, known):
                     del known[each.address]
@@ -183,7 +215,7 @@ class Transaction(Struct, kw_only=True, eq=False):
                 if to != address:
                     for each in _led_to(address, known):
                         del known[each.address]
-                        known.setdefault(to, _redirected(each, to))
+                        self._put(_redirected(each, to))
             case Prioritise(priority):
                 self.priority = priority
             case Tag(word):
@@ -192,9 +224,15 @@ class Transaction(Struct, kw_only=True, eq=False):
             case Via(targets, recipient):
                 chosen = [*known.values()] if recipient is None else _led_to(recipient, known)
                 for each in chosen:
-                    known[each.address] = replace(each, via=targets)
+                    if each.via != NOBODY:
+                        known[each.address] = replace(each, via=targets)
             case AddHeader() | RemoveHeader():
                 pass  # see `rewritten`: the header is not here
+
+
+def _doom(addressee: Addressee) -> int:
+    """How little of a message somebody gets: all, later it may be, nothing."""
+    return 2 if addressee.via == NOBODY else int(addressee.holder is not None)
 
 
 def _led_to(address: Mailbox, known: dict[Mailbox, Addressee]) -> list[Addressee]:
