@@ -1,6 +1,5 @@
 """RFC 5322 without I/O: headers read, trace fields and reports written."""
 
-from elemta.message.encoded import encoded as encoded
 from elemta.message.header import HeaderFault as HeaderFault
 from elemta.message.header import HeaderScanner as HeaderScanner
 from elemta.message.header import split as split
@@ -14,3 +13,4 @@ from elemta.message.trace import delivered_to as delivered_to
 from elemta.message.trace import fold as fold
 from elemta.message.trace import received as received
 from elemta.message.trace import return_path as return_path
+from elemta.message.words import encoded as encoded

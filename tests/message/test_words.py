@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from elemta.message import encoded, fold
-from elemta.message.encoded import LONGEST
+from elemta.message.words import LONGEST
 
 
 def decoded(text: str) -> str:
