@@ -121,6 +121,14 @@ class HeaderScanner:
         """Whether there is a field with this name (lower case)."""
         return any(each == name for each, _ in self.fields)
 
+    def values(self, name: str) -> list[str]:
+        """The values of all fields with this name (in any case) as text, unfolded.
+
+        Octets that are no UTF-8 (RFC 6532) are replaced.
+        """
+        wanted = name.lower().encode()
+        return [value.decode("utf-8", "replace") for each, value in self.fields if each == wanted]
+
 
 def split(content: bytes) -> tuple[bytes, bytes]:
     """Cut a message into its header and the rest, which begins with the empty line, if any."""

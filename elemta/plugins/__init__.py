@@ -47,3 +47,4 @@ from elemta.plugins.verdicts import Fate as Fate
 from elemta.plugins.verdicts import Quarantine as Quarantine
 from elemta.plugins.verdicts import Reject as Reject
 from elemta.plugins.verdicts import Verdict as Verdict
+from elemta.plugins.verdicts import change as change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
@@ -26,12 +27,23 @@ from elemta.queue import Addressee, MessageId, Priority
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
+    from elemta.config import IPAddress
     from elemta.message import HeaderScanner
 
 #: Where mail goes that nobody gets.
 NOBODY: Final = ("discard",)
 #: Of a recipient that the sender does not know of.
 _QUIET: Final = RcptParams(notify=frozenset({Notify.NEVER}))
+
+
+def ip_of(address: str) -> IPAddress | None:
+    """An address as a client has it; None for a Unix socket. IPv4 in IPv6 is IPv4."""
+    if not address:
+        return None
+    found = ipaddress.ip_address(address)
+    if isinstance(found, ipaddress.IPv6Address):
+        return found.ipv4_mapped or found
+    return found
 
 
 class Doomed(Struct, frozen=True, gc=False):
@@ -85,6 +97,14 @@ class Session(Struct, kw_only=True, eq=False):
     results: Results = field(default_factory=Results)
     kept: Store = field(default_factory=Store)
     doomed: list[Doomed] = field(default_factory=list[Doomed])
+
+    @property
+    def ip(self) -> IPAddress | None:
+        """The client's address, to be found in networks; None for a Unix socket.
+
+        IPv4 in IPv6 is IPv4.
+        """
+        return ip_of(self.address)
 
     @property
     def exempt(self) -> bool:

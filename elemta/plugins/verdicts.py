@@ -149,6 +149,17 @@ class Quarantine(Struct, frozen=True, gc=False):
 
 CONTINUE: Final = Continue()
 
+
+def change(*changes: Change, note: str = "") -> Continue:
+    """No objection, but this is to be changed: ``change(AddHeader("X-Seen", "yes"), Tag("seen"))``.
+
+    Args:
+        changes: made to the message, in this order.
+        note: for our own log.
+    """
+    return Continue(changes, note)
+
+
 Verdict: TypeAlias = Continue | Accept | Defer | Reject | Discard | Quarantine
 
 #: What makes an end of a message though its client hears 250.

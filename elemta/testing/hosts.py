@@ -54,11 +54,9 @@ class Taken(Struct, frozen=True):
 
     def header(self, name: str) -> list[str]:
         """The values of all fields of this name, first to last, unfolded."""
-        scanner, wanted = HeaderScanner(), name.lower().encode()
+        scanner = HeaderScanner()
         scanner.feed(self.content)
-        return [
-            value.decode("utf-8", "replace") for each, value in scanner.fields if each == wanted
-        ]
+        return scanner.values(name)
 
 
 class Host:

@@ -46,6 +46,12 @@ def test_fields_are_unfolded() -> None:
     ]
 
 
+def test_values_are_text_whatever_they_are() -> None:
+    scanner = scanned(b"subject: a\r\n b\r\nSUBJECT: \xc3\xa4 \xff\r\nTo: x\r\n\r\n")
+    assert scanner.values("Subject") == ["a b", "ä \ufffd"]
+    assert scanner.values("From") == []
+
+
 def test_lines_that_are_no_fields_are_passed_over() -> None:
     scanner = scanned(
         b" begins with a continuation: x\r\n"

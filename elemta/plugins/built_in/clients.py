@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from elemta.plugins.scene import ip_of as ip_of
+
 if TYPE_CHECKING:
     from elemta.config import IPAddress
 
@@ -18,16 +20,6 @@ _INNER: Final = tuple(
         *("::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8"),
     )
 )
-
-
-def ip_of(address: str) -> IPAddress | None:
-    """An address as a client has it; None for a Unix socket. IPv4 in IPv6 is IPv4."""
-    if not address:
-        return None
-    found = ipaddress.ip_address(address)
-    if isinstance(found, ipaddress.IPv6Address):
-        return found.ipv4_mapped or found
-    return found
 
 
 def is_inner(address: IPAddress) -> bool:
