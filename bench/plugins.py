@@ -3,7 +3,8 @@
 Two daemons run side by side, one node each, one with the plugins; bursts of messages go to them by
 turns, so that a slow moment of the machine meets both. The ratio is that of each pair of bursts,
 and the table has the median of them. ``--before DIR`` has another source tree take part, without
-plugins: what a change costs those who have none.
+plugins: what a change costs those who have none. ``--memory`` measures sessions alone, without
+daemon, network and disk: the CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import trio
 from msgspec import Struct, field
 
-from bench import load, peers
+from bench import load, peers, sessions
 from bench.spool import spool
+from elemta import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -133,6 +136,22 @@ def _ratio(these: Sequence[float], those: Sequence[float]) -> str:
     return f"{middle:.3f} ({low:.3f}–{high:.3f})"
 
 
+def in_memory(batches: int) -> None:
+    """Print what a session costs with and without the chain, the least and the median."""
+    with Path(os.devnull).open("w") as nowhere:
+        log.configure("json", stream=nowhere)
+        took = trio.run(sessions.measure, (0, COUNT), batches)
+    for count, each in took.items():
+        microseconds = [1e6 * one for one in sorted(each)]
+        print(
+            f"{count} empty plugins: {microseconds[0]:.0f} µs of CPU a message at the least, "
+            f"median {statistics.median(microseconds):.0f}"
+        )
+    plain, chained = (statistics.median(took[count]) for count in (0, COUNT))
+    print(f"the chain: {1e6 * (min(took[COUNT]) - min(took[0])):.0f} µs at the least, ", end="")
+    print(f"median {1e6 * (chained - plain):.0f}")
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.plugins", description=__doc__)
@@ -142,7 +161,11 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another source tree, which takes part")
     parser.add_argument("--work", type=Path, default=_RESULTS, help="folder for spools")
     parser.add_argument("--spool", choices=("image", "folder"), default="folder")
+    parser.add_argument("--memory", action="store_true", help="sessions alone, in memory")
     given = parser.parse_args()
+    if given.memory:
+        in_memory(50 * given.turns)
+        return
     variants = [Variant("no plugins", _HERE), Variant(f"{COUNT} empty plugins", _HERE, COUNT)]
     if given.before is not None:
         variants.insert(0, Variant("before", given.before.resolve()))

@@ -112,7 +112,8 @@ class Session:
                 try:
                     await self._converse()
                 finally:
-                    await self._part()
+                    if self._greeted and self._plugins.disconnect:
+                        await self._part()
         except trio.TooSlowError:
             end = "timed out"
             await self._wire.say_goodbye(replies.TIMED_OUT)
@@ -187,9 +188,8 @@ class Session:
 
     async def _part(self) -> None:
         """Tell plugins that it is over, however it ended."""
-        if self._greeted and self._plugins.disconnect:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL):
-                await self._plugins.on_disconnect(self._view)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL):
+            await self._plugins.on_disconnect(self._view)
 
     async def _greet(self) -> None:
         self._greeted = True

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import trio
 
 from elemta.log import logger
+from elemta.metrics.meters import LATENCY
 from elemta.plugins.plugin import HOOKS, TRY_LATER, Plugin
 from elemta.plugins.verdicts import (
     CONTINUE,
@@ -29,7 +30,7 @@ from elemta.plugins.verdicts import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    from elemta.plugins.loader import Loaded
+    from elemta.plugins.loader import Counts, Loaded
 
 log = logger(__name__)
 
@@ -38,9 +39,12 @@ Asks: TypeAlias = "Callable[[Plugin], Awaitable[object]]"
 
 #: What may come out of a hook, and costs no more than its answer. A library may think that it is a
 #: program (`SystemExit`); and what a nursery was doing fails together with what cancelled it.
-_FAILURES: Final = (Exception, SystemExit, BaseExceptionGroup)
+FAILURES: Final = (Exception, SystemExit, BaseExceptionGroup)
 #: What is for others to catch, also out of a group.
 _PASSING: Final = (trio.Cancelled, KeyboardInterrupt, GeneratorExit)
+#: Seconds within which nearly all hooks answer.
+QUICK: Final = LATENCY[0]
+
 #: What an ``await``, or anything with one in it, is compiled to.
 _AWAITS: Final = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "YIELD_VALUE", "SEND"})
 
@@ -65,23 +69,31 @@ async def ask(loaded: Loaded, hook: str, of: str, call: Asks) -> object:
         Its answer, whatever that is, or `FAILED`.
     """
     plugin, counts = loaded.plugin, loaded.counts
-    counts.asked += 1
     if hook not in loaded.waits:
         began = time.perf_counter()
         try:
             found = await call(plugin)
-        except _FAILURES as error:
-            found = await _fail(loaded, hook, of, error)
-        counts.seconds.observe(time.perf_counter() - began)
+        except FAILURES as error:
+            found = await fail(loaded, hook, of, error)
+        took(counts, time.perf_counter() - began)
         return found
     began = trio.current_time()
     try:
         with trio.fail_after(loaded.timeout):
             found = await call(plugin)
-    except _FAILURES as error:
-        found = await _fail(loaded, hook, of, error)
-    counts.seconds.observe(trio.current_time() - began)
+    except FAILURES as error:
+        found = await fail(loaded, hook, of, error)
+    took(counts, trio.current_time() - began)
     return found
+
+
+def took(counts: Counts, seconds: float) -> None:
+    """Count that a plugin was asked, and how long that took."""
+    if seconds <= QUICK:
+        counts.quick += 1
+        counts.quick_seconds += seconds
+    else:
+        counts.slow.observe(seconds)
 
 
 async def tell(asked: Iterable[Loaded], hook: str, of: str, call: Asks) -> None:
@@ -143,7 +155,11 @@ def _waits(hook: object) -> bool:
     return any(each.opname in _AWAITS for each in dis.get_instructions(code))
 
 
-async def _fail(loaded: Loaded, hook: str, of: str, error: BaseException) -> Failed:
+async def fail(loaded: Loaded, hook: str, of: str, error: BaseException) -> Failed:
+    """Count and log what a hook raised (one of `FAILURES`).
+
+    What is not the plugin's to catch passes.
+    """
     passing: BaseException | None = None
     if isinstance(error, BaseExceptionGroup):
         group: BaseExceptionGroup[BaseException] = error  # pyright: ignore # of what it does not say

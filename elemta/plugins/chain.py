@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
 
 from elemta.log import logger
-from elemta.plugins.asking import ask, tell, verdict_of
+from elemta.plugins.asking import FAILURES, QUICK, ask, fail, tell, verdict_of
 from elemta.plugins.loader import Counts
 from elemta.plugins.plugin import HOOKS, TRY_LATER, Granted, hooks
 from elemta.plugins.scene import Doomed
@@ -42,20 +43,22 @@ class Users:
 
     def __init__(self) -> None:
         self.count = 0
-        self._gone = trio.Event()
+        self._gone: trio.Event | None = None
 
     def __enter__(self) -> None:
         self.count += 1
 
     def __exit__(self, *_: object) -> None:
         self.count -= 1
-        if not self.count:
+        if not self.count and self._gone is not None:
             self._gone.set()
-            self._gone = trio.Event()
+            self._gone = None
 
     async def none_left(self) -> None:
         """Wait until there are none."""
         while self.count:
+            if self._gone is None:
+                self._gone = trio.Event()
             await self._gone.wait()
 
 
@@ -368,8 +371,26 @@ async def judge(
     Returns:
         `Continue` or an objection.
     """
+    now = perf_counter()
     for loaded in asked:
-        found = await ask(loaded, hook, session.id, call)
+        if hook in loaded.waits:
+            found = await ask(loaded, hook, session.id, call)
+            now = perf_counter()
+        else:
+            # What `ask` does, but for a coroutine around the plugin's, a second look at the clock
+            # and a call to count: ten plugins with six empty hooks each cost a message 35 µs of CPU
+            # so, and 65 without (`python -m bench.plugins --memory`).
+            counts, began = loaded.counts, now
+            try:
+                found = await call(loaded.plugin)
+            except FAILURES as error:
+                found = await fail(loaded, hook, session.id, error)
+            now = perf_counter()
+            if now <= began + QUICK:
+                counts.quick += 1
+                counts.quick_seconds += now - began
+            else:
+                counts.slow.observe(now - began)
         if found is CONTINUE:
             continue  # which nearly all answer
         verdict = verdict_of(loaded, hook, session.id, found)

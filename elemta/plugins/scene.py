@@ -96,7 +96,7 @@ class Session(Struct, kw_only=True, eq=False):
     login: str | None = None
     results: Results = field(default_factory=Results)
     kept: Store = field(default_factory=Store)
-    doomed: list[Doomed] = field(default_factory=list[Doomed])
+    doomed: list[Doomed] = []
 
     @property
     def ip(self) -> IPAddress | None:
@@ -110,6 +110,10 @@ class Session(Struct, kw_only=True, eq=False):
     def exempt(self) -> bool:
         """Whether guesses at spam are not for this client: it is trusted, or `Allowed`."""
         return self.trusted or self.results.first(Allowed) is not None
+
+
+#: Stands where `Transaction` puts its own.
+_NOTHING: Final = Results()
 
 
 class Transaction(Struct, kw_only=True, eq=False):
@@ -132,15 +136,15 @@ class Transaction(Struct, kw_only=True, eq=False):
     id: MessageId
     sender: ReversePath
     params: MailParams
-    recipients: list[Mailbox] = field(default_factory=list[Mailbox])
-    addressees: dict[Mailbox, Addressee] = field(default_factory=dict[Mailbox, Addressee])
+    recipients: list[Mailbox] = []
+    addressees: dict[Mailbox, Addressee] = {}
     priority: Priority | None = None
     tags: tuple[str, ...] = ()
-    made: list[Made] = field(default_factory=list[Made])
-    results: Results = field(default_factory=Results)
+    made: list[Made] = []
+    results: Results = _NOTHING
     kept: Store = field(default_factory=Store)
-    doomed: list[Doomed] = field(default_factory=list[Doomed])
-    said: list[str] = field(default_factory=list[str])
+    doomed: list[Doomed] = []
+    said: list[str] = []
 
     def __post_init__(self) -> None:
         self.results = Results(self.session.results)
@@ -152,6 +156,8 @@ class Transaction(Struct, kw_only=True, eq=False):
         Args:
             recipient: as the client named him: what becomes of it for him alone; None: for all.
         """
+        if not self.doomed:
+            return None  # as nearly always
         doomed = [each for each in self.doomed if each.recipient == recipient]
         discards = (each for each in doomed if isinstance(each.fate, Discard))
         holds = (each for each in doomed if isinstance(each.fate, Quarantine))
@@ -168,7 +174,8 @@ class Transaction(Struct, kw_only=True, eq=False):
     @property
     def fields_changed(self) -> bool:
         """Whether the header is not as its client sent it."""
-        return any(isinstance(each.change, (AddHeader, RemoveHeader)) for each in self.made)
+        made = self.made  # by nobody, as a rule
+        return bool(made) and any(isinstance(one.change, (AddHeader, RemoveHeader)) for one in made)
 
     def change(self, plugin: str, change: Change, *, later: bool = False) -> None:
         """For the chain: do what a plugin asked for, and write down that it did.

@@ -131,7 +131,7 @@ def test_a_plugin_is_called_as_the_configuration_calls_it_and_may_be_off() -> No
 def test_who_is_loaded_again_goes_on_counting() -> None:
     here = "tests.plugins.test_loader"
     before = load_plugins(configured(f"  - name: {here}:Whole\n  - name: {here}:Whole").plugins)
-    before[0].counts.asked, before[1].counts.asked = 3, 5
+    before[0].counts.quick, before[1].counts.quick = 3, 5
     after = load_plugins(
         configured(
             f"  - name: recipient-limit\n  - name: {here}:Whole\n  - name: {here}:Whole"
