@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from elemta import __version__
 from elemta.control.measuring import told
 from elemta.metrics.collecting import Reading, registry_of
-from elemta.metrics.meters import LATENCY, Distributions
+from elemta.metrics.meters import LATENCY, RATES, Distributions
 from elemta.queue import State
 
 if TYPE_CHECKING:
@@ -228,6 +228,11 @@ class Readings:
         yield Reading("elemta_rspamd_check_duration_seconds", meters.check_seconds)
         for (method, result), count in self._meters.authentication.items():
             yield Reading("elemta_authentication_results_total", count, (method, result))
+        yield from _each("elemta_greylisting_total", meters.greylisting)
+        yield from _each("elemta_greylisting_triplets", meters.greylisted)
+        yield Reading("elemta_greylisting_clients", meters.greylisting_clients)
+        for what in RATES:
+            yield Reading(f"elemta_rate_limit_{what}_total", meters.rate_limits[what])
 
 
 def _each(name: str, values: Mapping[str, float] | Mapping[str, Distribution]) -> Iterator[Reading]:

@@ -29,6 +29,12 @@ GROUP: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 #: Of how late the loop comes to what is due, in seconds.
 LAG: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+#: What limits by rate count.
+RATES: Final = (
+    *("requests", "whitelist_hits"),
+    *("connections_hit", "messages_hit", "recipients_hit", "volume_hit"),
+)
+
 
 class Distribution:
     """How often what was measured lay where: a histogram of Prometheus. Belongs to one thread.
@@ -119,3 +125,7 @@ class Meters:
         self.checks = Counter[str]()
         self.check_seconds = Distribution(LATENCY)
         self.authentication = Counter[tuple[str, str]]()
+        self.greylisting = Counter[str]()
+        self.greylisted = Counter[str]()
+        self.greylisting_clients = 0
+        self.rate_limits = Counter[str]()

@@ -74,15 +74,25 @@ class Limit:
         return len(self._counts)
 
 
-def network(address: str) -> str:
+def network(address: str, ipv4: int = 32, ipv6: int = 64) -> str:
     """The key of a client: its address if IPv4, its /64 if IPv6 (one customer has at least that).
 
     What is no IP address (the empty host of a Unix socket) is a key of its own.
+
+    Args:
+        address: the client's.
+        ipv4: bits of an IPv4 address that count.
+        ipv6: of an IPv6 address.
     """
-    if ":" not in address:
+    if ":" not in address and ipv4 == 32:
         return address
     try:
-        number = int(ipaddress.IPv6Address(address))
+        found = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return f"{ipaddress.IPv6Address(number >> 64 << 64)}/64"
+    bits = ipv4 if found.version == 4 else ipv6
+    behind = found.max_prefixlen - bits
+    first = int(found) >> behind << behind
+    if found.version == 4:
+        return f"{ipaddress.IPv4Address(first)}/{bits}"
+    return f"{ipaddress.IPv6Address(first)}/{bits}"

@@ -27,6 +27,7 @@ _ROOM: Final = "elemta.plugins.built_in"
 BUILT_IN: Final[Mapping[str, str]] = {
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
+    "greylisting": f"{_ROOM}.greylisting:Greylisting",
     "header-checks": f"{_ROOM}.header_checks:HeaderChecks",
     "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
