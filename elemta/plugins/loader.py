@@ -25,8 +25,10 @@ _ROOM: Final = "elemta.plugins.built_in"
 #: What ships with Elemta; imported when the configuration asks for it, since some bring libraries.
 #: Others register a `Plugin` under the entry point group `GROUP`.
 BUILT_IN: Final[Mapping[str, str]] = {
+    "allow-deny": f"{_ROOM}.allow_deny:AllowDeny",
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
+    "fcrdns": f"{_ROOM}.fcrdns:Fcrdns",
     "greylisting": f"{_ROOM}.greylisting:Greylisting",
     "header-checks": f"{_ROOM}.header_checks:HeaderChecks",
     "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",

@@ -1,0 +1,77 @@
+"""Whether a client's address has a name that leads back to it, and what it costs if not.
+
+Much honest mail comes from addresses whose DNS nobody looks after, so by default none is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from typing_extensions import override
+
+from elemta.config import Table
+from elemta.plugins import PluginWith, Transaction, Verdict
+from elemta.plugins.built_in.actions import (
+    Action,
+    Objection,
+    at_data,
+    at_recipient,
+    check_tag,
+    check_text,
+)
+from elemta.plugins.built_in.clients import ip_of, is_inner
+from elemta.plugins.built_in.iprev import iprev_of
+
+if TYPE_CHECKING:
+    from elemta.protocol import Mailbox
+
+
+class Settings(Table, frozen=True, kw_only=True):
+    """The ``settings`` of ``fcrdns``."""
+
+    #: Its address has no name.
+    no_name: Action = "tag"
+    #: None of its names leads back to it.
+    mismatch: Action = "tag"
+    #: Nobody can say just now: ``pass``, or ``defer``. It is never refused for that.
+    unknown: Literal["pass", "defer"] = "pass"
+    #: What a refused client is told.
+    text: str = "your address has no name that leads back to it"
+    #: A word by which operators find it.
+    tag: str = "fcrdns"
+
+    def __post_init__(self) -> None:
+        check_text("text", self.text)
+        check_tag("tag", self.tag)
+
+
+class Fcrdns(PluginWith[Settings]):
+    """Looks whether a client's reverse DNS leads back to it, and says what it costs if not."""
+
+    name = "fcrdns"
+
+    @override
+    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        return at_recipient(await self._judge(transaction), recipient)
+
+    @override
+    async def on_data(self, transaction: Transaction) -> Verdict:
+        return at_data(await self._judge(transaction), transaction)
+
+    async def _judge(self, transaction: Transaction) -> list[Objection]:
+        session, settings = transaction.session, self.settings
+        address = ip_of(session.address)
+        if transaction.exempt or address is None or is_inner(address):
+            return []
+        found = await iprev_of(session, self.tools)
+        action: Action
+        if found.result == "permerror":
+            action = settings.no_name
+        elif found.result == "fail":
+            action = settings.mismatch
+        elif found.result == "temperror" and settings.unknown == "defer":
+            action = "defer"
+        else:
+            return []
+        # Reverse DNS validation failed (RFC 7372 §3.3).
+        return [Objection(action, settings.text, str(found), settings.tag, status=(7, 25))]
