@@ -7,6 +7,8 @@ import random
 import re
 import sqlite3
 from collections.abc import Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -38,15 +40,14 @@ from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
-from elemta.plugins import Lives, Loaded, Store, Tools, hooks
+from elemta.plugins import Chain, Choosing, Lives, Loaded, Store, Tools, Watching, hooks
 from elemta.plugins.tools import InThread, in_thread
 from elemta.protocol import Mailbox
 from elemta.queue import KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncGenerator, Sequence
     from pathlib import Path
 
     from elemta.config import Change, Config
@@ -172,6 +173,9 @@ class Parts:
             plugins=lambda: self._house.plugins,
             mailboxes=outside.mailboxes,
         )
+        self._router = router
+        self._choosing = Choosing()
+        self._watching = Watching(queue, self.report)
         self._outside = outside
         self._resolver = resolver
         self._meters = meters
@@ -217,13 +221,40 @@ class Parts:
         self.listeners.drain()
         self.delivery.drain()
 
-    def plugins_living(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def plugins_living(self) -> AsyncGenerator[None]:
         """As long as this is entered the plugins live: before mail comes, and after it has ended.
 
         Raises:
             ConfigError: one of them cannot start.
         """
-        return self._lives.living(self._house.plugins)
+        keep = self._supervision.keep
+        async with self._lives.living(self._house.plugins), trio.open_nursery() as nursery:
+            try:
+                if self._heed(self._house.plugins):
+                    self._sort()  # it was opened when there was nobody to ask yet
+                sorting = partial(self._choosing.run, self._sort)
+                nursery.start_soon(keep, "plugins' routes", sorting)
+                nursery.start_soon(keep, "plugins' events", self._watching.run)
+                yield
+            finally:
+                self._heed(Chain())
+                nursery.cancel_scope.cancel()
+
+    def _heed(self, chain: Chain) -> bool:
+        """From now on these plugins, which live, route and hear of events.
+
+        Returns:
+            Whether others have routed until now.
+        """
+        before, self._choosing.chain = self._choosing.chain.route, chain
+        self._router.choose = self._choosing if chain.route else None
+        self._watching.use(chain)
+        return [each.plugin for each in before] != [each.plugin for each in chain.route]
+
+    def _sort(self) -> None:
+        """Let all that waits stand where it goes by now."""
+        self.queue.retune(lane=self._router.lane)
 
     def _tools(self, loaded: Loaded) -> Tools:
         """What a plugin gets to work with."""
@@ -244,6 +275,7 @@ class Parts:
             in_thread=self._outside.in_thread,
             connect=self._outside.connect,
             shared=self._shared.setdefault(loaded.name, Store()),
+            routes_changed=self._choosing.changed,
             counts=loaded.counts.events,
             meters=self._meters,
         )
@@ -396,6 +428,8 @@ class Parts:
             raise UnknownError(f"there is no plugin {name!r} in the configuration") from None
         self._house = house
         self.listeners.reconfigure(house)
+        if self._heed(house.plugins):
+            self._sort()
 
     async def reload(self, *, dry_run: bool = False) -> tuple[Change, ...]:
         """Take over what the configuration says now; nothing of it, if there is a mistake.
@@ -435,7 +469,8 @@ class Parts:
             logs.configure(config.log.format, config.log.level)
         logs.set_level(None)  # somebody may have set another for a while
         router = Router(config)
-        self.config, self._house = config, house
+        self.config, self._house, self._router = config, house, router
+        self._heed(house.plugins)
         self.listeners.reconfigure(house)
         self.delivery.configure(config, router)
         self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)

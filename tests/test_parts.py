@@ -117,7 +117,7 @@ async def test_a_part_that_failed_is_told_until_it_has_been_sound_for_a_minute(
         nursery.start_soon(supervision.keep, "control", run)
         await trio.sleep(0.5)
         assert parts.summary() == "control failed: OSError: no such address"
-        (part,) = parts.status().parts
+        (part,) = [each for each in parts.status().parts if each.name == "control"]
         assert (part.running, part.restarts) == (False, 0)
         await trio.sleep(30)
         assert len(parts.troubles()) == 1

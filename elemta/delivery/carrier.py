@@ -75,6 +75,7 @@ class Tried(Struct, frozen=True):
         tls: how it was encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``; empty: it was not.
         action: what a DELIVERED one means for who asked to be told (RFC 3461 §5.2); None: nothing,
             since the host took over the duty of telling.
+        lane: where it went, if that is not the lane where it stood; else empty.
     """
 
     result: Result
@@ -83,6 +84,7 @@ class Tried(Struct, frozen=True):
     host: str = ""
     action: Action | None = None
     tls: str = ""
+    lane: str = ""
 
 
 _NO_HOST: Final = Tried(Result.DEFERRED, made(451, 4, 1, "no host could be tried"))

@@ -1,9 +1,10 @@
-"""Where a recipient's mail goes. Pure: the configuration decides, nothing is asked of anybody.
+"""Where a recipient's mail goes. Pure: whom it asks, it is given.
 
 1. What an operator or a plugin chose hosts for goes there, on the terms of its domain.
-2. A domain of ours goes where its ``deliver`` says.
-3. Any other goes where, and as, the first entry of ``routes`` that matches says.
-4. What matches nothing goes to the domain's own mail exchangers.
+2. Where a plugin says when it is asked, it goes, on these terms, too.
+3. A domain of ours goes where its ``deliver`` says.
+4. Any other goes where, and as, the first entry of ``routes`` that matches says.
+5. What matches nothing goes to the domain's own mail exchangers.
 
 A route is decided afresh at each attempt and never stored: a mended configuration frees stuck mail.
 """
@@ -30,13 +31,15 @@ from elemta.config import (
     chosen_targets,
 )
 from elemta.delivery.destinations import Destinations
+from elemta.plugins import Undecided
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from elemta.config import Config, Target
     from elemta.config import Route as Entry
+    from elemta.plugins import Choice
     from elemta.queue import Destined, LaneLimits, RetryPolicy
 
 #: Domains whose route is remembered.
@@ -146,7 +149,7 @@ class ByMx(Struct, frozen=True):
 
 #: Where somebody else takes over.
 Remote: TypeAlias = ToHosts | ByMx
-Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | ToStorage | Remote
+Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | ToStorage | Undecided | Remote
 
 #: A route, its lane, and how patient we are there.
 _Way: TypeAlias = "tuple[Route, str, RetryPolicy]"
@@ -160,9 +163,13 @@ class Router:
     Args:
         config: says it all.
         remembered: domains whose route is remembered; beyond it all are found anew.
+
+    Attributes:
+        choose: what plugins say; it is asked each time. None: nobody is to be asked.
     """
 
     def __init__(self, config: Config, *, remembered: int = REMEMBERED) -> None:
+        self.choose: Callable[[Destined], Choice] | None = None
         own = {
             _ascii(domain.name): (f"domains[{place}]", _route([domain.target], USUAL))
             for place, domain in enumerate(config.domains)
@@ -187,10 +194,14 @@ class Router:
         return self._way(recipient)[0]
 
     def entry(self, recipient: Destined) -> str:
-        """Where the configuration says so, e.g. ``routes[0]``; empty if it says nothing.
+        """Who says so, e.g. ``routes[0]`` or ``plugin:NAME``; empty if nobody does.
 
-        Of a recipient that somebody chose hosts for it says the terms at most.
+        Of a recipient that somebody chose hosts for it says whose terms hold, at most.
         """
+        if not recipient.via and self.choose is not None:
+            chosen = self.choose(recipient)
+            if chosen is not None:
+                return f"plugin:{chosen.plugin}"
         return self._decide(_ascii(recipient.address.domain) or self._home)[0]
 
     def lane(self, recipient: Destined) -> str:
@@ -206,10 +217,19 @@ class Router:
         return self._destinations.limits(lane)
 
     def _way(self, recipient: Destined) -> _Way:
-        domain = recipient.address.domain
-        if not recipient.via:
+        domain, via = recipient.address.domain, recipient.via
+        if not via and self.choose is not None:
+            match self.choose(recipient):
+                case None:
+                    pass
+                case Undecided() as undecided:
+                    name, lane = _ascii(domain) or self._home, undecided.lane
+                    return undecided, lane, self._destinations.policy(name, lane)
+                case chosen:
+                    via = chosen.targets
+        if not via:
             return self._known.get(domain) or self._find(domain)
-        key = (domain, recipient.via)
+        key = (domain, via)
         return self._chosen.get(key) or self._find_chosen(key)
 
     def _find(self, domain: str) -> _Way:

@@ -83,7 +83,7 @@ class Settlement:
                 started=started,
                 ended=ended,
                 result=tried.result,
-                destination=work.lane,
+                destination=tried.lane or work.lane,
                 host=tried.host,
                 reply=tried.reply,
                 remote=tried.remote,

@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec.structs import replace
 
 from elemta.delivery.asking import Asking
 from elemta.delivery.carrier import Carrier, Tried, Welcome
@@ -34,7 +35,8 @@ from elemta.log import logger
 from elemta.metrics.meters import Meters
 from elemta.net.dialogues import Dialogue, Dialogues
 from elemta.net.transport import connect, connect_unix
-from elemta.plugins import Chain
+from elemta.plugins import Chain, Undecided
+from elemta.protocol import reply
 from elemta.queue import Result
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ PAUSE: Final = 1.0
 #: Messages that are written to Maildirs with common syncs, and their octets in all.
 BATCH: Final = 32
 BATCH_OCTETS: Final = 2**20
+
+#: Where a plugin fails that says where mail goes. Which, is not the sender's to know.
+NO_ROUTE: Final = reply(451, 4, 4, "where it goes cannot be found out just now")
 
 _LOCAL: Final = LocalMaildir()
 LOCAL_LANE: Final = _LOCAL.lane
@@ -280,8 +285,9 @@ class Delivery:
                 try:
                     recipients = await _allowed(work, asking.get(work), found)
                     if recipients:
-                        welcome = await self._deliver(work, recipients, body, carrier, found)
-                        _tell(claim, welcome, carrier.trouble)
+                        met = await self._deliver(work, recipients, body, carrier, found)
+                        if met is not None:
+                            _tell(claim, met, carrier.trouble)
                 except trio.Cancelled:
                     if known := _delivered(work, found):
                         # The queue has it as soon as it is called, though we may not wait any more.
@@ -329,28 +335,59 @@ class Delivery:
         body: StoredBody,
         carrier: Carrier,
         found: dict[int, Tried],
-    ) -> Welcome:
-        welcome = Welcome.HEARD
-        message = work.message
+    ) -> Welcome | None:
+        """Deliver to each recipient, wherever that is by now.
+
+        Returns:
+            How the destination met us that the work stands for; None: nothing went there.
+        """
         groups: dict[Route, list[Recipient]] = {}
         for recipient in recipients:
             groups.setdefault(self._router.route(recipient), []).append(recipient)
+        own: tuple[Route, list[Recipient]] | None = None
         for route, group in groups.items():
-            match route:
-                case LocalMaildir():
-                    posted = await self._local.to_maildirs([(message, who, body) for who in group])
-                    found.update(zip((who.number for who in group), posted, strict=True))
-                    welcome = _welcome(posted)
-                case ToProgram(pipe):
-                    welcome = await self._local.to_program(pipe, message, group, body, found)
-                case ToStorage(plugin):
-                    welcome = await to_storage(self._plugins(), plugin, work, group, body, found)
-                case Nowhere():
-                    found.update(self._local.to_nobody(message, group))
-                case _:
-                    await carrier.deliver(route, message, group, body, found)
-                    welcome = carrier.welcome
-        return welcome
+            if route.lane == work.lane:
+                own = route, group
+                continue
+            # Routes have changed since it was sorted: what this comes to says nothing of the lane.
+            await self._go(route, group, work, body, carrier, found)
+            for each in group:
+                if (tried := found.get(each.number)) is not None:
+                    found[each.number] = replace(tried, lane=route.lane)
+        if own is None:
+            return None
+        return await self._go(*own, work, body, carrier, found)
+
+    async def _go(
+        self,
+        route: Route,
+        recipients: Sequence[Recipient],
+        work: Work,
+        body: StoredBody,
+        carrier: Carrier,
+        found: dict[int, Tried],
+    ) -> Welcome:
+        """Deliver to the recipients that go by one route. Returns how we were met there."""
+        message = work.message
+        match route:
+            case LocalMaildir():
+                pieces = [(message, who, body) for who in recipients]
+                posted = await self._local.to_maildirs(pieces)
+                found.update(zip((who.number for who in recipients), posted, strict=True))
+                return _welcome(posted)
+            case ToProgram(pipe):
+                return await self._local.to_program(pipe, message, recipients, body, found)
+            case ToStorage(plugin):
+                return await to_storage(self._plugins(), plugin, work, recipients, body, found)
+            case Nowhere():
+                found.update(self._local.to_nobody(message, recipients))
+            case Undecided(plugin):
+                undecided = Tried(Result.DEFERRED, NO_ROUTE, host=f"plugin:{plugin}")
+                found.update({who.number: undecided for who in recipients})
+            case _:
+                await carrier.deliver(route, message, recipients, body, found)
+                return carrier.welcome
+        return Welcome.HEARD
 
     async def _body(self, work: Work) -> StoredBody | None:
         """The content; None if it cannot be read just now."""

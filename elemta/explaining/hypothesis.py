@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Addressees whose way is told.
 TOLD: Final = 10
 #: What mail may have to wait for.
-_WAITS: Final = ("lane", "hosts")
+_WAITS: Final = ("route", "lane", "hosts")
 
 
 async def explain(

@@ -10,6 +10,7 @@ from elemta.control.facts import Step
 from elemta.delivery.routing import ByMx, LocalMaildir, Nowhere, ToHosts, ToProgram, ToStorage
 from elemta.explaining.lanes import lane_state
 from elemta.explaining.words import counted
+from elemta.plugins import Undecided
 from elemta.protocol import Reply
 from elemta.queue import Addressee
 from elemta.units import Seconds
@@ -62,7 +63,14 @@ class Departure:
         return steps
 
     def _route(self, address: Mailbox, outlook: Outlook) -> Step:
-        if outlook.entry.startswith("domains"):
+        if outlook.entry.startswith("plugin:"):
+            name = outlook.entry.removeprefix("plugin:")
+            why = f"the plugin {name} says so"
+            if isinstance(outlook.route, Undecided):
+                answer = f"{address} waits: where it goes cannot be found out just now"
+                why = f"the plugin {name} fails to say where"
+                return Step(question="route", answer=answer, details=(why,))
+        elif outlook.entry.startswith("domains"):
             place = int(outlook.entry[len("domains[") : -1])
             why = f"{outlook.entry} is for {self._config.domains[place].name}"
         elif outlook.entry:
@@ -149,5 +157,7 @@ def _where(route: Route) -> str:
         case ToHosts(hosts, lmtp):
             named = ", ".join(str(each) if each.port else each.host for each in hosts)
             return f"by {'LMTP' if lmtp else 'SMTP'} to {named}"
+        case Undecided():
+            return "nowhere yet"
         case ByMx(domain):
             return f"to the mail exchangers of {domain}"

@@ -11,6 +11,10 @@ from elemta.plugins.changes import RemoveRecipient as RemoveRecipient
 from elemta.plugins.changes import Tag as Tag
 from elemta.plugins.changes import Via as Via
 from elemta.plugins.changes import rewritten as rewritten
+from elemta.plugins.choosing import Choice as Choice
+from elemta.plugins.choosing import Choosing as Choosing
+from elemta.plugins.choosing import Chosen as Chosen
+from elemta.plugins.choosing import Undecided as Undecided
 from elemta.plugins.lives import Lives as Lives
 from elemta.plugins.loader import Counts as Counts
 from elemta.plugins.loader import Loaded as Loaded
@@ -48,3 +52,4 @@ from elemta.plugins.verdicts import Quarantine as Quarantine
 from elemta.plugins.verdicts import Reject as Reject
 from elemta.plugins.verdicts import Verdict as Verdict
 from elemta.plugins.verdicts import change as change
+from elemta.plugins.watching import Watching as Watching

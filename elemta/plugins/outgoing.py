@@ -77,7 +77,7 @@ class Attempted(Struct, frozen=True):
 class Steers(Protocol):
     """What a plugin may do with the queue; all of it stands in the message's timeline.
 
-    A message that is not there any more is passed over.
+    A message that is not there any more is passed over; so is what of it is being tried just then.
 
     Each raises:
         StoreUnavailable: the disk. Nothing has changed.
@@ -92,7 +92,11 @@ class Steers(Protocol):
         ...
 
     async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002
-        """Try it next at `due`, seconds since the epoch."""
+        """Try it next at `due`, seconds since the epoch.
+
+        Raises:
+            ValueError: by then it is given up.
+        """
         ...
 
     async def reprioritise(

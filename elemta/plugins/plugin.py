@@ -182,8 +182,10 @@ class Plugin:
     def on_route(self, recipient: Destined) -> Sequence[str] | None:
         """Where a recipient's mail goes, asked at each attempt; before the configuration is.
 
-        No coroutine: it is asked wherever a queue is sorted, so it must know its answer at once
-        (load tables in `start`, keep them fresh in `run`). If it raises, mail waits.
+        No coroutine: it is asked wherever a queue is sorted, often, and from other threads, too: it
+        must know its answer at once, and say the same as long as it knows the same. Load tables in
+        `start`, put new ones in their place in `run`, and then call `tools.routes_changed`. If it
+        raises, or answers what are no targets, mail waits.
 
         Returns:
             Targets as `elemta.plugins.Via` has them; None: the next plugin, or the configuration,
@@ -209,17 +211,21 @@ class Plugin:
 
         Returns:
             `Continue` or `Accept`: try it; `Defer` or `Reject`: that is what became of it;
-            `Quarantine`: hold it; `Discard`: it is given to nobody. Changes are not heeded.
+            `Quarantine`: hold it, unless that was done before and somebody released it since;
+            `Discard`: it is given to nobody. Changes are not heeded.
         """
         return CONTINUE
 
     async def on_attempted(self, letter: Letter, attempted: Attempted) -> None:
-        """After an attempt at one recipient, however it ended."""
+        """After an attempt at one recipient, however it ended. It is settled: nothing can hurt it.
+
+        Not if the server is stopped in the middle of one: that is tried again.
+        """
 
     # Queue.
 
     async def on_event(self, event: QueueEvent, queue: Steers) -> None:
-        """Something happened in the queue: one thing after the other.
+        """Something happened in the queue: one thing after the other, its own doings included.
 
         A plugin that is slow misses some, and the log says how many.
         """

@@ -40,6 +40,10 @@ def nothing_is_ours(domain: str) -> bool:
     return False
 
 
+def nobody_routes() -> None:
+    """Nothing waits that could be sorted."""
+
+
 class Tools(Struct, kw_only=True, eq=False):
     """What there is for one plugin.
 
@@ -56,6 +60,8 @@ class Tools(Struct, kw_only=True, eq=False):
             plugin's own: of several entries with one name each has the same. Each node has another.
         shared: what all entries of one name have in common, those before a reload, too, which live
             on for a while beside those after it.
+        routes_changed: to be called once `Plugin.on_route` says other things than before: within
+            some seconds what waits is sorted anew. Not from a thread.
         counts: what it counts, by word; in metrics they are
             ``elemta_plugin_events_total{plugin,event}``.
         meters: for built-in plugins, whose metrics have names of their own.
@@ -71,6 +77,7 @@ class Tools(Struct, kw_only=True, eq=False):
     in_thread: InThread = in_thread
     connect: Connects = connect_service
     shared: Store = field(default_factory=Store)
+    routes_changed: Callable[[], None] = nobody_routes
     counts: Counter[str] = field(default_factory=Counter[str])
     meters: Meters = field(default_factory=Meters)
 

@@ -40,7 +40,8 @@ class Schedule:
     """Lanes, and what will be ready later.
 
     Args:
-        lane: where a recipient stands.
+        lane: where a recipient stands. It is asked whenever one is to stand somewhere, and may say
+            another thing each time: where one stands already is known by the name it had then.
         entries: the messages in memory, by key.
         word: when the sender of a recipient has to hear of it, though it cannot be tried; seconds
             since the epoch.
@@ -172,6 +173,17 @@ class Schedule:
     def lane_of(self, recipient: Destined) -> str:
         """The name of the lane where a recipient goes, suspended or not."""
         return self._route(recipient)
+
+    def astray(self, entry: Entry) -> set[int]:
+        """Numbers of those who stand elsewhere than they would now: where lanes lead may change."""
+        stood = [(name, stand.recipients) for name, stand in entry.stands.items()]
+        stood += entry.shelved.items()
+        return {
+            each.number
+            for name, recipients in stood
+            for each in recipients
+            if self._lane(each) != name
+        }
 
     # Between memory and disk.
 

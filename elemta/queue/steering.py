@@ -277,7 +277,8 @@ class Steering:
         free = self._sort(resident, message, meant, count)
         if isinstance(action, Retry):
             count.lanes.update([self._schedule.lane_of(each) for each in free])
-            free = [each for each in free if each.state is State.DEFERRED]
+            astray = set[int]() if resident is None else self._schedule.astray(resident)
+            free = [each for each in free if each.state is not State.READY or each.number in astray]
         if not free:
             return None
         return Grip(

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from elemta.queue import Message, MessageId, Queue, State
+    from elemta.plugins import Choice
+    from elemta.queue import Destined, Message, MessageId, Queue, State
     from elemta.queue.store import Store
     from elemta.queue.writer import Applies
 
@@ -183,10 +184,12 @@ async def world(
     tcp: bool = False,
     disk: Callable[[Store], Applies] = lambda store: store,
     plugins: Callable[[], Chain] = Chain,
+    choose: Callable[[Destined], Choice] | None = None,
 ) -> AsyncIterator[World]:
     """A world in which delivery runs; `tcp`: and dials by the machine's own network."""
     config = replace(load(CONFIG) if config is None else config, data_dir=path)
     router = Router(config)
+    router.choose = choose
     zone = Zone()
     async with (
         open_queue(

@@ -117,12 +117,13 @@ def virtual_queue(
     history: HistoryLimits | None = None,
     disk: Callable[[Store], Applies] = lambda store: store,
     limits: Callable[[str], LaneLimits] = lambda _: LaneLimits(),
+    lane: Callable[[Destined], str] | None = None,
 ) -> AbstractAsyncContextManager[Queue]:
     """A queue on virtual time: for tests with `autojump_clock`."""
     return open_queue(
         folder,
         policy,
-        lane=by_domain,
+        lane=lane or by_domain,
         limits=limits,
         clock=now,
         tuning=tuning,
