@@ -26,6 +26,7 @@ _ROOM: Final = "elemta.plugins.built_in"
 #: Others register a `Plugin` under the entry point group `GROUP`.
 BUILT_IN: Final[Mapping[str, str]] = {
     "allow-deny": f"{_ROOM}.allow_deny:AllowDeny",
+    "bcc-archive": f"{_ROOM}.bcc_archive:BccArchive",
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
     "fcrdns": f"{_ROOM}.fcrdns:Fcrdns",
@@ -35,6 +36,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
     "rspamd": f"{_ROOM}.rspamd:Rspamd",
+    "rules": f"{_ROOM}.rules:Rules",
     "spf": f"{_ROOM}.spf:SpfPlugin",
 }
 GROUP: Final = "elemta.plugins"
