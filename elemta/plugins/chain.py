@@ -289,9 +289,13 @@ class Chain:
             if len(self.inspect) == 1:
                 await inspect(0, self.inspect[0])
             else:
-                async with trio.open_nursery() as nursery:
-                    for place, loaded in enumerate(self.inspect):
-                        nursery.start_soon(inspect, place, loaded)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        for place, loaded in enumerate(self.inspect):
+                            nursery.start_soon(inspect, place, loaded)
+                except BaseExceptionGroup:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # in no group
+                    raise
             for place, loaded in enumerate(self.inspect):
                 decided = heed(loaded, found[place], session, transaction)
                 if decided is not None:
