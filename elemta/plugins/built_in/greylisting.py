@@ -179,7 +179,7 @@ class Greylisting(PluginWith[Settings]):
     def _spared(self, transaction: Transaction, recipient: Mailbox) -> bool:
         """Whether nobody needs look at it."""
         session = transaction.session
-        if session.exempt or not session.address:
+        if transaction.exempt or not session.address:
             return True
         return (
             self._senders.find(transaction.sender) is not None

@@ -149,7 +149,7 @@ class Rspamd(PluginWith[Settings]):
 
     @override
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:
-        if transaction.session.exempt and not self.settings.all_clients:
+        if transaction.exempt and not self.settings.all_clients:
             return CONTINUE
         if content.size > self.settings.max_size:
             return Continue(note="not asked: too large")
