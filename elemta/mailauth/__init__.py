@@ -1,9 +1,35 @@
 """Does the message tell the truth? SPF, DKIM, ARC, DMARC and the names of addresses."""
 
+from elemta.mailauth.arc import Arc as Arc
+from elemta.mailauth.arc import ArcResult as ArcResult
+from elemta.mailauth.arc import Seal as Seal
+from elemta.mailauth.arc import check_arc as check_arc
 from elemta.mailauth.asking import InThread as InThread
+from elemta.mailauth.author import AuthorError as AuthorError
+from elemta.mailauth.author import author_domains as author_domains
+from elemta.mailauth.dkim import SIGNATURES as SIGNATURES
+from elemta.mailauth.dkim import DkimResult as DkimResult
+from elemta.mailauth.dkim import DkimSignature as DkimSignature
+from elemta.mailauth.dkim import check_dkim as check_dkim
+from elemta.mailauth.dmarc import Dmarc as Dmarc
+from elemta.mailauth.dmarc import DmarcResult as DmarcResult
+from elemta.mailauth.dmarc import Policy as Policy
+from elemta.mailauth.dmarc import Wish as Wish
+from elemta.mailauth.dmarc import aligned as aligned
+from elemta.mailauth.dmarc import applied as applied
+from elemta.mailauth.dmarc import check_dmarc as check_dmarc
+from elemta.mailauth.dmarc import find_policy as find_policy
+from elemta.mailauth.dmarc import judged as judged
+from elemta.mailauth.dmarc import load_suffixes as load_suffixes
+from elemta.mailauth.dmarc import organisation_of as organisation_of
+from elemta.mailauth.dmarc import vouched_by as vouched_by
 from elemta.mailauth.iprev import Iprev as Iprev
 from elemta.mailauth.iprev import IprevResult as IprevResult
 from elemta.mailauth.iprev import check_iprev as check_iprev
+from elemta.mailauth.results import FIELD as FIELD
+from elemta.mailauth.results import is_forged as is_forged
+from elemta.mailauth.results import parse_results as parse_results
+from elemta.mailauth.results import write_results as write_results
 from elemta.mailauth.spf import Spf as Spf
 from elemta.mailauth.spf import SpfResult as SpfResult
 from elemta.mailauth.spf import check_spf as check_spf

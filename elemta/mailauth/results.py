@@ -52,7 +52,7 @@ def comment(text: str) -> str:
     return f" ({_HARMFUL_COMMENT.sub('?', text[:_LONGEST_COMMENT])})"
 
 
-def written(authserv_id: str, results: Iterable[str]) -> str:
+def write_results(authserv_id: str, results: Iterable[str]) -> str:
     """The value of a whole field.
 
     Args:
@@ -88,7 +88,7 @@ class Field(Struct, frozen=True):
     stated: tuple[Stated, ...]
 
 
-def parse(field: bytes) -> Field:
+def parse_results(field: bytes) -> Field:
     """Read the value of a field, folded or not.
 
     Raises:
@@ -130,7 +130,7 @@ def is_forged(field: bytes, ours: Collection[str]) -> bool:
         ours: our authserv-ids, in lower case.
     """
     try:
-        found = parse(field)
+        found = parse_results(field)
     except ValueError:
         return True
     return found.authserv_id.removesuffix(".") in ours or found.version.lstrip("0") != "1"

@@ -26,8 +26,12 @@ _ROOM: Final = "elemta.plugins.built_in"
 #: Others register a `Plugin` under the entry point group `GROUP`.
 BUILT_IN: Final[Mapping[str, str]] = {
     "allow-deny": f"{_ROOM}.allow_deny:AllowDeny",
+    "arc": f"{_ROOM}.arc:ArcPlugin",
+    "authentication-results": f"{_ROOM}.authentication_results:AuthenticationResults",
     "bcc-archive": f"{_ROOM}.bcc_archive:BccArchive",
     "clamav": f"{_ROOM}.clamav:ClamAv",
+    "dkim": f"{_ROOM}.dkim:DkimPlugin",
+    "dmarc": f"{_ROOM}.dmarc:DmarcPlugin",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
     "fcrdns": f"{_ROOM}.fcrdns:Fcrdns",
     "greylisting": f"{_ROOM}.greylisting:Greylisting",

@@ -1,6 +1,7 @@
 """The part of dkimpy that is used here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from logging import Logger
 
 from dkim.canonicalization import CanonicalizationPolicy
 
@@ -25,13 +26,13 @@ def hash_headers(
 
 class DomainSigner:
     headers: list[list[bytes]]
-    def __init__(self, message: bytes | None = ...) -> None: ...
+    def __init__(self, message: bytes | None = ..., logger: Logger | None = ...) -> None: ...
     def verify_sig(
         self,
         sig: dict[bytes, bytes],
         include_headers: list[bytes],
         sig_header: Sequence[bytes],
-        dnsfunc: Callable[..., bytes] | None,
+        dnsfunc: object = ...,
     ) -> bool: ...
 
 class DKIM(DomainSigner): ...
@@ -39,5 +40,5 @@ class DKIM(DomainSigner): ...
 class ARC(DomainSigner):
     def sorted_arc_headers(self) -> tuple[int, list[tuple[int, Field]]]: ...
     def verify(
-        self, dnsfunc: Callable[..., bytes] | None = ...
+        self, dnsfunc: object = ...
     ) -> tuple[bytes | None, list[dict[str, bytes | int | bool]], str]: ...

@@ -1,0 +1,126 @@
+"""The domains of a message's authors: who its From says it is of (RFC 7489 §6.6.1).
+
+It is read as programs that show mail read it, not as strictly as the grammar: what cannot be read
+must not pass for the address of somebody else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from elemta.protocol import domain_to_ascii
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Authors of one message that are looked at.
+MOST: Final = 10
+_LONGEST: Final = 16 * 1024
+
+
+class AuthorError(Exception):
+    """Nobody could say whose message that is; `str` says why, for operators."""
+
+
+def author_domains(fields: Iterable[bytes]) -> tuple[str, ...]:
+    """The domains of all addresses in all From fields: A-labels in lower case, none twice.
+
+    Args:
+        fields: the values of the From fields, unfolded.
+
+    Raises:
+        AuthorError: there is no From field, one address has no domain, or there are too many.
+    """
+    found: dict[str, None] = {}
+    fields = list(fields)
+    if not fields:
+        raise AuthorError("no From field")
+    for value in fields:
+        if len(value) > _LONGEST:
+            raise AuthorError("a From field that is too long")
+        addresses = list(_addresses(value.decode("utf-8", "replace")))
+        if not addresses:
+            raise AuthorError("a From field without an address")
+        for address in addresses:
+            found[_domain(address)] = None
+            if len(found) > MOST:
+                raise AuthorError(f"more than {MOST} authors")
+    return tuple(found)
+
+
+def _domain(address: str) -> str:
+    local, at, domain = address.rpartition("@")
+    domain = domain.strip().removesuffix(".")
+    if not (local and at):
+        raise AuthorError("an author without a domain")
+    try:
+        return domain_to_ascii(domain)
+    except ValueError:
+        raise AuthorError("an author whose domain is none") from None
+
+
+def _addresses(text: str) -> Iterable[str]:
+    """What stands between the angle brackets of each mailbox, or the mailbox where it has none."""
+    plain: list[str] = []
+    bracketed: list[str] = []
+    place, size = 0, len(text)
+    while place < size:
+        char = text[place]
+        if char == '"':
+            end = _behind(text, place, '"')
+            plain.append(text[place:end])
+            place = end
+        elif char == "(":
+            place = _behind_comment(text, place)
+            plain.append(" ")
+        elif char == "<":
+            end = _behind(text, place, ">")
+            bracketed.append(text[place + 1 : end - 1])
+            place = end
+        elif char in ",;":
+            yield from _mailbox(plain, bracketed)
+            plain, bracketed = [], []
+            place += 1
+        elif char == ":" and not bracketed and "@" not in "".join(plain):
+            plain = []  # the name of a group
+            place += 1
+        else:
+            plain.append(char)
+            place += 1
+    yield from _mailbox(plain, bracketed)
+
+
+def _mailbox(plain: list[str], bracketed: list[str]) -> Iterable[str]:
+    if bracketed:
+        # Two pairs of brackets: programs differ in which they show, so both must hold.
+        for each in bracketed:
+            # A route before the address (RFC 5322 §4.4).
+            yield each.rpartition(":")[2] if each.startswith("@") else each
+        return
+    text = "".join(plain).strip()
+    if text:
+        yield text
+
+
+def _behind(text: str, place: int, end: str) -> int:
+    place += 1
+    while place < len(text):
+        if text[place] == "\\":
+            place += 1
+        elif text[place] == '"' and end == ">":
+            place = _behind(text, place, '"') - 1
+        elif text[place] == end:
+            return place + 1
+        place += 1
+    raise AuthorError("a From field that does not end")
+
+
+def _behind_comment(text: str, place: int) -> int:
+    depth = 0
+    while place < len(text):
+        char = text[place]
+        place += 2 if char == "\\" else 1
+        depth += (char == "(") - (char == ")")
+        if not depth:
+            return place
+    raise AuthorError("a From field that does not end")

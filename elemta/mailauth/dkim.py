@@ -1,0 +1,221 @@
+"""DKIM: whether domains vouch for a message (RFC 6376, RFC 8301, RFC 8463)."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import dkim
+import trio
+from msgspec import Struct
+from typing_extensions import override
+
+from elemta.mailauth.asking import MissingError, TemporaryError, replay
+from elemta.mailauth.body import Body
+from elemta.mailauth.keys import UnverifiedError
+from elemta.mailauth.results import comment, value
+from elemta.mailauth.signed import Signed, key_questions, tags_of
+from elemta.message import HeaderScanner, split
+from elemta.protocol import domain_to_ascii
+
+if TYPE_CHECKING:
+    from elemta.mailauth.asking import Answers, InThread
+    from elemta.mailauth.keys import Key
+    from elemta.net.dns import Records
+
+DkimResult: TypeAlias = Literal[
+    "none", "pass", "fail", "policy", "neutral", "temperror", "permerror"
+]
+
+#: Signatures of one message that are verified; whoever needs more does not mean well.
+SIGNATURES: Final = 10
+#: Seconds that all of them may take.
+SECONDS: Final = 20.0
+#: By how much clocks may differ, in seconds.
+_SLOP: Final = 3600
+_NAME: Final = b"dkim-signature"
+_COLON: Final = re.compile(rb"\s*:\s*")
+_NUMBER: Final = re.compile(rb"[0-9]{1,12}")
+
+
+class DkimSignature(Struct, frozen=True):
+    """What became of one signature.
+
+    Attributes:
+        result: ``none``: the message has no signature; ``policy``: it may be right, but we do not
+            accept such ones.
+        domain: who signed (``d=``); in lower case, A-labels or as it stands.
+        selector: of the key.
+        identity: for whom (``i=``).
+        algorithm: as ``a=`` has it.
+        bits: of the key.
+        testing: the domain only tries it (``t=y``).
+        reason: why it did not pass, for operators.
+    """
+
+    result: DkimResult
+    domain: str = ""
+    selector: str = ""
+    identity: str = ""
+    algorithm: str = ""
+    bits: int = 0
+    testing: bool = False
+    reason: str = ""
+
+    @override
+    def __str__(self) -> str:
+        """As RFC 8601 §2.7.1 has it."""
+        said = self.reason or (f"{self.bits}-bit key" if self.bits else "")
+        if self.testing:
+            said = f"{said}, testing" if said else "testing"
+        text = f"dkim={self.result}{comment(said)}"
+        for name, found in (("d", self.domain), ("s", self.selector), ("a", self.algorithm)):
+            if found:
+                text += f" header.{name}={value(found)}"
+        return text
+
+
+async def check_dkim(
+    message: bytes,
+    *,
+    resolver: Records,
+    in_thread: InThread,
+    now: float,
+    signatures: int = SIGNATURES,
+    seconds: float = SECONDS,
+) -> list[DkimSignature]:
+    """What became of each signature of a message, from the top; one ``none`` if there is none.
+
+    Never raises: what cannot be read is a permerror, what the DNS cannot say in `seconds` is a
+    temperror.
+
+    Args:
+        message: as its client sent it, with CRLFs.
+        resolver: asks the DNS.
+        in_thread: where it is verified.
+        now: seconds since the epoch.
+        signatures: that are verified; of the rest one result says that they were not.
+        seconds: for all of it.
+    """
+    header, rest = split(message)
+    scanner = HeaderScanner()
+    scanner.feed(header + b"\r\n")
+    found = [each for name, each in scanner.fields if name == _NAME]
+    if not found:
+        return [DkimSignature("none")]
+    body = Body(rest.removeprefix(b"\r\n"))
+    wanted = found[:signatures]
+
+    def verify(answers: Answers) -> list[DkimSignature]:
+        message = _Dkim(header, body, answers)
+        return [message.verified(place, now) for place in range(len(wanted))]
+
+    results: list[DkimSignature] = []
+    with trio.move_on_after(seconds) as scope:
+        try:
+            results = await replay(
+                verify, resolver=resolver, in_thread=in_thread, first=key_questions(wanted)
+            )
+        except Exception as error:  # of a library that was given what an attacker wrote
+            reason = f"{type(error).__name__}: {error}"
+            results = [_unread(each, "permerror", reason) for each in wanted]
+    if scope.cancelled_caught:
+        reason = f"no answer in {seconds:g} s"
+        results = [_unread(each, "temperror", reason) for each in wanted]
+    if len(found) > len(wanted):
+        more = len(found) - len(wanted)
+        results.append(DkimSignature("policy", reason=f"{more} more signatures not looked at"))
+    return results
+
+
+class _Dkim(Signed, dkim.DKIM):
+    """A message with signatures."""
+
+    def verified(self, place: int, now: float) -> DkimSignature:
+        """What became of one of them."""
+        fields = [each for each in self.headers if each[0].lower() == _NAME]
+        sig: dict[bytes, bytes] = {}
+        self.used.clear()
+        result: DkimResult = "pass"
+        reason = ""
+        try:
+            name, text = fields[place]
+            sig = tags_of(text)
+            names = _checked(sig, now)
+            if not self.verify_sig(sig, names, (name, text)):
+                result, reason = "fail", "the signature does not match"
+            elif self.used[0].strict and _of_subdomain(sig):
+                result, reason = "permerror", "the key is not for subdomains"
+        except MissingError:
+            raise
+        except TemporaryError as error:
+            result, reason = "temperror", str(error)
+        except UnverifiedError as error:
+            result, reason = error.result, error.reason
+        except dkim.DKIMException as error:
+            result, reason = "permerror", str(error)
+        except Exception as error:  # what an attacker wrote, in the hands of a library
+            result, reason = "permerror", f"{type(error).__name__}: {error}"
+        key = self.used[0] if self.used else None
+        return _described(sig, result, reason, key)
+
+
+def _checked(sig: dict[bytes, bytes], now: float) -> list[bytes]:
+    """The names of the fields that a signature signs, in lower case.
+
+    Raises:
+        DKIMException: something is missing, or cannot be.
+    """
+    times = {tag: _time(sig[tag]) for tag in (b"t", b"x") if tag in sig}
+    dkim.validate_signature_fields({k: v for k, v in sig.items() if k not in times})
+    if times.get(b"t", 0) > now + _SLOP:
+        raise UnverifiedError("policy", "it was signed in the future")
+    if times.get(b"x", now) < now - _SLOP:
+        raise UnverifiedError("policy", "the signature has expired")
+    if b"x" in times and times[b"x"] < times.get(b"t", 0):
+        raise UnverifiedError("permerror", "it expires before it was signed")
+    names = [each.lower() for each in _COLON.split(sig[b"h"])]
+    if b"from" not in names:
+        raise UnverifiedError("permerror", "From is not signed")  # RFC 6376 §6.1.1
+    return names
+
+
+def _time(text: bytes) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise UnverifiedError("permerror", "no time")
+    return int(text)
+
+
+def _of_subdomain(sig: dict[bytes, bytes]) -> bool:
+    domain = sig[b"d"].lower()
+    return sig.get(b"i", b"@" + domain).lower().rpartition(b"@")[2] != domain
+
+
+def _unread(field: bytes, result: DkimResult, reason: str) -> DkimSignature:
+    try:
+        sig = tags_of(field)
+    except UnverifiedError:
+        sig = {}
+    return _described(sig, result, reason, None)
+
+
+def _described(
+    sig: dict[bytes, bytes], result: DkimResult, reason: str, key: Key | None
+) -> DkimSignature:
+    def text(tag: bytes) -> str:
+        return sig.get(tag, b"").decode("utf-8", "replace")
+
+    domain = text(b"d").lower()
+    with suppress(ValueError):  # what is none stays as somebody wrote it, aligned with nothing
+        domain = domain_to_ascii(domain)
+    return DkimSignature(
+        result,
+        domain,
+        text(b"s"),
+        text(b"i") or (f"@{text(b'd')}" if b"d" in sig else ""),
+        text(b"a"),
+        0 if key is None else key.bits,
+        key is not None and key.testing,
+        reason,
+    )

@@ -1,0 +1,172 @@
+"""What DKIM and ARC have in common: fields that sign others, with a key in the DNS.
+
+dkimpy reads, canonicalises and hashes; what an attacker could make it do without end is looked at
+here before it does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import logging
+import re
+from typing import TYPE_CHECKING, Final, cast
+
+import dkim
+from dkim.canonicalization import CanonicalizationPolicy, InvalidCanonicalizationPolicyError
+from dkim.util import InvalidTagValueList, parse_tag_value
+from typing_extensions import override
+
+from elemta.mailauth.keys import Key, UnverifiedError, key_of
+from elemta.net.dns import Kind
+from elemta.protocol import domain_to_ascii
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elemta.mailauth.asking import Answers, Question
+    from elemta.mailauth.body import Body, Canonical
+
+#: Octets of a field that signs: real ones have a quarter of it.
+_LONGEST: Final = 8192
+#: Fields that one signature may sign.
+_MOST_NAMES: Final = 300
+#: Spaces in a row, over which dkimpy's expressions would go again and again.
+_SPACES: Final = re.compile(rb"\s{200}")
+_SPACE: Final = re.compile(rb"\s+")
+#: Dkimpy would log what an attacker wrote; what is worth telling is in the result.
+_QUIET: Final = logging.Logger("dkimpy", logging.CRITICAL + 1)  # noqa: LOG001 # in no hierarchy
+
+
+class Signed(dkim.DomainSigner):
+    """Verifies with what the DNS has said.
+
+    Args:
+        header: of the message, each line with its CRLF.
+        body: what is behind it.
+        answers: of the DNS.
+    """
+
+    def __init__(self, header: bytes, body: Body, answers: Answers) -> None:
+        super().__init__(header + b"\r\n", logger=_QUIET)
+        self._body = body
+        self._answers = answers
+        self._canonical: dict[bytes, list[Sequence[bytes]]] = {}
+        #: Keys, in the order in which they were found.
+        self.used: list[Key] = []
+
+    @override
+    def verify_sig(
+        self,
+        sig: dict[bytes, bytes],
+        include_headers: list[bytes],
+        sig_header: Sequence[bytes],
+        dnsfunc: object = None,
+    ) -> bool:
+        """Whether a signature is right.
+
+        Raises:
+            UnverifiedError: it could not even be looked at.
+            MissingError, TemporaryError: its key.
+        """
+        kind, _, hashed = sig[b"a"].partition(b"-")
+        if hashed != b"sha256":
+            raise UnverifiedError("policy", f"{sig[b'a'].decode('ascii')} is too weak")
+        if len(include_headers) > _MOST_NAMES:
+            raise UnverifiedError("permerror", f"it signs more than {_MOST_NAMES} fields")
+        key = self._key_of(sig)
+        self.used.append(key)
+        if key.kind.encode() != kind:
+            raise UnverifiedError("permerror", f"the key is of the kind {key.kind}")
+        if key.hashes and hashed not in key.hashes:
+            raise UnverifiedError("permerror", "the key is not for this hash")
+        try:
+            policy = CanonicalizationPolicy.from_c_value(sig.get(b"c", b"simple/simple"))
+        except InvalidCanonicalizationPolicyError:
+            raise UnverifiedError("permerror", "an unknown canonicalization") from None
+        if b"bh" in sig:
+            self._check_body(sig, policy)
+        names = [*include_headers, b"from"] if b"from" in include_headers else include_headers
+        digest = hashlib.sha256()
+        dkim.hash_headers(digest, policy, self._headers(policy), names, sig_header, sig)
+        return key.verifies(_decoded(sig[b"b"]), digest.digest())
+
+    def _headers(self, policy: CanonicalizationPolicy) -> list[Sequence[bytes]]:
+        name = policy.header_algorithm.name
+        found = self._canonical.get(name)
+        if found is None:
+            found = self._canonical[name] = policy.canonicalize_headers(self.headers)
+        return found
+
+    def _key_of(self, sig: dict[bytes, bytes]) -> Key:
+        name = key_name(sig)
+        if name is None:
+            raise UnverifiedError("permerror", "no name of a key")
+        records = self._answers.texts(name)
+        # There should be one (RFC 6376 §3.6.2.2).
+        record = next((each for each in records if b"p=" in each), next(iter(records), None))
+        if record is None:
+            raise UnverifiedError("permerror", "no key for this signature")
+        return key_of(record)
+
+    def _check_body(self, sig: dict[bytes, bytes], policy: CanonicalizationPolicy) -> None:
+        canonical = cast("Canonical", policy.body_algorithm.name)  # dkimpy has these two alone
+        if b"l" in sig:
+            size, signed = len(self._body.made(canonical)), int(sig[b"l"] or b"0")
+            if signed > size:
+                raise UnverifiedError("fail", "l= counts more than there is")
+            if signed < size:
+                # Anybody could have written the rest (RFC 6376 §8.2).
+                raise UnverifiedError("policy", f"l= leaves {size - signed} octets unsigned")
+        if self._body.digest(canonical) != _decoded(sig[b"bh"]):
+            raise UnverifiedError("fail", "the body was changed")
+
+
+def tags_of(value: bytes) -> dict[bytes, bytes]:
+    """The tags of a field that signs.
+
+    Raises:
+        UnverifiedError: it cannot be read, or we will not.
+    """
+    if len(value) > _LONGEST:
+        raise UnverifiedError("permerror", f"a field of more than {_LONGEST} octets")
+    if _SPACES.search(value):
+        raise UnverifiedError("permerror", "a field with hundreds of spaces in a row")
+    try:
+        return parse_tag_value(value)
+    except InvalidTagValueList:
+        raise UnverifiedError("permerror", "no list of tags") from None
+
+
+def key_name(tags: dict[bytes, bytes]) -> str | None:
+    """Where the key of a signature is; None: nowhere."""
+    try:
+        selector, domain = tags[b"s"].decode(), tags[b"d"].decode()
+        return domain_to_ascii(f"{selector}._domainkey.{domain}")
+    except (KeyError, ValueError):
+        return None
+
+
+def key_questions(values: Iterable[bytes]) -> list[Question]:
+    """What the DNS will be asked for signatures.
+
+    Args:
+        values: of their fields.
+    """
+    found: list[Question] = []
+    for value in values:
+        try:
+            name = key_name(tags_of(value))
+        except UnverifiedError:
+            continue
+        if name is not None:
+            found.append((name, Kind.TXT))
+    return found
+
+
+def _decoded(value: bytes) -> bytes:
+    try:
+        return base64.b64decode(_SPACE.sub(b"", value))
+    except binascii.Error:
+        raise UnverifiedError("permerror", "no base64") from None

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.mailauth import AuthorError, author_domains
+
+
+@pytest.mark.parametrize(
+    ("field", "domains"),
+    [
+        ("ann@a.example", ["a.example"]),
+        ("Ann <ann@A.Example.>", ["a.example"]),
+        ("<ann@a.example>", ["a.example"]),
+        ('"Ann, <ann@b.example>" <ann@a.example>', ["a.example"]),
+        ("ann@b.example <ann@a.example>", ["a.example"]),
+        ("Ann (ann@b.example, <x@c.example>) <ann@a.example>", ["a.example"]),
+        ("ann@a.example (Ann)", ["a.example"]),
+        ("Ann <ann@a.example>, Bob <bob@b.example>, x@a.example", ["a.example", "b.example"]),
+        ("Us: ann@a.example, Bob <bob@b.example>;", ["a.example", "b.example"]),
+        ("<@r.example,@s.example:ann@a.example>", ["a.example"]),
+        ("<ann@a.example> <eve@b.example>", ["a.example", "b.example"]),
+        ('"a@b"@a.example', ["a.example"]),
+        ("ann@münchen.example", ["xn--mnchen-3ya.example"]),
+        ('Ann <"x>y"@a.example>', ["a.example"]),
+    ],
+)
+def test_whose_message_it_is(field: str, domains: list[str]) -> None:
+    assert list(author_domains([field.encode()])) == domains
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [],
+        [""],
+        ["Ann"],
+        ["Ann <>"],
+        ["Ann <ann>"],
+        ["<@a.example>"],
+        ["ann@"],
+        ["ann@[192.0.2.1]"],
+        ["ann@a..example"],
+        ["Ann <ann@a.example"],
+        ['"Ann <ann@a.example>'],
+        ["(Ann ann@a.example"],
+        ["Undisclosed:;"],
+        ["ann@a.example, bob"],
+        ["ann@a.example x@b.example c"],
+        [", ".join(f"a@d{number}.example" for number in range(11))],
+        ["a" * 20_000 + "@a.example"],
+    ],
+)
+def test_what_cannot_be_read_is_nobodys(fields: list[str]) -> None:
+    with pytest.raises(AuthorError):
+        author_domains([each.encode() for each in fields])
+
+
+@given(st.lists(st.binary(max_size=200), max_size=3))
+def test_any_octets_have_authors_or_not(fields: list[bytes]) -> None:
+    with suppress(AuthorError):
+        assert author_domains(fields)
+
+
+@given(st.text(alphabet='a@.<>"\\(),:; ', max_size=40))
+def test_any_signs_have_authors_or_not(field: str) -> None:
+    with suppress(AuthorError):
+        assert author_domains([field.encode()])

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import authres
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elemta.mailauth import (
+    Arc,
+    DkimSignature,
+    Dmarc,
+    Iprev,
+    Seal,
+    Spf,
+    is_forged,
+    parse_results,
+    write_results,
+)
+from elemta.message import HeaderScanner, fold
+
+OURS = {"mx.us.example"}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "mx.us.example; dkim=pass header.d=bank.example",
+        "MX.US.example; none",
+        "mx.us.example.; none",
+        "mx.us.example",
+        "mx.us.example 1; spf=pass",
+        " \r\n\tmx.us.example\r\n\t; spf=pass",
+        "(a comment) mx.us.example (another (one)) ; spf=pass",
+        '"mx.us.example"; spf=pass',
+        '"mx\\.us.example"; spf=pass',
+        "(mx) (\\)) mx.us.example; spf=pass",
+        # Of a version that nobody knows (RFC 8601 §5).
+        "other.example 2; spf=pass",
+        # Who reads these otherwise than we do might find our name.
+        "",
+        "; spf=pass",
+        "(unclosed mx.us.example; spf=pass",
+        '"unclosed mx.us.example; spf=pass',
+        "two words mx.us.example; spf=pass",
+        "mx.us.example/1; spf=pass",
+        "=; spf=pass",
+        "x" * 70_000,
+    ],
+)
+def test_what_claims_to_be_ours_is_forged(field: str) -> None:
+    assert is_forged(field.encode(), OURS)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "mx.other.example; dkim=pass",
+        "notmx.us.example; none",
+        "other.example 1; none",
+        "other.example (mx.us.example); none",
+    ],
+)
+def test_what_others_say_stays(field: str) -> None:
+    assert not is_forged(field.encode(), OURS)
+
+
+def test_a_name_beyond_ascii_is_ours_by_its_labels() -> None:
+    assert is_forged("mx.münchen.example; none".encode(), {"mx.xn--mnchen-3ya.example"})
+
+
+def test_what_a_field_states() -> None:
+    found = parse_results(
+        b'list.example; dkim=pass (2048-bit key) header.d=a.example header.b="x=/;y";\r\n'
+        b' spf/1 = Fail reason="no (really)" smtp.mailfrom=a@b.example; nonsense;'
+    )
+    assert found.authserv_id == "list.example"
+    assert [(each.method, each.result) for each in found.stated] == [
+        *(("dkim", "pass"), ("spf", "fail"))
+    ]
+    assert found.stated[0].properties == {"header.d": "a.example", "header.b": "x=/;y"}
+    assert found.stated[1].properties["smtp.mailfrom"] == "a@b.example"
+
+
+def test_another_reader_understands_what_we_write() -> None:
+    results = [
+        Iprev("pass", "192.0.2.1", "host.example"),
+        Iprev("permerror", "2001:db8::1", reason="it has no name"),
+        Spf("pass", "sender.example"),
+        Spf("fail", "host.example", "helo"),
+        DkimSignature("pass", "sender.example", "s1", "@sender.example", "rsa-sha256", 2048),
+        DkimSignature("none"),
+        Arc("pass", (Seal("list.example", b"list.example; none"),)),
+        Dmarc("fail", "sender.example", "reject", 50, "quarantine"),
+    ]
+    text = write_results("mx.us.example", [str(each) for each in results])
+    assert text == (
+        "mx.us.example; iprev=pass (host.example) policy.iprev=192.0.2.1;"
+        ' iprev=permerror (it has no name) policy.iprev="2001:db8::1";'
+        " spf=pass smtp.mailfrom=sender.example; spf=fail smtp.helo=host.example;"
+        " dkim=pass (2048-bit key) header.d=sender.example header.s=s1 header.a=rsa-sha256;"
+        " dkim=none; arc=pass (i=1 sealed by list.example);"
+        " dmarc=fail (p=reject pct=50 dis=quarantine) header.from=sender.example"
+    )
+    field = fold("Authentication-Results", text).decode()
+    assert max(len(line) for line in field.split("\r\n")) <= 78
+    read = authres.AuthenticationResultsHeader.parse(field.replace("\r\n", ""))
+    assert read.authserv_id == "mx.us.example"
+    assert [(each.method, each.result) for each in read.results] == [
+        *(("iprev", "pass"), ("iprev", "permerror"), ("spf", "pass"), ("spf", "fail")),
+        *(("dkim", "pass"), ("dkim", "none"), ("arc", "pass"), ("dmarc", "fail")),
+    ]
+
+
+def test_nothing_found_is_said_too() -> None:
+    assert write_results("mx.us.example", []) == "mx.us.example; none"
+
+
+@given(st.text(), st.text(), st.text())
+def test_nothing_that_a_sender_chose_can_add_a_result(domain: str, selector: str, why: str) -> None:
+    result = DkimSignature("fail", domain, selector, "", "rsa-sha256", reason=why)
+    field = fold("Authentication-Results", write_results("mx.us.example", [str(result)]))
+    scanner = HeaderScanner()
+    scanner.feed(field + b"\r\n")
+    ((name, value),) = scanner.fields
+    assert name == b"authentication-results"
+    (stated,) = parse_results(value).stated
+    assert (stated.method, stated.result) == ("dkim", "fail")
+    assert stated.properties.keys() <= {"header.d", "header.s", "header.a"}
+
+
+@given(st.binary(max_size=300))
+def test_any_octets_are_read_or_refused(field: bytes) -> None:
+    is_forged(field, OURS)
+    is_forged(b"mx.us.example; " + field, OURS)
