@@ -50,7 +50,7 @@ imports: $(VENV)/dev.stamp
 	$(BIN)/lint-imports
 
 types: $(VENV)/dev.stamp
-	@printf '%s\n' 'mypy elemta' pyright | xargs -P $(JOBS) -I CHECKER sh -c '$(BIN)/CHECKER'
+	@printf '%s\n' 'mypy elemta examples' pyright | xargs -P $(JOBS) -I CHECKER sh -c '$(BIN)/CHECKER'
 
 unit: $(VENV)/dev.stamp
 	$(PYTEST) -n $(JOBS) tests --ignore=tests/scenarios $(ARGS)
