@@ -17,7 +17,8 @@ And in a test, which needs no mark::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -33,12 +34,25 @@ if TYPE_CHECKING:
     from elemta.testing.running import Elemta
 
 
+#: Who asks for one of these has virtual time.
+_VIRTUAL: Final = frozenset({"elemta", "virtual_time"})
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that want a server on virtual time, whatever else the mark ``trio`` says."""
+    """Run tests that want virtual time on it, whatever else the mark ``trio`` says."""
     for item in items:
-        if isinstance(item, pytest.Function) and "elemta" in item.fixturenames:
+        if (
+            isinstance(item, pytest.Function)
+            and inspect.iscoroutinefunction(item.obj)
+            and not _VIRTUAL.isdisjoint(item.fixturenames)
+        ):
             item.add_marker(pytest.mark.trio(run=on_virtual_time), append=False)
+
+
+@pytest.fixture
+def virtual_time() -> None:
+    """Time passes when all wait: for a test that has a server by `elemta.testing.running`."""
 
 
 @pytest.fixture
