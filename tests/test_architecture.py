@@ -117,7 +117,7 @@ def test_the_shipped_configuration_names_every_key() -> None:
 
 
 def test_the_examples_in_the_documentation_are_right() -> None:
-    for name in ("README.md", "docs/configuration.md", "docs/api-access.md"):
+    for name in ("README.md", "docs/configuration.md", "docs/api-access.md", "docs/plugins.md"):
         text = (ROOT / name).read_text()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         assert examples

@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 from typing_extensions import override
 
 from elemta.config import Table
@@ -20,4 +22,5 @@ class FullMailboxes(PluginWith[Settings]):
     async def on_event(self, event: QueueEvent, queue: Steers) -> None:
         if isinstance(event, Deferred) and event.reply.status == (2, 2):
             due = event.at + self.settings.patience
-            await queue.reschedule(event.id, due, "the mailbox is full")
+            with suppress(ValueError):  # it is given up before
+                await queue.reschedule(event.id, due, "the mailbox is full")

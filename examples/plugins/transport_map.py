@@ -31,6 +31,7 @@ class TransportMap(PluginWith[Settings]):
         while True:
             await trio.sleep(self.settings.every)
             await self._read()
+            self.tools.routes_changed()
 
     @override
     def on_route(self, recipient: Destined) -> Sequence[str] | None:
