@@ -85,7 +85,7 @@ class Supervision:
             except Exception as error:  # what it is for: no part takes the others with it
                 if trio.current_time() - began > LONGEST_PAUSE:
                     pause = PAUSE
-                kept.failure = _words(error)
+                kept.failure = words_of(error)
                 log.exception("part.failed", part=name, pause=pause, restarts=kept.restarts)
             else:
                 return
@@ -102,10 +102,10 @@ class Supervision:
         self._stopping.set()
 
 
-def _words(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """What failed, in a line; of several that failed together the first."""
     if isinstance(error, BaseExceptionGroup):
-        return _words(error.exceptions[0])  # pyright: ignore # a group does not say of what
+        return words_of(error.exceptions[0])  # pyright: ignore # a group does not say of what
     return f"{type(error).__name__}: {error}"
 
 

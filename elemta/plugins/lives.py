@@ -7,6 +7,7 @@ After a reload those that are no more wanted live on until the last session that
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -14,7 +15,7 @@ import trio
 from elemta.config import ConfigError, Mistake
 from elemta.log import logger
 from elemta.plugins.plugin import Plugin
-from elemta.supervision import once
+from elemta.supervision import once, words_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -86,7 +87,7 @@ class Lives:
             except Exception as error:  # a third party's: anything may come out
                 for each in begun:
                     self._alive[each].set()
-                problem = f"{loaded.name} cannot start: {type(error).__name__}: {error}"
+                problem = f"{loaded.name} cannot start: {words_of(error)}"
                 raise ConfigError(Mistake(f"plugins[{place}]", problem)) from error
             begun.append(loaded.plugin)
         self._chains.append(chain)
@@ -100,13 +101,13 @@ class Lives:
         plugin, over = loaded.plugin, trio.Event()
         plugin.tools = self._tools(loaded)
         try:
-            with trio.fail_after(loaded.timeout):
-                await plugin.start()
+            await _start(loaded)
             self._alive[plugin] = over
             task_status.started()
             async with trio.open_nursery() as nursery:
                 if type(plugin).run is not Plugin.run:
-                    nursery.start_soon(self._keep, f"plugin {loaded.name}", plugin.run)
+                    run = partial(_run, plugin)
+                    nursery.start_soon(self._keep, f"plugin {loaded.name}", run)
                 await over.wait()
                 nursery.cancel_scope.cancel()
         finally:
@@ -125,11 +126,33 @@ class Lives:
                 over.set()
 
 
+async def _start(loaded: Loaded) -> None:
+    with trio.move_on_after(loaded.timeout) as scope:
+        try:
+            await loaded.plugin.start()
+        except SystemExit as error:
+            raise _wants_to_exit(error) from error
+    if scope.cancelled_caught:
+        raise TimeoutError(f"it takes more than {loaded.timeout:g} seconds")
+
+
+async def _run(plugin: Plugin) -> None:
+    try:
+        await plugin.run()
+    except SystemExit as error:
+        raise _wants_to_exit(error) from error
+
+
+def _wants_to_exit(error: SystemExit) -> RuntimeError:
+    """A library may think that it is a program; it must not end this one."""
+    return RuntimeError(f"it wants to end the process: {error}")
+
+
 async def _stop(loaded: Loaded) -> None:
     with trio.CancelScope(shield=True, deadline=trio.current_time() + STOPPING) as scope:
         try:
             await loaded.plugin.stop()
-        except Exception:
+        except (Exception, SystemExit):
             log.exception("plugin.not_stopped", plugin=loaded.name)
     if scope.cancelled_caught:
         log.error("plugin.not_stopped", plugin=loaded.name, seconds=STOPPING)

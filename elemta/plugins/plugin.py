@@ -85,7 +85,8 @@ class Plugin:
     async def start(self) -> None:
         """Open what it needs; `tools` are there. Mail comes once this has returned.
 
-        Whatever it raises keeps the server from starting, or a reload from being taken over.
+        It may take as long as a hook. Whatever it raises keeps the server from starting, or a
+        reload from being taken over; `stop` is called then, too.
         """
 
     async def run(self) -> None:
