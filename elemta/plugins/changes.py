@@ -7,6 +7,7 @@ taken away meanwhile: so plugins need not know of each other.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
@@ -243,40 +244,63 @@ def rewritten(
     Returns:
         The new header; every octet of what is not changed is as it was.
     """
+    above, kept, below = arranged(header, changes, utf8=utf8)
+    head, foot = [each.octets for each in kept], [each.octets for each in below]
+    if foot and head and not head[-1].endswith(b"\r\n"):
+        head[-1] += b"\r\n"  # a message of nothing but fields may end within a line (RFC 3030)
+    return b"".join([*(each.octets for each in above), trace, *head, *foot])
+
+
+class Field(Struct, frozen=True, gc=False):
+    """A field, as `arranged` finds it.
+
+    Attributes:
+        name: in lower case; empty: it is no field.
+        octets: all of it, folded as it is.
+        number: which of its name it is in the message as its client sent it, from 1 at the top; 0:
+            it is none of those.
+    """
+
+    name: bytes
+    octets: bytes
+    number: int = 0
+
+
+def arranged(
+    header: bytes, changes: Iterable[Change], *, utf8: bool = False
+) -> tuple[list[Field], list[Field], list[Field]]:
+    """The fields of a header with all changes made. The arguments are those of `rewritten`.
+
+    Returns:
+        Those that were added at the top, those that stay, and those that were added below them.
+    """
     fields = _fields(header)
     there = [True] * len(fields)
-    above: list[tuple[bytes, bytes]] = []
-    below: list[tuple[bytes, bytes]] = []
+    above: list[Field] = []
+    below: list[Field] = []
     for change in changes:
         match change:
             case AddHeader(name=name, top=top):
-                field = (name.lower().encode(), change.octets(utf8=utf8))
+                field = Field(name.lower().encode(), change.octets(utf8=utf8))
                 if top:
                     above.insert(0, field)
                 else:
                     below.append(field)
             case RemoveHeader(name=name, number=number):
-                wanted, seen = name.lower().encode(), 0
-                for place, (each, _) in enumerate(fields):
-                    if each == wanted:
-                        seen += 1
-                        if number in (0, seen):
-                            there[place] = False
+                wanted = name.lower().encode()
+                for place, each in enumerate(fields):
+                    if each.name == wanted and number in (0, each.number):
+                        there[place] = False
                 if number == 0:
-                    above = [each for each in above if each[0] != wanted]
-                    below = [each for each in below if each[0] != wanted]
+                    above = [each for each in above if each.name != wanted]
+                    below = [each for each in below if each.name != wanted]
             case _:
                 pass
-    kept = [octets for (_, octets), wanted in zip(fields, there, strict=True) if wanted]
-    if below and kept and not kept[-1].endswith(b"\r\n"):
-        kept[-1] += b"\r\n"  # a message of nothing but fields may end within a line (RFC 3030)
-    return b"".join(
-        [*(octets for _, octets in above), trace, *kept, *(octets for _, octets in below)]
-    )
+    return above, [each for each, stays in zip(fields, there, strict=True) if stays], below
 
 
-def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
-    """Whole fields, folded as they are, and their names in lower case; no name: no field."""
+def _fields(header: bytes) -> list[Field]:
+    """Whole fields, folded as they are."""
     *whole, rest = header.split(b"\r\n")
     lines: list[bytes] = []
     for line in [*(each + b"\r\n" for each in whole), *([rest] if rest else [])]:
@@ -284,7 +308,13 @@ def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
             lines[-1] += line
         else:
             lines.append(line)
-    return [(_name_of(each), each) for each in lines]
+    seen = Counter[bytes]()
+    fields: list[Field] = []
+    for each in lines:
+        name = _name_of(each)
+        seen[name] += 1
+        fields.append(Field(name, each, seen[name]))
+    return fields
 
 
 def _name_of(field: bytes) -> bytes:

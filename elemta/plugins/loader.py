@@ -38,6 +38,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "header-checks": f"{_ROOM}.header_checks:HeaderChecks",
     "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
+    "milter": f"{_ROOM}.milter:Milter",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
     "rspamd": f"{_ROOM}.rspamd:Rspamd",
     "rules": f"{_ROOM}.rules:Rules",

@@ -30,6 +30,7 @@ ServeZones: TypeAlias = "Callable[[Mapping[str, str]], int]"
 StartPostfix: TypeAlias = "Callable[[int], Postfix]"
 
 _PACKAGES = {
+    "clamd": "clamav-daemon",
     "nsd": "nsd",
     "postfix": "postfix",
     "smtp-source": "postfix",

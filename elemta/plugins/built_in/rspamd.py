@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from contextlib import aclosing
-from email.header import Header
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
@@ -300,6 +299,4 @@ def _rewritten(subject: str | None) -> tuple[Change, ...]:
     if subject is None:
         return ()
     text = _LINE_END.sub(" ", subject)
-    if not text.isascii():
-        text = Header(text, "utf-8").encode(linesep="\n").replace("\n", "")
     return (RemoveHeader("Subject"), AddHeader("Subject", text, top=False))

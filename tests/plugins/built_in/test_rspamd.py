@@ -193,7 +193,7 @@ async def changed(server: Server, service: FakeService, **answer: object) -> byt
 
 async def test_the_subject_is_rewritten(server: Server, service: FakeService) -> None:
     header = await changed(server, service, action="rewrite subject", subject="[spam] ch\xeb\nap")
-    assert b"Subject: =?utf-8?" in header
+    assert b"Subject: [spam] =?utf-8?" in header
     assert b"Subject: cheap" not in header
     header = await changed(server, service, action="rewrite subject", subject="[spam] cheap")
     assert header.startswith(b"X-Spam: Yes\r\n")

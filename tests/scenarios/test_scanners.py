@@ -1,0 +1,98 @@
+"""Mail through scanners that an administrator would install: Debian's clamd and OpenDKIM."""
+
+from __future__ import annotations
+
+import smtplib
+from typing import TYPE_CHECKING
+
+import dkim
+import pytest
+
+from tests.scenarios import messages, ports
+from tests.scenarios.conftest import needs
+from tests.scenarios.scanners import DOMAIN, PATTERN, SELECTOR, Scanners, scanners
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.scenarios.conftest import MakeDaemon
+    from tests.scenarios.daemon import Daemon
+
+pytestmark = [pytest.mark.scenario, needs("clamd", "opendkim")]
+
+SENDER = f"alice@{DOMAIN}"
+CLEAN = messages.AWKWARD.replace(b"alice@example.org", SENDER.encode())
+
+
+@pytest.fixture
+def both(place: Path) -> Iterator[Scanners]:
+    with scanners(place / "scanners") as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(make_elemta: MakeDaemon, both: Scanners) -> Daemon:
+    settings = {"address": str(both.clamd.socket), "max_size": "2 MiB"}
+    elemta = make_elemta(
+        {
+            "plugins": [
+                {"name": "clamav", "settings": settings},
+                {"name": "milter", "settings": {"address": str(both.opendkim.socket)}},
+            ]
+        }
+    )
+    elemta.start()
+    return elemta
+
+
+def mail(elemta: Daemon, number: int) -> bytes:
+    """What bob got as his message of this number, once he has; lines ended by CRLF."""
+    found = ports.eventually(
+        lambda: elemta.maildir("bob@example.org")[number:], what=f"message {number}"
+    )
+    return found[0].replace(b"\n", b"\r\n")
+
+
+def test_mail_is_scanned_and_signed_or_waits_until_that_can_be(
+    daemon: Daemon, both: Scanners
+) -> None:
+    daemon.send(CLEAN, sender=SENDER)
+    delivered = mail(daemon, 0)
+    assert messages.without_trace(delivered).startswith(b"DKIM-Signature:")
+    assert messages.lines(CLEAN) in delivered.replace(b"\r\n", b"\n")
+
+    # Who reads it can prove who signed it: not an octet of it has changed, the folds included.
+    def record(name: bytes, timeout: int = 5) -> bytes:
+        assert name == f"{SELECTOR}._domainkey.{DOMAIN}.".encode()
+        return both.record
+
+    assert dkim.verify(delivered, dnsfunc=record)
+    assert b"c=simple/simple" in delivered
+
+    sick = CLEAN.replace(b"From the start", b"From " + PATTERN)
+    with pytest.raises(smtplib.SMTPResponseException) as refused:
+        daemon.send(sick, sender=SENDER)
+    assert refused.value.smtp_code == 550
+    assert refused.value.smtp_error == b"5.7.1 this message has malware in it"
+    (objected,) = ports.eventually(lambda: daemon.events("plugin.objected"), what="the log")
+    assert objected["note"] == "infected: Elemta.Scenario.UNOFFICIAL"
+
+    # One that lies on the disk by then is shown to both, too.
+    large = messages.numbered("large", 900_000).replace(b"alice@example.org", SENDER.encode())
+    daemon.send(large, sender=SENDER)
+    assert dkim.verify(mail(daemon, 1), dnsfunc=record)
+    # What is too large for clamd, by its own configuration, is taken, and told apart.
+    too_large = daemon.send(messages.numbered("too-large", 1_500_000), sender=SENDER)
+    assert b"X-Scenario-Id: too-large" in mail(daemon, 2)
+    assert "not scanned: too large" in daemon.tell("queue", "timeline", too_large)
+
+    for scanner in (both.clamd, both.opendkim):
+        scanner.stop()
+        with pytest.raises(smtplib.SMTPResponseException) as deferred:
+            daemon.send(CLEAN, sender=SENDER)
+        assert deferred.value.smtp_code in (421, 451)
+        scanner.begin()
+        scanner.wait()
+        daemon.send(CLEAN, sender=SENDER)
+    assert dkim.verify(mail(daemon, 4), dnsfunc=record)
