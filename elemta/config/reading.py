@@ -208,7 +208,7 @@ def _in_words(problem: str) -> str:
 def _container(kind: inspect.Type | None) -> inspect.Type | None:
     """What has something in it, of several that a value may be."""
     if isinstance(kind, inspect.UnionType):
-        holders = (inspect.ListType, inspect.StructType)
+        holders = (inspect.ListType, inspect.VarTupleType, inspect.StructType)
         return next((each for each in kind.types if isinstance(each, holders)), None)
     return kind
 
@@ -276,7 +276,7 @@ def _type_at(schema: type[T], way: Steps) -> inspect.Type | None:
         kind = _container(kind)
         if isinstance(kind, inspect.StructType):
             kind = next((f.type for f in kind.fields if f.encode_name == step), None)
-        elif isinstance(kind, inspect.ListType):
+        elif isinstance(kind, (inspect.ListType, inspect.VarTupleType)):
             kind = kind.item_type
         elif isinstance(kind, inspect.DictType):
             kind = kind.value_type
