@@ -77,6 +77,10 @@ class Listener(Table, frozen=True, kw_only=True):
     #: Offer MT-PRIORITY (RFC 6710). Only clients of `relay.networks` and those that have logged in
     #: can raise the priority of a message; anybody can lower it.
     mt_priority: bool = False
+    #: Whether clients may log in (AUTH), where a plugin knows who they are: ``off``; ``tls``, on
+    #: encrypted connections alone, which clients cannot have yet; or ``always``, also where anybody
+    #: on the way reads their passwords: for clients of this machine, and tests.
+    auth: Literal["off", "tls", "always"] = "off"
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from elemta.config import Config, Listener
+from elemta.listener.authentication import mechanisms
 from elemta.listener.budget import Budget
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
@@ -237,16 +238,20 @@ class Reception(Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, house: House, table: Listener, clients: Limit) -> Reception:
         """Derive the engine's settings from those of the configuration."""
+        plugins = house.plugins.at(table.name)
         protocol = "LMTP" if table.kind == "lmtp" else "ESMTP"
         return cls(
             house=house,
             table=table,
-            plugins=house.plugins.at(table.name),
+            plugins=plugins,
             clients=clients,
             greeting=Reply(220, None, (f"{house.config.hostname} {protocol}",)),
             limits=Limits(message=table.message_size, bare_newline=BareNewline(table.bare_newline)),
             offer=Offer(
-                rcpt_max=table.recipients, mail_max=table.messages, mt_priority=table.mt_priority
+                rcpt_max=table.recipients,
+                mail_max=table.messages,
+                mt_priority=table.mt_priority,
+                mechanisms=mechanisms(table, plugins, encrypted=False),
             ),
         )
 

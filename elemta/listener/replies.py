@@ -20,6 +20,14 @@ NOT_VERIFIED: Final = reply(252, 0, 0, "cannot verify, but send some mail and it
 HELP: Final = reply(214, 0, 0, "this is a mail server; see RFC 5321")
 NOT_OFFERED: Final = reply(502, 5, 1, "not offered")
 
+# To who logs in (RFC 4954 §4, §6).
+LOGGED_IN: Final = reply(235, 7, 0, "you are logged in")
+#: Whether there is such a user is not told.
+LOGIN_REFUSED: Final = reply(535, 7, 8, "these credentials are not right")
+LOGIN_LATER: Final = reply(454, 7, 0, "nobody can say now who you are, try again later")
+LOGIN_CANCELLED: Final = reply(501, 7, 0, "cancelled")
+LOGIN_NONSENSE: Final = reply(501, 5, 2, "no credentials are written so")
+
 # Goodbyes.
 SHUTTING_DOWN: Final = reply(421, 3, 2, "shutting down, come again")
 TIMED_OUT: Final = reply(421, 4, 2, "timed out waiting for you")
@@ -28,6 +36,7 @@ TOO_MANY_CONNECTIONS: Final = reply(421, 3, 2, "too many connections, come again
 TOO_MANY_OF_YOURS: Final = reply(421, 7, 0, "too many connections from your network")
 TOO_MANY_MESSAGES: Final = reply(421, 4, 5, "enough for one connection, connect again")
 TOO_MANY_ERRORS: Final = reply(421, 7, 0, "too many errors")
+TOO_MANY_LOGINS: Final = reply(421, 7, 0, "too many failed logins")
 TOO_MUCH_TALK: Final = reply(421, 7, 0, "too many commands without a message")
 #: A client that talks before it is greeted does not listen: a proxy abused, or a spammer in haste.
 SPOKE_FIRST: Final = reply(554, 5, 0, "you spoke before you were greeted")

@@ -12,6 +12,7 @@ import trio
 
 from elemta import plugins
 from elemta.listener import replies
+from elemta.listener.authentication import Authentication
 from elemta.listener.intake import Intake
 from elemta.listener.judgement import doomed
 from elemta.listener.patience import Patience
@@ -94,6 +95,7 @@ class Session:
             house.dialogues, "in", view.listener, str(transport.peer), view.id
         )
         self._wire = Wire(transport, reception, self._dialogue)
+        self._authentication = Authentication(view, self._plugins, self._meters)
         self._patience = Patience(reception.table, tireless=reception.lmtp)
         self._transaction: Transaction | None = None
         self._over = False  # we have said goodbye, of our own accord
@@ -232,7 +234,7 @@ class Session:
             case StartTls(injected=injected):
                 await self._refuse(replies.INJECTED if injected else replies.NOT_OFFERED)
             case Auth() | AuthResponse():
-                await self._refuse(replies.NOT_OFFERED)
+                await self._authenticate(event)
             case Content() | ContentEnd() | ChunkEnd() | Closed():
                 raise AssertionError(event)
             case _:
@@ -247,6 +249,16 @@ class Session:
         self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
+
+    async def _authenticate(self, event: Auth | AuthResponse) -> None:
+        answer = await self._authentication.answer(event)
+        if answer.code < 400:
+            self._wire.reply(answer)
+        elif answer is replies.TOO_MANY_LOGINS:
+            self._log_refusal(answer)
+            self._hang_up(answer)
+        else:
+            await self._refuse(answer)
 
     async def _mail(self, mail: Mail) -> None:
         self._mail_at = trio.current_time()

@@ -86,6 +86,7 @@ class Meters:
         connection_errors: those that did not end well, by reason.
         conversations: how long clients stayed.
         refusals: what clients were refused, by reason.
+        logins: how often clients said who they are, by ``tried``, ``granted`` and ``refused``.
         accepts: from MAIL to the 250 after the content.
         octets: of the messages that came in.
         commits: how long a transaction took; of the writer's thread.
@@ -109,6 +110,7 @@ class Meters:
         self.connection_errors = Counter[str]()
         self.conversations = Distribution(CONVERSATION)
         self.refusals = Counter[str]()
+        self.logins = Counter[str]()
         self.accepts = Distribution(LATENCY)
         self.octets = Distribution(OCTETS)
         self.commits = Distribution(LATENCY)

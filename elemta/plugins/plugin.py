@@ -31,14 +31,26 @@ S = TypeVar("S", bound=Table)
 TRY_LATER: Final = Defer((3, 0), "try again later")
 
 
+#: Letters of what somebody is called who has logged in.
+LONGEST_LOGIN: Final = 255
+
+
 class Granted(Struct, frozen=True):
     """Somebody is who he says.
 
     Attributes:
-        login: what he is called from now on.
+        login: what he is called from now on: in our log, and with all that he sends. Whoever wants
+            to act as another (`Credentials.acting_as`) may do so if it is that one who is named.
+
+    Raises:
+        ValueError: that is no name: empty, of more than 255 letters, or not printable.
     """
 
     login: str
+
+    def __post_init__(self) -> None:
+        if not (0 < len(self.login) <= LONGEST_LOGIN and self.login.isprintable()):
+            raise ValueError("no name of somebody who logs in")
 
 
 class Plugin:
@@ -113,6 +125,9 @@ class Plugin:
         self, session: Session, credentials: Credentials
     ) -> Granted | Verdict:
         """Somebody says who he is (RFC 4954), and has said a password.
+
+        Take as long for a wrong one as for a right one, also if nobody is called so: what we answer
+        does not tell these apart.
 
         Returns:
             `Granted` if that is true; `Continue`: this plugin does not know him; `Reject` or
