@@ -69,8 +69,9 @@ class BodyFiles:
             OSError: the folder cannot be read.
         """
         for path in self._folder.glob(f"*{_COPY}"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+            if parse_id(path.stem) == path.stem:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def ids(self) -> list[MessageId]:
         """Whose bodies are here, wanted or not."""

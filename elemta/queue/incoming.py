@@ -77,6 +77,7 @@ class Incoming:
         self._file: BodyFile | None = None
         self._broken = False
         self._kept = False
+        self._settling = trio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -118,7 +119,9 @@ class Incoming:
                 await trio.lowlevel.checkpoint()
                 yield piece
             return
-        await self._flush()
+        async with self._settling:  # several may come side by side
+            if self._pieces:
+                await self._flush()
         start = 0
         while start < self.size:
             piece = await self._on_disk(partial(self._file.read, start, TRIP))

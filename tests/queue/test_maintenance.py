@@ -95,13 +95,17 @@ async def test_files_that_nobody_owns_are_swept_and_others_are_not(
     for orphan in (done, never, alike):
         (bodies / orphan).write_bytes(b"left by a crash")
     (bodies / "README").write_bytes(b"not ours")
+    (bodies / "README.new").write_bytes(b"nor this")
+    (bodies / f"{live}.new").write_bytes(b"of a crash while a header was rewritten")
+    (bodies / f"{never}.new").mkdir()  # what cannot be removed is no reason not to start
     async with (
         virtual_queue(tmp_path / "queue") as queue,
         queue.receive(envelope("c@x")) as incoming,
     ):
         await incoming.write(b"y" * (INLINE + 1))
         await trio.sleep(1)
-        assert sorted(os.listdir(bodies)) == sorted([live, incoming.id, "README"])
+        ours = [live, incoming.id, f"{never}.new"]
+        assert sorted(os.listdir(bodies)) == sorted([*ours, "README", "README.new"])
 
 
 async def test_a_database_that_was_large_once_shrinks(
