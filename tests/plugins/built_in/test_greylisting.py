@@ -103,6 +103,23 @@ async def test_what_it_knows_survives_a_restart(tmp_path: Path, clock: FakeClock
     assert meters.greylisting_clients == 1
 
 
+async def test_a_plugin_after_a_reload_knows_what_the_one_before_it_still_learns(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with living(tmp_path, clock) as before:
+        after = Greylisting(Settings(delay=Seconds(60)))
+        after.tools = before.tools
+        await after.start()
+        assert not passes(await come(before))
+        clock.advance(60)
+        assert passes(await come(after))
+        assert await come(before) is CONTINUE
+        await after.stop()
+        assert await come(before) is CONTINUE
+    async with living(tmp_path, clock) as plugin:
+        assert await come(plugin) is CONTINUE
+
+
 async def test_a_file_that_cannot_be_read_only_makes_it_forget(
     tmp_path: Path, clock: FakeClock
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -216,6 +217,16 @@ class Machine(RuleBasedStateMachine):
         self.now += later
         for book in (self.known.attempts, self.known.passed):
             book.prune(self.now)
+
+    @rule()
+    def restart(self) -> None:
+        before, self.known = self.known, triplets()
+        encode = msgspec.msgpack.encode
+        for old, new in (
+            (before.attempts, self.known.attempts),
+            (before.passed, self.known.passed),
+        ):
+            new.fill((key, encode(row)) for key, row in old.rows.items() if row.until > self.now)
 
     @invariant()
     def those_of_a_network_are_counted(self) -> None:
