@@ -129,7 +129,8 @@ class Domain(Table, frozen=True, kw_only=True):
     #: Local parts that stand for others: names of this domain, or whole addresses.
     aliases: dict[str, list[str]] = {}
     #: Where its mail goes: ``maildir``, ``lmtp://HOST:PORT``, ``lmtp:///path/to/socket``,
-    #: ``smtp://HOST:PORT``, ``pipe:/path/to/program ARGUMENT…`` or ``discard``.
+    #: ``smtp://HOST:PORT``, ``pipe:/path/to/program ARGUMENT…``, ``plugin:NAME`` (one of `plugins`
+    #: that keeps mail) or ``discard``.
     deliver: str = "maildir"
 
     @property
