@@ -74,7 +74,7 @@ def at_data(objections: Sequence[Objection], transaction: Transaction) -> Verdic
     held = next((each for each in marked if each.action == "quarantine"), None)
     if held is None:
         return Continue(tags, note)
-    return Quarantine(held.note, changes=tags, note=note)
+    return Quarantine(held.note, changes=tags, note=note if len(marked) > 1 else "")
 
 
 def is_postmaster(recipient: Mailbox) -> bool:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+#: How long `timeout` may be: the plugin as a whole has 30 s for an answer, and then defers.
+LONGEST: Final = Seconds(10)
 #: Seconds after which the same trouble of a zone is worth another line in the log.
 _QUIET: Final = 600.0
 #: Characters of a list's own words that are noted.
@@ -76,12 +78,12 @@ class Zone(Table, frozen=True, kw_only=True):
             raise ValueError("`of` must say what is looked up")
         check_text("text", self.told("2001:db8::1", "example.net"))
         Answers(self.answers, self.weight)
-        if self.weightiest < 0 and self.of != ["address"]:
+        if self.lowest < 0 and self.of != ["address"]:
             raise ValueError("a white list can vouch for an `address` alone: names are but claims")
 
     @property
-    def weightiest(self) -> float:
-        """What it can add at least."""
+    def lowest(self) -> float:
+        """The least that being on it adds."""
         return min([*self.answers.values()] or [self.weight])
 
     def told(self, address: str, name: str) -> str:
@@ -133,8 +135,8 @@ class Settings(Table, frozen=True, kw_only=True):
                 )
         if self.allow_at is not None and self.allow_at >= 0:
             raise ValueError("`allow_at` must be below 0, which is the score of who is not listed")
-        if self.timeout <= 0:
-            raise ValueError("`timeout` must be more than 0 s")
+        if not 0 < self.timeout <= LONGEST:
+            raise ValueError(f"`timeout` must be more than 0 s, and at most {LONGEST.written}")
 
 
 class Listing(Struct, frozen=True):

@@ -107,7 +107,7 @@ class Settings(Table, frozen=True, kw_only=True):
     #: Octets of a value that are searched.
     octets: int = 1000
     #: Fields of one name that are searched.
-    fields: int = 100
+    fields: int = 30
 
     def __post_init__(self) -> None:
         check_tag("tag", self.tag)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from elemta.protocol import Mailbox
 
 
+#: How long `timeout` may be: the plugin as a whole has 30 s for an answer, and then defers.
+LONGEST: Final = Seconds(10)
 #: Names of one session that are looked up: a client may say EHLO as often as it likes.
 _MOST_NAMES: Final = 5
 
@@ -71,8 +73,8 @@ class Settings(Table, frozen=True, kw_only=True):
         check_text("text", self.text)
         check_tag("tag", self.tag)
         Names(self.names)
-        if self.timeout <= 0:
-            raise ValueError("`timeout` must be more than 0 s")
+        if not 0 < self.timeout <= LONGEST:
+            raise ValueError(f"`timeout` must be more than 0 s, and at most {LONGEST.written}")
 
 
 class _Known:
@@ -101,7 +103,8 @@ class HeloChecks(PluginWith[Settings]):
 
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         session = transaction.session
-        if transaction.exempt or not session.address:
+        address = ip_of(session.address)
+        if transaction.exempt or address is None or self._is_here(address):
             return []
         literal = _literal(session.helo)
         if literal is None:
@@ -134,8 +137,12 @@ class HeloChecks(PluginWith[Settings]):
         other = self._objection(self.settings.other_address, told)
         return [other, *self._judge_own(literal)]
 
+    def _is_here(self, address: IPAddress) -> bool:
+        """Whether it is this machine, whose programs may use its name."""
+        return address.is_loopback or any(address in each for each in self.settings.addresses)
+
     def _judge_own(self, address: IPAddress) -> list[Objection]:
-        if not any(address in network for network in self.settings.addresses):
+        if not any(address in each for each in self.settings.addresses):
             return []
         return [self._objection(self.settings.own_address, f"{address} is an address of ours")]
 

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: States that a pattern may have: repetitions such as ``{1,50}`` count as often as they say.
 MOST_STATES: Final = 256
 #: Groups within groups.
 MOST_DEPTH: Final = 20
-#: What is remembered of a search for the next ones: ways, each with the states that it leads to.
-_REMEMBERED: Final = 50_000
+#: What is remembered of searches for the next ones: places, and ways between them.
+_REMEMBERED: Final = 10_000
 
 _QUANTIFIER: Final = re.compile(r"[*+?]|\{(?:\d{1,4}(?:,\d{0,4})?|,\d{1,4})\}")
 _ESCAPE: Final = re.compile(
@@ -243,7 +243,10 @@ class _States:
         return len(self.all) - 1
 
 
-# The search.
+# The search. Sets of states are numbers, a bit for each.
+
+#: What stands before a character, or after one: nothing, a letter of a word, or something else.
+_Beside: TypeAlias = Literal["", "word", "other"]
 
 
 class _Place:
@@ -251,15 +254,15 @@ class _Place:
 
     Attributes:
         states: those that it may be in.
-        before: what was before: nothing, a letter of a word, or something else.
+        before: what was before.
         ways: by the next character, where it stands then; None: it has matched.
     """
 
     __slots__ = ("before", "states", "ways")
 
-    def __init__(self, states: frozenset[int], before: Literal["", "word", "other"]) -> None:
+    def __init__(self, states: int, before: _Beside) -> None:
         self.states = states
-        self.before = before
+        self.before: _Beside = before
         self.ways: dict[str, _Place | None] = {}
 
 
@@ -279,13 +282,24 @@ class Pattern:
         states = _States(_Parser(text, flags).parse())
         self.text = text
         self._states: Sequence[_State] = states.all
-        self._first = states.first
-        self._places: dict[tuple[frozenset[int], str], _Place] = {}
+        self._first = 1 << states.first
+        #: Kinds of characters, and the states that are left by one of each.
+        self._kinds: dict[re.Pattern[str], int] = {}
+        for number, state in enumerate(self._states):
+            if state.one is not None:
+                self._kinds[state.one] = self._kinds.get(state.one, 0) | 1 << number
+        self._closures: dict[tuple[_Beside, _Beside], list[int]] = {}
+        self._takers: dict[str, int] = {}
+        self._places: dict[tuple[int, _Beside], _Place] = {}
         self._remembered = 0
 
     def search(self, text: str) -> bool:
         """Whether it matches somewhere."""
-        place = self._start()
+        if self._remembered > _REMEMBERED:
+            self._remembered = 0
+            self._places.clear()
+            self._takers.clear()
+        place = self._place(self._first, "")
         for character in text:
             found = place.ways.get(character, place)
             if found is place and character not in place.ways:
@@ -293,63 +307,87 @@ class Pattern:
             if found is None:
                 return True
             place = found
-        return self._reaches_end(self._closure(place, ""))
+        return bool(self._closure(place, "") & _END)
 
-    def _start(self) -> _Place:
-        if self._remembered > _REMEMBERED:
-            self._remembered = 0
-            self._places.clear()
-        return self._place(frozenset([self._first]), "")
-
-    def _place(self, states: frozenset[int], before: Literal["", "word", "other"]) -> _Place:
-        key = (states, before)
-        found = self._places.get(key)
+    def _place(self, states: int, before: _Beside) -> _Place:
+        found = self._places.get((states, before))
         if found is None:
             found = _Place(states, before)
-            self._remembered += len(states)
-            if self._remembered <= _REMEMBERED:
-                self._places[key] = found
+            if self._has_room():
+                self._places[states, before] = found
         return found
 
     def _step(self, place: _Place, character: str) -> _Place | None:
-        closure = self._closure(place, character)
-        if self._reaches_end(closure):
+        """Look at one more character."""
+        beside: _Beside = "word" if _is_word(character) else "other"
+        closure = self._closure(place, beside)
+        if closure & _END:
             found = None
         else:
-            after = {self._first}  # it may begin anywhere
-            for number in closure:
-                state = self._states[number]
-                if state.one is not None and state.one.fullmatch(character):
-                    after.update(state.to)
-            found = self._place(frozenset(after), "word" if _is_word(character) else "other")
-        self._remembered += 1
-        if self._remembered <= _REMEMBERED:
+            after = self._first  # it may begin anywhere
+            for number in _numbers(closure & self._taking(character)):
+                after |= 1 << self._states[number].to[0]
+            found = self._place(after, beside)
+        if self._has_room():
             place.ways[character] = found
         return found
 
-    def _closure(self, place: _Place, character: str) -> set[int]:
-        """All states that can be reached without a character, if `character` is the next one."""
-        edge = (place.before == "word") != _is_word(character)
-        holds = {
-            "start": place.before == "",
-            "end": character == "",
-            "edge": edge,
-            "no edge": not edge,
-        }
-        seen, ahead = set(place.states), list(place.states)
+    def _has_room(self) -> bool:
+        """Whether one more thing may be remembered."""
+        self._remembered += 1
+        return self._remembered <= _REMEMBERED
+
+    def _taking(self, character: str) -> int:
+        """The states that a character leads on from."""
+        found = self._takers.get(character)
+        if found is None:
+            found = 0
+            for one, states in self._kinds.items():
+                if one.fullmatch(character):
+                    found |= states
+            if self._has_room():
+                self._takers[character] = found
+        return found
+
+    def _closure(self, place: _Place, after: _Beside) -> int:
+        """All states that can be reached without a character, by what comes after."""
+        key = (place.before, after)
+        of_each = self._closures.get(key)
+        if of_each is None:
+            of_each = self._closures[key] = [
+                self._reached(number, *key) for number in range(len(self._states))
+            ]
+        found = 0
+        for number in _numbers(place.states):
+            found |= of_each[number]
+        return found
+
+    def _reached(self, start: int, before: _Beside, after: _Beside) -> int:
+        edge = (before == "word") != (after == "word")
+        holds = {"start": not before, "end": not after, "edge": edge, "no edge": not edge}
+        found, ahead = 1 << start, [start]
         while ahead:
             state = self._states[ahead.pop()]
             if state.one is None and (state.at is None or holds[state.at]):
-                new = [each for each in state.to if each not in seen]
-                seen.update(new)
+                new = [each for each in state.to if not found >> each & 1]
+                for each in new:
+                    found |= 1 << each
                 ahead += new
-        return seen
+        return found
 
-    @staticmethod
-    def _reaches_end(closure: set[int]) -> bool:
-        return 0 in closure
+
+#: The state that is the end.
+_END: Final = 1
+
+
+def _numbers(states: int) -> Iterator[int]:
+    """Which bits are set."""
+    while states:
+        lowest = states & -states
+        yield lowest.bit_length() - 1
+        states ^= lowest
 
 
 def _is_word(character: str) -> bool:
-    """What words are of, as `re` has it; the end of a text is none."""
+    """What words are of, as `re` has it."""
     return character.isalnum() or character == "_"

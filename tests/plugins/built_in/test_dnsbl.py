@@ -254,6 +254,7 @@ def test_answers_mean_what_the_settings_say(
         ({"zones": [BLACK], "reject_at": 0}, "must be above 0"),
         ({"zones": [BLACK], "allow_at": 0}, "must be below 0"),
         ({"zones": [BLACK], "timeout": "0 s"}, "more than 0 s"),
+        ({"zones": [BLACK], "timeout": "11 s"}, "at most 10 s"),
         ({"zones": [BLACK], "tag": "two words"}, "must be a word"),
     ],
 )

@@ -108,8 +108,10 @@ async def test_our_own_may_call_themselves_as_they_like() -> None:
     for session in (vouched, a_session(helo="mx.us.example", trusted=True)):
         assert await made.on_rcpt(a_transaction(session), BOB) is CONTINUE
         assert await made.on_data(a_transaction(session)) is CONTINUE
-    socket = a_session("", helo="mx.us.example")
-    assert await made.on_rcpt(a_transaction(socket), BOB) is CONTINUE
+    made = plugin(addresses=["198.51.100.5"])
+    for address in ("", "127.0.0.1", "::1", "::ffff:127.0.0.1", "198.51.100.5"):
+        here = a_session(address, helo="mx.us.example")
+        assert await made.on_rcpt(a_transaction(here), BOB) is CONTINUE, address
 
 
 async def test_a_name_may_be_looked_up() -> None:
@@ -158,6 +160,7 @@ async def test_a_silent_name_server_does_not_hold_mail_up(autojump_clock: MockCl
         ({"text": ""}, "text of ASCII"),
         ({"tag": ""}, "must be a word"),
         ({"timeout": "0 s"}, "more than 0 s"),
+        ({"timeout": "1 min"}, "at most 10 s"),
         ({"addresses": ["192.0.2.1/8"]}, "bits set behind"),
     ],
 )
