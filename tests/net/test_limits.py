@@ -63,3 +63,22 @@ def test_who_holds_nothing_takes_no_memory() -> None:
 )
 def test_a_client_is_its_network(address: str, key: str) -> None:
     assert network(address) == key
+
+
+@pytest.mark.parametrize(
+    ("address", "bits", "key"),
+    [
+        ("192.0.2.77", (24, 64), "192.0.2.0/24"),
+        ("192.0.2.77", (8, 64), "192.0.0.0/8"),
+        ("192.0.2.77", (32, 64), "192.0.2.77"),
+        ("2001:db8:1:2:3::4", (24, 48), "2001:db8:1::/48"),
+        ("2001:db8:1:2:3::4", (24, 128), "2001:db8:1:2:3::4/128"),
+        ("", (24, 48), ""),
+        ("no:address", (24, 48), "no:address"),
+        ("no address\0", (24, 48), "no address\0"),
+    ],
+)
+def test_a_client_can_be_as_large_a_network_as_one_likes(
+    address: str, bits: tuple[int, int], key: str
+) -> None:
+    assert network(address, *bits) == key

@@ -6,7 +6,6 @@ Mail that all other checks let through must not wait for it.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
@@ -24,6 +23,7 @@ from elemta.units import Seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from elemta.plugins import Session
     from elemta.protocol import Mailbox
 
 #: Triplets of one session of which is remembered that they were counted.
@@ -181,11 +181,16 @@ class Greylisting(PluginWith[Settings]):
         session = transaction.session
         if transaction.exempt or not session.address:
             return True
+        settings = self.settings
         return (
-            self._senders.find(transaction.sender) is not None
-            or self._recipients.find(recipient) is not None
-            or self._networks.find(ipaddress.ip_address(session.address)) is not None
+            (bool(settings.senders) and self._senders.find(transaction.sender) is not None)
+            or (bool(settings.recipients) and self._recipients.find(recipient) is not None)
+            or (bool(settings.networks) and self._knows_network_of(session))
         )
+
+    def _knows_network_of(self, session: Session) -> bool:
+        address = session.ip
+        return address is not None and self._networks.find(address) is not None
 
     async def _vouched_for(self, transaction: Transaction) -> bool:
         """Whether SPF says that this client may send mail of its sender's domain."""
