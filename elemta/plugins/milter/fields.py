@@ -22,6 +22,7 @@ MOST_CHANGES: Final = 1000
 MOST_OCTETS: Final = 1024 * 1024
 
 _LINE_END: Final = re.compile(r"\r?\n")
+_BREAK: Final = re.compile(r"\r?\n(?![ \t])")
 _FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
 
 
@@ -91,11 +92,8 @@ class Fields:
         """Another value for that of this name, from 1; none: it goes; none there: it is added."""
         made = self._made(name, value)
         places = [place for place, each in enumerate(self._now) if each.called(name)]
-        if number > len(places):
-            if value:
-                self._now.append(made)
-            return
-        place = places[max(0, number - 1)]
+        number = max(1, number)
+        place = places[number - 1] if number <= len(places) else len(self._now)
         self._now[place : place + 1] = [made] if value else []
 
     def changes(self) -> list[Change]:
@@ -144,7 +142,8 @@ def _added(field: Standing, *, top: bool) -> AddHeader:
         return AddHeader(name, value, top, verbatim=True)
     except ValueError:
         pass  # a line that is too long, or no line at all: it is folded anew, if that is all
-    text = _LINE_END.sub("", value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    text = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = _LINE_END.sub("", _BREAK.sub(" ", text))
     try:
         return AddHeader(name, text.strip(), top)
     except ValueError as error:
