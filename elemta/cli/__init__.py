@@ -13,7 +13,7 @@ import click
 from typing_extensions import override
 
 from elemta import __version__
-from elemta.cli import codes, insight, watching
+from elemta.cli import codes, insight, plugins, watching
 from elemta.cli.options import (
     as_json,
     at_server,
@@ -198,7 +198,7 @@ main.add_command(insight.sessions)
 main.add_command(insight.trace)
 main.add_command(insight.log)
 main.add_command(insight.config_)
-main.add_command(insight.plugins)
+main.add_command(plugins.plugins)
 
 
 main.add_command(token)

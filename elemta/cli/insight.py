@@ -72,6 +72,8 @@ def plugins(config: Config, action: str | None, name: str | None, *, as_json: bo
 
     That holds from the next session on until the next reload or start: for longer, `enabled` in
     the configuration says it.
+
+    `elemta plugins new NAME` writes the package of one of your own.
     """
     from elemta.cli.answers import show_plugins, switch_plugin
 

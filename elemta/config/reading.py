@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -15,6 +15,11 @@ from elemta.config.checks import mistakes
 from elemta.config.schema import Api, Config, Listener, Log, Relay, Route
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elemta.config.schema import PluginEntry
 
 #: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
 SANDBOX_ADDRESS: Final = "127.0.0.1:2525"
@@ -56,13 +61,16 @@ def read(path: Path) -> Config:
     return load(text, str(path), path.parent)
 
 
-def load(text: str, where: str = "", base: Path | None = None) -> Config:
+def load(
+    text: str, where: str = "", base: Path | None = None, *, plugins: Sequence[PluginEntry] = ()
+) -> Config:
     """Read a configuration.
 
     Args:
         text: YAML.
         where: what messages call it, e.g. the name of its file.
         base: the directory that relative paths in it start at. None: they stay as they are.
+        plugins: that there are beside those of the text, asked after them.
 
     Raises:
         ConfigError: no YAML, a key unknown or told twice, a value that its key does not allow, or
@@ -75,6 +83,8 @@ def load(text: str, where: str = "", base: Path | None = None) -> Config:
         config = check(source.value, Config)
     except ConfigError as error:
         raise source.error(*error.mistakes) from None
+    if plugins:
+        config = msgspec.structs.replace(config, plugins=[*config.plugins, *plugins])
     if found := list(mistakes(config)):
         raise source.error(*found)
     if base is not None:

@@ -294,9 +294,12 @@ class _File:
 
     def write(self, config: str | Config) -> None:
         """Have another configuration, with entries for the plugins that are there."""
-        wanted = load(config) if isinstance(config, str) else config
         entries = [PluginEntry(name=each.name) for each in self._plugins]
-        self.config = replace(wanted, data_dir=self._folder, plugins=[*wanted.plugins, *entries])
+        if isinstance(config, str):
+            wanted = load(config, plugins=entries)
+        else:
+            wanted = replace(config, plugins=[*config.plugins, *entries])
+        self.config = replace(wanted, data_dir=self._folder)
 
     def read(self) -> Config:
         """What it says."""
