@@ -128,7 +128,7 @@ class _Outcome(Struct):
     def verdict(self) -> Verdict:
         changes, note = tuple(self.changes), "; ".join(self.notes)
         if self.held:
-            return Quarantine(self.held, changes=changes, note=note)
+            return Quarantine(self.held, changes=changes, note="" if note == self.held else note)
         return Continue(changes, note) if changes or note else CONTINUE
 
 

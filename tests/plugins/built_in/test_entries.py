@@ -33,6 +33,7 @@ def test_names_are_found_exactly_or_below() -> None:
     assert below < exact
     assert below < deeper
     assert known.find("xn--bcher-kva.example") is not None
+    assert Names(["[IPv6:2001:DB8::1]"]).find("[ipv6:2001:db8::1]") is not None
     for other in ("", "example.org", "notexample.net", "net"):
         assert known.find(other) is None, other
 
