@@ -17,6 +17,8 @@ class PermError(Exception):
 class query:
     d: str
     i: str
+    l: str
+    o: str
     A: str
     cidrmax: int
     void_lookups: int

@@ -109,6 +109,8 @@ async def check_arc(
             return await replay(
                 verify, resolver=resolver, in_thread=in_thread, first=key_questions(signing)
             )
+        except dkim.DKIMException as error:
+            return Arc("permerror", reason=str(error))
         except Exception as error:  # of a library that was given what an attacker wrote
             return Arc("permerror", reason=f"{type(error).__name__}: {error}")
     return Arc("temperror", reason=f"no answer in {seconds:g} s")

@@ -117,6 +117,8 @@ async def check_dkim(
             results = await replay(
                 verify, resolver=resolver, in_thread=in_thread, first=key_questions(wanted)
             )
+        except dkim.DKIMException as error:
+            results = [_unread(each, "permerror", str(error)) for each in wanted]
         except Exception as error:  # of a library that was given what an attacker wrote
             reason = f"{type(error).__name__}: {error}"
             results = [_unread(each, "permerror", reason) for each in wanted]

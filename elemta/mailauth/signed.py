@@ -35,6 +35,8 @@ _MOST_NAMES: Final = 300
 #: Spaces in a row, over which dkimpy's expressions would go again and again.
 _SPACES: Final = re.compile(rb"\s{200}")
 _SPACE: Final = re.compile(rb"\s+")
+#: Dkimpy takes such a line for the first of a mailbox file, and not for the field that it may be.
+_FROM_LINE: Final = re.compile(rb"^From ", re.MULTILINE)
 #: Dkimpy would log what an attacker wrote; what is worth telling is in the result.
 _QUIET: Final = logging.Logger("dkimpy", logging.CRITICAL + 1)  # noqa: LOG001 # in no hierarchy
 
@@ -46,9 +48,14 @@ class Signed(dkim.DomainSigner):
         header: of the message, each line with its CRLF.
         body: what is behind it.
         answers: of the DNS.
+
+    Raises:
+        DKIMException: the header has lines that are no fields.
     """
 
     def __init__(self, header: bytes, body: Body, answers: Answers) -> None:
+        if _FROM_LINE.search(header):
+            raise UnverifiedError("permerror", "a line that begins with 'From '")
         super().__init__(header + b"\r\n", logger=_QUIET)
         self._body = body
         self._answers = answers

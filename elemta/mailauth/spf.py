@@ -152,6 +152,10 @@ class _Query(spf.query):
         self._longest = 0
         super().__init__(i=address, s=sender, h=helo, receiver=receiver, querytime=0)
         self.set_default_explanation(_NOTHING)
+        if sender:
+            # A quoted local part may have an @ in it, at which pyspf would cut.
+            local, _, domain = sender.rpartition("@")
+            self.l, self.o, self.d = local or "postmaster", domain, domain
 
     @override
     def dns(

@@ -156,6 +156,11 @@ async def test_another_from_is_no_part_of_what_was_signed() -> None:
     assert await result(b"From: Eve <eve@evil.example>\r\n" + signed()) == "fail"
 
 
+async def test_no_from_is_hidden_from_the_signature() -> None:
+    (found,) = await check(b"From : Eve <eve@evil.example>\r\n" + signed())
+    assert (found.result, found.domain) == ("permerror", "sender.example")
+
+
 async def test_from_must_be_signed() -> None:
     message = signed().replace(b"h=from : to :", b"h=to :")
     (found,) = await check(message)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+import trio
 from msgspec import field
 from msgspec.structs import replace
 from typing_extensions import override
@@ -34,7 +35,12 @@ from elemta.plugins.built_in.dkim import dkim_of
 from elemta.plugins.built_in.spf import spf_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elemta.plugins import Content
+
+#: Seconds that all of it may take where no other plugin has asked before: less than a plugin has.
+_SECONDS: Final = 25.0
 
 
 class Settings(Table, frozen=True):
@@ -86,38 +92,10 @@ class DmarcPlugin(PluginWith[Settings]):
             domains = author_domains(authors)
         except AuthorError as error:
             return self._without_author(str(error))
-        found = await check_dmarc(
-            domains,
-            await spf_of(transaction, self.tools),
-            await dkim_of(transaction, content, self.tools),
-            resolver=self.tools.resolver,
-            local=self._local,
-        )
-        match found.result:
-            case "fail":
-                return await self._failed(found, transaction, content)
-            case "temperror" if found.wish != "none" and self.settings.temperror == "defer":
-                if self.settings.report_only:
-                    return replace(found, reason=f"{found.reason}, report only"), CONTINUE
-                return found, Defer((4, 3), "the author's domain cannot be asked now", str(found))
-            case _:
-                return found, CONTINUE
-
-    async def _failed(
-        self, found: Dmarc, transaction: Transaction, content: Content
-    ) -> tuple[Dmarc, Verdict]:
-        assert found.wish != "unknown", "what is unknown cannot fail"
-        done = applied(found.wish, found.percent, self.tools.random())
-        reason = ""
-        if done != "none" and self._sealers:
-            chain = await arc_of(transaction, content, self.tools)
-            sealer = vouched_by(found.domain, chain, self._sealers)
-            if sealer:
-                done, reason = "none", f"it passed at {sealer}"
-        if done != "none" and self.settings.report_only:
-            done, reason = "none", "report only"
-        found = replace(found, done=done, reason=reason)
-        match done:
+        found = Dmarc("temperror", domains[0], "unknown", reason=f"no answer in {_SECONDS:g} s")
+        with trio.move_on_after(_SECONDS):
+            found = await self._checked(domains, transaction, content)
+        match found.done:
             case "reject":
                 text = f"the DMARC policy of {found.domain} does not let you send this message"
                 return found, Reject((7, 1), text, str(found))
@@ -125,6 +103,41 @@ class DmarcPlugin(PluginWith[Settings]):
                 return found, Quarantine(f"the DMARC policy of {found.domain}", note=str(found))
             case "none":
                 return found, Continue(note=str(found))
+            case "":
+                return self._undone(found)
+
+    async def _checked(
+        self, domains: Sequence[str], transaction: Transaction, content: Content
+    ) -> Dmarc:
+        """What the authors' policies make of it, and what is done about it."""
+        spf = await spf_of(transaction, self.tools)
+        signatures = await dkim_of(transaction, content, self.tools)
+        found = await check_dmarc(
+            domains, spf, signatures, resolver=self.tools.resolver, local=self._local
+        )
+        if found.result != "fail" or found.wish == "unknown":
+            return found
+        done = applied(found.wish, found.percent, self.tools.random())
+        if done != "none" and self._sealers:
+            chain = await arc_of(transaction, content, self.tools)
+            sealer = vouched_by(found.domain, chain, self._sealers)
+            if sealer:
+                return replace(found, done="none", reason=f"it passed at {sealer}")
+        if done != "none" and self.settings.report_only:
+            return replace(found, done="none", reason="report only")
+        return replace(found, done=done)
+
+    def _undone(self, found: Dmarc) -> tuple[Dmarc, Verdict]:
+        """What did not fail: only what might yet fail is put off."""
+        if (
+            found.result != "temperror"
+            or found.wish == "none"
+            or self.settings.temperror == "continue"
+        ):
+            return found, CONTINUE
+        if self.settings.report_only:
+            return replace(found, reason=f"{found.reason}, report only"), CONTINUE
+        return found, Defer((4, 3), "the author's domain cannot be asked now", str(found))
 
     def _without_author(self, reason: str) -> tuple[Dmarc, Verdict]:
         found = Dmarc("permerror", reason=reason)

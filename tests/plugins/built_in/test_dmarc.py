@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
+import trio
 
 from elemta.config import ConfigError
 from elemta.mailauth import Dmarc
@@ -8,6 +11,11 @@ from elemta.plugins import CONTINUE, Continue, Defer, Quarantine, Reject, Verdic
 from elemta.plugins.built_in.dmarc import DmarcPlugin, Settings
 from elemta.testing import FakeContent, FakeDns, a_session, a_transaction, some_tools
 from tests.mailauth.signing import MESSAGE, publish, rsa_key, sealed, signed
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+    from elemta.net.dns import Absent, Failed, Found, Kind
 
 FORGED = FakeContent(MESSAGE)
 
@@ -149,6 +157,20 @@ async def test_a_key_that_cannot_be_said_now_only_matters_if_it_would(
     found, verdict = await judge(FakeContent(signed()), dns)
     assert found.result == "temperror"
     assert isinstance(verdict, expected)
+
+
+async def test_silent_name_servers_cost_less_than_a_plugin_may_take(
+    autojump_clock: MockClock,
+) -> None:
+    class Silent(FakeDns):
+        async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
+            await trio.sleep(15)
+            return await super().ask(name, kind)
+
+    found, verdict = await judge(FakeContent(signed()), Silent())
+    assert (found.result, found.wish) == ("temperror", "unknown")
+    assert isinstance(verdict, Defer)
+    assert trio.current_time() < 30
 
 
 @pytest.mark.parametrize(

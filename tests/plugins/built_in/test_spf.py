@@ -91,3 +91,12 @@ async def test_a_domain_beyond_ascii_is_asked_by_its_labels(sender: str, domain:
     dns.text(domain, "v=spf1 +all")
     found = await spf_of(a_transaction(sender=sender), some_tools(dns=dns))
     assert (found.result, found.domain) == ("pass", domain)
+
+
+async def test_a_quoted_at_is_part_of_the_name() -> None:
+    dns = names("v=spf1 exists:%{l}.sender.example -all")
+    dns.add("x@other.example.sender.example", "A", "127.0.0.2")
+    found = await spf_of(
+        a_transaction(sender='"x@other.example"@sender.example'), some_tools(dns=dns)
+    )
+    assert (found.result, found.domain) == ("pass", "sender.example")
