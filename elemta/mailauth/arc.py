@@ -11,11 +11,11 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta.mailauth.asking import MissingError, TemporaryError, replay
-from elemta.mailauth.body import Body
+from elemta.mailauth.body import cut
 from elemta.mailauth.keys import UnverifiedError
 from elemta.mailauth.results import comment
 from elemta.mailauth.signed import Signed, key_questions, tags_of
-from elemta.message import HeaderScanner, split
+from elemta.message import HeaderScanner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ async def check_arc(
         in_thread: where it is verified.
         seconds: for all of it.
     """
-    header, rest = split(message)
+    header, body = cut(message)
     scanner = HeaderScanner()
     scanner.feed(header + b"\r\n")
     fields = [(name, each) for name, each in scanner.fields if name.startswith(b"arc-")]
@@ -99,7 +99,6 @@ async def check_arc(
             tags_of(each)
     except UnverifiedError as error:
         return Arc("fail", reason=error.reason)
-    body = Body(rest.removeprefix(b"\r\n"))
 
     def verify(answers: Answers) -> Arc:
         return _Arc(header, body, answers).verified()

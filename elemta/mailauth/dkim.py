@@ -12,11 +12,11 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta.mailauth.asking import MissingError, TemporaryError, replay
-from elemta.mailauth.body import Body
+from elemta.mailauth.body import cut
 from elemta.mailauth.keys import UnverifiedError
 from elemta.mailauth.results import comment, value
 from elemta.mailauth.signed import Signed, key_questions, tags_of
-from elemta.message import HeaderScanner, split
+from elemta.message import HeaderScanner
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
@@ -98,13 +98,12 @@ async def check_dkim(
         signatures: that are verified; of the rest one result says that they were not.
         seconds: for all of it.
     """
-    header, rest = split(message)
+    header, body = cut(message)
     scanner = HeaderScanner()
     scanner.feed(header + b"\r\n")
     found = [each for name, each in scanner.fields if name == _NAME]
     if not found:
         return [DkimSignature("none")]
-    body = Body(rest.removeprefix(b"\r\n"))
     wanted = found[:signatures]
 
     def verify(answers: Answers) -> list[DkimSignature]:
