@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,30 @@ def test_imports_point_down() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rooms_are_described_as_they_are_built_the_lowest_first() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [layers] = [
+        each["layers"]
+        for each in project["tool"]["importlinter"]["contracts"]
+        if each["type"] == "layers"
+    ]
+    floor = {
+        room.strip().removeprefix("elemta."): -number
+        for number, layer in enumerate(layers)
+        for room in layer.split("|")
+    }
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ", text, re.MULTILINE)
+    told = [room for row in rows for room in re.findall(r"\w+", row)]
+    assert sorted(told) == sorted(floor)
+    floors = [floor[room] for room in told]
+    assert floors == sorted(floors)
+    drawn = (ROOT / "CONTRIBUTING.md").read_text().split("```")[3]
+    assert [
+        re.findall(r"\w+(?= *\|| *$)", line.split("  ")[0]) for line in drawn.split("\n")[1:-1]
+    ] == [re.findall(r"(?<=elemta\.)\w+", layer) for layer in layers]
 
 
 def words(name: str) -> set[str]:
