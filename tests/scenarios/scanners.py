@@ -1,9 +1,11 @@
-"""A real clamd and a real OpenDKIM of our own; all that they need in a scenario's folder."""
+"""A real clamd, rspamd and OpenDKIM of our own; all that they need in a scenario's folder."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import socket
 import subprocess
 from typing import TYPE_CHECKING, Final
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 #: What this clamd takes for malware, and nothing else.
 PATTERN: Final = b"elemta-scenario-malware-4f1c"
+#: What rspamd takes for a test, and rejects, marks, or gives another subject.
+REJECTED, MARKED, RENAMED = (
+    letter + b"JS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+    for letter in (b"X", b"Y", b"Z")
+)
 #: Whose mail OpenDKIM signs, and where its key would stand in the DNS.
 DOMAIN: Final = "signed.example"
 SELECTOR: Final = "scenario"
@@ -43,6 +50,20 @@ RequireSafeKeys no
 Syslog no
 Background no
 """
+# Without its languages, domains and modules it is there at once; its test patterns are enough.
+_RSPAMD = """
+options {{
+  filters = "";
+  tempdir = "{folder}";
+  url_tld = "{folder}/tld";
+  disable_hyperscan = true;
+  enable_test_patterns = true;
+  dns {{ nameserver = ["127.0.0.1:1:1"]; timeout = 0.1s; retransmits = 1; }}
+}}
+lang_detection {{ languages = "{folder}/none"; }}
+logging {{ type = "console"; level = "info"; }}
+worker "normal" {{ bind_socket = "{folder}/rspamd.sock mode=0666"; count = 1; }}
+"""
 
 
 class Process:
@@ -58,7 +79,11 @@ class Process:
         """Start it; `wait` says when it is there."""
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def wait(self) -> None:
@@ -69,7 +94,8 @@ class Process:
         """End it; nobody is at its socket then."""
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            # With its own children, of which rspamd has some.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait(10.0)
 
     def _listens(self) -> bool:
@@ -78,7 +104,7 @@ class Process:
 
 
 class Scanners:
-    """A clamd, and an OpenDKIM that signs.
+    """A clamd, an rspamd, and an OpenDKIM that signs.
 
     Attributes:
         record: the TXT record of the key with which it signs.
@@ -105,27 +131,38 @@ class Scanners:
         (folder / "opendkim.conf").write_text(
             _OPENDKIM.format(folder=folder, domain=DOMAIN, selector=SELECTOR)
         )
+        (folder / "rspamd.conf").write_text(_RSPAMD.format(folder=folder))
+        (folder / "tld").write_text("example\n")
         self.clamd = Process(
             folder, "clamd.sock", _program("clamd"), "-c", str(folder / "clamd.conf")
         )
         self.opendkim = Process(
             folder, "opendkim.sock", _program("opendkim"), "-x", str(folder / "opendkim.conf"), "-f"
         )
+        self.rspamd = Process(
+            *(folder, "rspamd.sock", _program("rspamd"), "-f", "-i"),
+            *("-c", str(folder / "rspamd.conf"), f"--var=DBDIR={folder}", f"--var=RUNDIR={folder}"),
+        )
+
+    @property
+    def all(self) -> tuple[Process, ...]:
+        """Each of them."""
+        return self.clamd, self.opendkim, self.rspamd
 
 
 @contextlib.contextmanager
 def scanners(folder: Path) -> Iterator[Scanners]:
-    """Run both until the block ends."""
-    both = Scanners(folder)
+    """Run all of them until the block ends."""
+    started = Scanners(folder)
     try:
-        for each in (both.clamd, both.opendkim):
+        for each in started.all:
             each.begin()
-        for each in (both.clamd, both.opendkim):
+        for each in started.all:
             each.wait()
-        yield both
+        yield started
     finally:
-        both.clamd.stop()
-        both.opendkim.stop()
+        for each in started.all:
+            each.stop()
 
 
 def _program(name: str) -> str:

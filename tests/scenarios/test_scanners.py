@@ -1,7 +1,9 @@
-"""Mail through scanners that an administrator would install: Debian's clamd and OpenDKIM."""
+"""Mail through scanners as administrators install them: Debian's clamd, rspamd and OpenDKIM."""
 
 from __future__ import annotations
 
+import email
+import email.policy
 import smtplib
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,16 @@ import pytest
 
 from tests.scenarios import messages, ports
 from tests.scenarios.conftest import needs
-from tests.scenarios.scanners import DOMAIN, PATTERN, SELECTOR, Scanners, scanners
+from tests.scenarios.scanners import (
+    DOMAIN,
+    MARKED,
+    PATTERN,
+    REJECTED,
+    RENAMED,
+    SELECTOR,
+    Scanners,
+    scanners,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,26 +30,30 @@ if TYPE_CHECKING:
     from tests.scenarios.conftest import MakeDaemon
     from tests.scenarios.daemon import Daemon
 
-pytestmark = [pytest.mark.scenario, needs("clamd", "opendkim")]
+pytestmark = [pytest.mark.scenario, needs("clamd", "opendkim", "rspamd")]
 
 SENDER = f"alice@{DOMAIN}"
 CLEAN = messages.AWKWARD.replace(b"alice@example.org", SENDER.encode())
 
 
 @pytest.fixture
-def both(place: Path) -> Iterator[Scanners]:
-    with scanners(place / "scanners") as running:
-        yield running
+def running(place: Path) -> Iterator[Scanners]:
+    with scanners(place / "scanners") as started:
+        yield started
 
 
 @pytest.fixture
-def daemon(make_elemta: MakeDaemon, both: Scanners) -> Daemon:
-    settings = {"address": str(both.clamd.socket), "max_size": "2 MiB"}
+def daemon(make_elemta: MakeDaemon, running: Scanners) -> Daemon:
+    settings = {"address": str(running.clamd.socket), "max_size": "2 MiB"}
     elemta = make_elemta(
         {
             "plugins": [
                 {"name": "clamav", "settings": settings},
-                {"name": "milter", "settings": {"address": str(both.opendkim.socket)}},
+                {
+                    "name": "rspamd",
+                    "settings": {"address": str(running.rspamd.socket), "all_clients": True},
+                },
+                {"name": "milter", "settings": {"address": str(running.opendkim.socket)}},
             ]
         }
     )
@@ -55,7 +70,7 @@ def mail(elemta: Daemon, number: int) -> bytes:
 
 
 def test_mail_is_scanned_and_signed_or_waits_until_that_can_be(
-    daemon: Daemon, both: Scanners
+    daemon: Daemon, running: Scanners
 ) -> None:
     daemon.send(CLEAN, sender=SENDER)
     delivered = mail(daemon, 0)
@@ -65,7 +80,7 @@ def test_mail_is_scanned_and_signed_or_waits_until_that_can_be(
     # Who reads it can prove who signed it: not an octet of it has changed, the folds included.
     def record(name: bytes, timeout: int = 5) -> bytes:
         assert name == f"{SELECTOR}._domainkey.{DOMAIN}.".encode()
-        return both.record
+        return running.record
 
     assert dkim.verify(delivered, dnsfunc=record)
     assert b"c=simple/simple" in delivered
@@ -78,16 +93,29 @@ def test_mail_is_scanned_and_signed_or_waits_until_that_can_be(
     (objected,) = ports.eventually(lambda: daemon.events("plugin.objected"), what="the log")
     assert objected["note"] == "infected: Elemta.Scenario.UNOFFICIAL"
 
-    # One that lies on the disk by then is shown to both, too.
+    # One that lies on the disk by then is shown to all of them, too.
     large = messages.numbered("large", 900_000).replace(b"alice@example.org", SENDER.encode())
     daemon.send(large, sender=SENDER)
     assert dkim.verify(mail(daemon, 1), dnsfunc=record)
     # What is too large for clamd, by its own configuration, is taken, and told apart.
-    too_large = daemon.send(messages.numbered("too-large", 1_500_000), sender=SENDER)
+    daemon.send(messages.numbered("too-large", 1_500_000), sender=SENDER)
     assert b"X-Scenario-Id: too-large" in mail(daemon, 2)
-    assert "not scanned: too large" in daemon.tell("queue", "timeline", too_large)
+    notes = [event.get("note") for event in daemon.events("plugin.decided")]
+    assert "not scanned: too large" in notes
 
-    for scanner in (both.clamd, both.opendkim):
+    with pytest.raises(smtplib.SMTPResponseException) as refused:
+        daemon.send(CLEAN + REJECTED + b"\r\n", sender=SENDER)
+    assert refused.value.smtp_error == b"5.7.1 Gtube pattern"
+    # What is changed before OpenDKIM's turn is signed as it has become.
+    daemon.send(CLEAN + MARKED + b"\r\n", sender=SENDER)
+    assert b"\r\nX-Spam: Yes\r\n" in mail(daemon, 3)
+    daemon.send(CLEAN + RENAMED + b"\r\n", sender=SENDER)
+    renamed = email.message_from_bytes(mail(daemon, 4), policy=email.policy.default)
+    assert renamed["Subject"] == "*** SPAM *** grüße"
+    for number in (3, 4):
+        assert dkim.verify(mail(daemon, number), dnsfunc=record)
+
+    for scanner in running.all:
         scanner.stop()
         with pytest.raises(smtplib.SMTPResponseException) as deferred:
             daemon.send(CLEAN, sender=SENDER)
@@ -95,4 +123,4 @@ def test_mail_is_scanned_and_signed_or_waits_until_that_can_be(
         scanner.begin()
         scanner.wait()
         daemon.send(CLEAN, sender=SENDER)
-    assert dkim.verify(mail(daemon, 4), dnsfunc=record)
+    assert dkim.verify(mail(daemon, 7), dnsfunc=record)

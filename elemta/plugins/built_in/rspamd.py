@@ -103,9 +103,9 @@ class AnswerError(Exception):
 
 
 class Symbol(Struct, frozen=True):
-    """Something that was found."""
+    """Something that was found. A number that is none, or without end, is null."""
 
-    score: float = 0.0
+    score: float | None = None
 
 
 class Added(Struct, frozen=True):
@@ -128,8 +128,8 @@ class Answer(Struct, frozen=True):
     """See rspamd's documentation, "protocol"."""
 
     action: str
-    score: float = 0.0
-    required_score: float = 0.0
+    score: float | None = None
+    required_score: float | None = None
     symbols: dict[str, Symbol] = field(default_factory=dict[str, Symbol])
     subject: str | None = None
     messages: dict[str, object] = field(default_factory=dict[str, object])
@@ -245,11 +245,11 @@ def _shown(text: str) -> str:
 
 
 def _checked(answer: Answer) -> Checked:
-    symbols = sorted(answer.symbols.items(), key=lambda each: -abs(each[1].score))
+    symbols = sorted(answer.symbols.items(), key=lambda each: -abs(each[1].score or 0.0))
     return Checked(
         _shown(answer.action),
-        answer.score,
-        answer.required_score,
+        answer.score or 0.0,
+        answer.required_score or 0.0,
         tuple(_shown(name)[:64] for name, _ in symbols[:_SYMBOLS]),
     )
 

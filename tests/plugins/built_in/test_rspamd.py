@@ -202,6 +202,11 @@ async def test_the_subject_is_rewritten(server: Server, service: FakeService) ->
     assert header.startswith(b"X-Spam: Yes\r\nSubject: cheap\r\n")
 
 
+async def test_numbers_that_are_none_are_null(server: Server, service: FakeService) -> None:
+    server.answer |= {"score": None, "required_score": None, "symbols": {"X": {"score": None}}}
+    assert await verdict(a_plugin(service)) == Continue(note="no action, 0.00 of 0.00: X")
+
+
 async def test_fields_come_and_go_as_it_says(server: Server, service: FakeService) -> None:
     header = await changed(
         server,
