@@ -15,6 +15,7 @@ Each node has its own file, so each knows what it has seen itself.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from contextlib import suppress
@@ -41,8 +42,9 @@ FILE: Final = "ledger.sqlite"
 #: Seconds between two batches, and at most between two when the disk fails.
 EVERY: Final = 1.0
 PATIENCE: Final = 60.0
-#: Seconds between two looks for what means nothing any more.
+#: Seconds between two looks for what means nothing any more, if there may be some; and at most.
 PRUNING: Final = 60.0
+SELDOM: Final = 3600.0
 #: Rows that are written at a time.
 BATCH: Final = 5000
 #: Octets of a key that is kept as it is; of a longer one a hash is.
@@ -90,9 +92,11 @@ class Pages(Protocol):
 
     Attributes:
         changed: keys whose rows the disk does not know, or does not know to be gone.
+        stir: called when there are some, after there were none.
     """
 
     changed: set[bytes]
+    stir: Callable[[], None]
 
     @property
     def most(self) -> int:
@@ -107,8 +111,8 @@ class Pages(Protocol):
         """Take in what the disk has. What another version wrote is passed over."""
         ...
 
-    def prune(self, now: float) -> None:
-        """Drop what means nothing any more."""
+    def prune(self, now: float) -> float:
+        """Drop what means nothing any more; returns when the next one does, infinity if none."""
         ...
 
     def resize(self, most: int) -> None:
@@ -124,13 +128,14 @@ class Book(Generic[R]):
         most: how many there may be.
 
     Attributes:
-        changed: see `Pages`.
+        changed, stir: see `Pages`.
         rows: all of them; to be read only.
         crowded: how many were dropped to make room for others.
     """
 
     def __init__(self, kind: type[R], most: int) -> None:
         self.changed: set[bytes] = set()
+        self.stir: Callable[[], None] = _nothing
         self.rows: dict[bytes, R] = {}
         self.crowded = 0
         self._most = most
@@ -171,6 +176,8 @@ class Book(Generic[R]):
 
     def _change(self, key: bytes) -> None:
         changed = self.changed
+        if not changed:
+            self.stir()
         changed.add(key)
         if len(changed) > 2 * self._most:
             # The disk fails, or is slow. What it has too much goes when its time is over.
@@ -208,18 +215,23 @@ class Book(Generic[R]):
                 row = self.rows[key] = self._decoder.decode(octets)
                 self.entered(row)
 
-    def prune(self, now: float) -> None:
+    def prune(self, now: float) -> float:
         """See `Pages`."""
         over = [(key, row) for key, row in self.rows.items() if row.until <= now]
         for key, row in over:
             self.drop(key)
             self.expired(row)
+        return min((row.until for row in self.rows.values()), default=math.inf)
 
     def resize(self, most: int) -> None:
         """See `Pages`."""
         self._most = most
         while len(self.rows) > most:
             self._make_room()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
 
 
 B = TypeVar("B", bound=Pages)
@@ -247,6 +259,7 @@ class Ledger:
         self._file: _File | None = None
         self._tools: Tools | None = None
         self._turn = trio.Lock()
+        self._stirred = trio.Event()
 
     async def open(self, tools: Tools) -> None:
         """Read the file, or make it.
@@ -284,27 +297,44 @@ class Ledger:
         file, now = self._file, self._tools.clock()
         new.fill(await self._tools.in_thread(lambda: file.read(name, new.most, now)))
         self._books[name] = new
+        new.stir = self._stir
+        if new.changed:
+            self._stir()
         return new
 
     async def run(self, also: Callable[[], None] | None = None) -> None:
         """Write what changes, and forget what means nothing any more; never returns.
 
         Args:
-            also: called after each turn.
+            also: called when something has changed, and a second is over.
         """
         tools = self._tools
         assert tools is not None, "`open` comes first"
-        pruned, pause = tools.clock(), EVERY
+        pause, prune_at = EVERY, tools.clock() + PRUNING
         while True:
-            await trio.sleep(pause)
             now = tools.clock()
-            if not 0 <= now - pruned < PRUNING:
-                pruned = now
-                for each in self._books.values():
-                    each.prune(now)
+            if not self._changed:
+                # Who has nothing to do sleeps; but if the clock is set, that must be noticed.
+                with trio.move_on_after(min(max(prune_at - now, 0.0), SELDOM)):
+                    await self._stirred.wait()
+            await trio.sleep(pause)  # what else changes meanwhile is written with it
+            now = tools.clock()
+            if now >= prune_at or prune_at > now + SELDOM:
+                soonest = min((each.prune(now) for each in self._books.values()), default=math.inf)
+                prune_at = min(max(soonest, now + PRUNING), now + SELDOM)
+            elif self._changed:
+                prune_at = min(prune_at, now + PRUNING)
             pause = EVERY if await self._write() else min(2 * pause, PATIENCE)
             if also is not None:
                 also()
+
+    @property
+    def _changed(self) -> bool:
+        return any(each.changed for each in self._books.values())
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._stirred = trio.Event()
 
     async def close(self) -> None:
         """Write what there is, and close the file; once nobody uses it. May come without `open`."""
@@ -315,7 +345,7 @@ class Ledger:
             file, tools = self._file, self._tools
             if self._users or file is None or tools is None:
                 return
-            while any(each.changed for each in self._books.values()):
+            while self._changed:
                 if not await self._write():
                     break
             self._books.clear()

@@ -11,8 +11,20 @@ import trio.testing
 from msgspec.structs import replace
 from typing_extensions import override
 
-from elemta.plugins.ledger import BATCH, EVERY, FILE, LONGEST, Book, Ledger, Row, short
+from elemta.plugins.ledger import (
+    BATCH,
+    EVERY,
+    FILE,
+    LONGEST,
+    PRUNING,
+    SELDOM,
+    Book,
+    Ledger,
+    Row,
+    short,
+)
 from elemta.testing import FakeClock, some_tools
+from elemta.testing.stand_ins import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -75,7 +87,7 @@ async def test_changes_are_written_while_it_runs(
         await trio.sleep(EVERY * 1.5)
         assert on_disk(tmp_path) == len(book.rows) > 800
         book.drop(next(iter(book.rows)))
-        await trio.sleep(EVERY)
+        await trio.sleep(EVERY * 1.5)
         assert on_disk(tmp_path) == len(book.rows)
         assert len(turns) == 2
         nursery.cancel_scope.cancel()
@@ -99,10 +111,42 @@ async def test_what_means_nothing_any_more_goes(
         book.put(b"a", Visit(clock.now + 59, 7))
         book.put(b"b", Visit(clock.now + 61))
         clock.advance(60)
-        await trio.sleep(2 * EVERY)
+        await trio.sleep(PRUNING + 2 * EVERY)
         assert set(book.rows) == {b"b"}
         assert book.over == 7
         assert on_disk(tmp_path) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_nothing_to_do_sleeps_for_long(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    turns: list[float] = []
+    tools = some_tools(folder=tmp_path, clock=lambda: EPOCH + trio.current_time())
+    async with opened(tools) as (ledger, book):
+        nursery.start_soon(ledger.run, lambda: turns.append(trio.current_time()))
+        book.put(b"a", Visit(EPOCH + 10 * 86400))
+        await trio.sleep(9 * 86400)
+        assert len(turns) < 9 * 24 + 5
+        book.put(b"b", Visit(EPOCH + 20 * 86400))
+        await trio.sleep(1.5 * EVERY)
+        assert on_disk(tmp_path) == 2
+        await trio.sleep(86400 + SELDOM)
+        assert set(book.rows) == {b"b"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_clock_that_is_set_forth_is_noticed(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    clock = FakeClock()
+    async with opened(some_tools(folder=tmp_path, clock=clock)) as (ledger, book):
+        nursery.start_soon(ledger.run)
+        book.put(b"a", Visit(clock.now + 30 * 86400))
+        await trio.sleep(200)
+        clock.advance(31 * 86400)
+        await trio.sleep(SELDOM)
+        assert not book.rows
         nursery.cancel_scope.cancel()
 
 
