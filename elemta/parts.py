@@ -234,8 +234,8 @@ class Parts:
                 if self._heed(self._house.plugins):
                     self._sort()  # it was opened when there was nobody to ask yet
                 sorting = partial(self._choosing.run, self._sort)
-                nursery.start_soon(keep, "plugins' routes", sorting)
-                nursery.start_soon(keep, "plugins' events", self._watching.run)
+                nursery.start_soon(keep, "routes", sorting)
+                nursery.start_soon(keep, "events", self._watching.run)
                 yield
             finally:
                 self._heed(Chain())

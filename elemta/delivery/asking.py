@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import trio
 from msgspec.structs import replace
 
 from elemta.delivery.carrier import Tried
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
+#: Seconds in which plugins are asked about all recipients of a work: one that hangs may do so for
+#: each, and a worker has others to do for.
+ASKING: Final = 300.0
+#: Seconds in which they are told of them.
+TELLING: Final = 60.0
+
+#: Who is not asked about any more waits for another attempt.
+_NOT_ASKED: Final = Tried(Result.DEFERRED, made(451, 3, 0, "not tried: there was no time to judge"))
 _NOT_HELD: Final = made(451, 3, 0, "it is to be held, which the disk does not let us")
 
 
@@ -60,7 +69,11 @@ class Asking:
         if not self._chain.attempt:
             return self._work.recipients
         allowed: list[Recipient] = []
+        deadline = trio.current_time() + ASKING
         for recipient in self._work.recipients:
+            if trio.current_time() >= deadline:
+                found[recipient.number] = _NOT_ASKED
+                continue
             letter = self._letters[recipient.number]
             plugin, verdict = await self._chain.on_attempt(letter)
             if isinstance(verdict, (Continue, Accept)):
@@ -106,11 +119,14 @@ class Asking:
         """
         if not self._chain.attempted:
             return
-        for number, letter in self._letters.items():
-            if number not in self._held:
-                tried = found.get(number, NOT_TRIED)
-                attempted = Attempted(tried.result, tried.reply, tried.host, seconds)
-                await self._chain.on_attempted(letter, attempted)
+        with trio.move_on_after(TELLING) as scope:
+            for number, letter in self._letters.items():
+                if number not in self._held:
+                    tried = found.get(number, NOT_TRIED)
+                    attempted = Attempted(tried.result, tried.reply, tried.host, seconds)
+                    await self._chain.on_attempted(letter, attempted)
+        if scope.cancelled_caught:
+            log.warning("delivery.plugins_not_told", id=self._work.message.id, seconds=TELLING)
 
 
 def _outcome(verdict: Defer | Reject | Discard, who: str) -> Tried:

@@ -373,7 +373,7 @@ class Queue:
                     deadline = self.patience.deadline(entry.message, recipient)
                     recipient.due = min(now + delay, max(now, deadline))
             if recipient.state is not State.DELIVERED:
-                self._schedule.note(work.lane, str(attempt.reply))
+                self._schedule.note(attempt.destination, str(attempt.reply))
             entry.left -= recipient.state.final
             changed.append(recipient)
             self._publish(entry.message.id, recipient, attempt, now)

@@ -7,7 +7,9 @@ import pytest
 import trio
 from typing_extensions import override
 
+from elemta.delivery.asking import ASKING, TELLING
 from elemta.plugins import (
+    CONTINUE,
     Accept,
     Attempted,
     Defer,
@@ -210,6 +212,34 @@ async def test_a_plugin_hears_of_an_attempt_that_a_bug_of_ours_ended(
         assert plugin.told == [
             ("bob", Result.DEFERRED, "451 4.3.0 internal trouble; not tried", "")
         ]
+
+
+async def test_a_plugin_that_hangs_each_time_does_not_hold_a_worker_for_hours(
+    tmp_path: Path,
+) -> None:
+    class Hangs(Plugin):
+        name = "hangs"
+
+        @override
+        async def on_attempt(self, letter: Letter) -> Verdict:
+            if letter.recipient.address.local_part == "eve":
+                return CONTINUE
+            await trio.sleep_forever()
+            raise AssertionError
+
+        @override
+        async def on_attempted(self, letter: Letter, attempted: Attempted) -> None:
+            await trio.sleep_forever()
+
+    async with with_plugins(tmp_path, Hangs()) as here:
+        here.net.host(ONE)
+        id_ = await here.send("eve@b.example", *(f"bob{n}@b.example" for n in range(50)))
+        await trio.sleep(ASKING + 29)
+        assert here.states(id_) == [DELIVERED] + [DEFERRED] * 50
+        assert here.replies(id_)[-1].startswith("451 4.3.0 not tried")
+        other = await here.send("eve@b.example")
+        await trio.sleep(TELLING + 29)
+        assert here.states(other) == [DELIVERED]
 
 
 async def test_what_is_overdue_is_not_tried_and_nobody_is_asked(tmp_path: Path) -> None:
