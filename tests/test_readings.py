@@ -159,6 +159,15 @@ async def test_plugins_are_told_by_name_though_one_be_there_twice(
     assert found["elemta_plugin_duration_seconds_count,recipient-limit"] == 0
 
 
+async def test_what_mail_authentication_found_is_told_by_method_and_result(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with parts_of(tmp_path) as parts:
+        parts._meters.authentication["spf", "pass"] += 2
+        found = told(parts)
+    assert found["elemta_authentication_results_total,spf,pass"] == 2
+
+
 async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -88,6 +88,42 @@ def test_what_a_domain_wants_and_of_how_much(wish: Wish, below: Wish, percent: i
             assert applied(wanted, percent, chance) == expected
 
 
+#: For what SPF or DKIM passes, if it does, and whether that will do in each mode.
+ROWS = {
+    "own": ("news.sender.example", {"strict": True, "relaxed": True}),
+    "organisation": ("sender.example", {"strict": False, "relaxed": True}),
+    "sibling": ("www.sender.example", {"strict": False, "relaxed": True}),
+    "stranger": ("other.example", {"strict": False, "relaxed": False}),
+    "nobody": (None, {"strict": False, "relaxed": False}),
+}
+
+
+@pytest.mark.parametrize(("spf_row", "dkim_row"), list(product(ROWS, ROWS)))
+async def test_each_row_of_alignment_policy_subdomain_policy_and_percentage(
+    spf_row: str, dkim_row: str
+) -> None:
+    (spf_domain, spf_will_do), (dkim_domain, dkim_will_do) = ROWS[spf_row], ROWS[dkim_row]
+    spf = FAILING if spf_domain is None else Spf("pass", spf_domain)
+    signatures = [] if dkim_domain is None else [signature(dkim_domain)]
+    for aspf, adkim, p, sp, pct in product(MODES, MODES, WISHES, (None, *WISHES), (None, 0, 30)):
+        tags = ["v=DMARC1", f"p={p}", f"aspf={aspf[0]}", f"adkim={adkim[0]}"]
+        tags += [] if sp is None else [f"sp={sp}"]
+        tags += [] if pct is None else [f"pct={pct}"]
+        dns = FakeDns()
+        dns.text("_dmarc.sender.example", "; ".join(tags))
+        found = await check_dmarc(
+            ["news.sender.example"], spf, signatures, resolver=DnsResolver(backend=dns)
+        )
+        passes = spf_will_do[aspf] or dkim_will_do[adkim]
+        wish: Wish = sp or p
+        percent = 100 if pct is None else pct
+        expected = Dmarc("pass" if passes else "fail", "news.sender.example", wish, percent)
+        assert found == expected, tags
+        for chance in (0.0, 0.29, 0.3, 0.99):
+            done = wish if chance * 100 < percent else WISHES[max(0, WISHES.index(wish) - 1)]
+            assert applied(wish, percent, chance) == done
+
+
 @pytest.mark.parametrize("result", ["fail", "softfail", "neutral", "none", "permerror"])
 def test_only_a_pass_is_a_pass(result: Literal["fail", "softfail", "neutral"]) -> None:
     spf = Spf(result, "sender.example")
