@@ -324,7 +324,7 @@ class Ledger:
                 prune_at = min(max(soonest, now + PRUNING), now + SELDOM)
             elif self._changed:
                 prune_at = min(prune_at, now + PRUNING)
-            pause = EVERY if await self._write() else min(2 * pause, PATIENCE)
+            pause = EVERY if await self.write() else min(2 * pause, PATIENCE)
             if also is not None:
                 also()
 
@@ -346,14 +346,14 @@ class Ledger:
             if self._users or file is None or tools is None:
                 return
             while self._changed:
-                if not await self._write():
+                if not await self.write():
                     break
             self._books.clear()
             self._file = self._tools = None
             await tools.in_thread(file.close)
 
-    async def _write(self) -> bool:
-        """Write a batch. Returns whether that went well."""
+    async def write(self) -> bool:
+        """Write a batch now. Returns whether that went well."""
         file, tools = self._file, self._tools
         if file is None or tools is None:
             return True

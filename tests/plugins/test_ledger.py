@@ -3,11 +3,15 @@ from __future__ import annotations
 import resource
 import sqlite3
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from typing_extensions import override
 
@@ -28,7 +32,6 @@ from elemta.testing.stand_ins import EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
-    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -315,6 +318,56 @@ async def test_a_full_disk_does_not_keep_it_from_starting(
     assert not ledger.failure
     await ledger.close()
     assert on_disk(tmp_path) == 1
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["put", "put", "put", "drop", "write", "restart", "later"]),
+        st.integers(0, 9),
+        st.integers(1, 100),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(STEPS)
+async def test_memory_and_disk_know_the_same_whatever_happens(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    clock, model = FakeClock(), dict[bytes, Visit]()
+    with TemporaryDirectory() as folder:
+        place = Path(folder)
+        tools = some_tools(folder=place, clock=clock)
+        ledger, book = await begun(tools)
+        for what, number, seconds in steps:
+            key = b"%d" % number
+            match what:
+                case "put":
+                    model[key] = Visit(clock.now + seconds, number)
+                    book.put(key, Visit(clock.now + seconds, number))
+                case "drop":
+                    model.pop(key, None)
+                    book.drop(key)
+                case "later":
+                    clock.advance(seconds)
+                    book.prune(clock.now)
+                case "write":
+                    await ledger.write()
+                    assert not book.changed
+                    assert on_disk(place) >= len(book.rows)
+                case _:
+                    await ledger.close()
+                    ledger, book = await begun(tools)
+            model = {key: row for key, row in model.items() if row.until > clock.now}
+            assert book.rows == model
+        await ledger.close()
+
+
+async def begun(tools: Tools) -> tuple[Ledger, Book[Visit]]:
+    ledger = Ledger()
+    await ledger.open(tools)
+    return ledger, await ledger.book("visits", visits())
 
 
 def test_a_key_is_bounded_whatever_a_client_calls_itself() -> None:
