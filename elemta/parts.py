@@ -40,7 +40,18 @@ from elemta.metrics.meters import Meters
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
-from elemta.plugins import Chain, Choosing, Lives, Loaded, Store, Tools, Watching, hooks
+from elemta.plugins import (
+    Chain,
+    Choosing,
+    Lives,
+    Loaded,
+    Store,
+    Tools,
+    Watching,
+    failure_modes,
+    hooks,
+    kinds,
+)
 from elemta.plugins.tools import InThread, in_thread
 from elemta.protocol import Mailbox
 from elemta.queue import KeyReusedError, StoreUnavailable
@@ -486,6 +497,11 @@ def _plugin_status(plugin: Loaded) -> PluginStatus:
         timeout=plugin.timeout,
         asked=plugin.counts.asked,
         failed=plugin.counts.failed,
+        kinds=kinds(plugin.plugin),
+        listeners=plugin.listeners,
+        on_failure=failure_modes(plugin),
+        objected=plugin.counts.objected,
+        events=dict(plugin.counts.events),
     )
 
 

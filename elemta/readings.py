@@ -216,13 +216,18 @@ class Readings:
 
     def _of_plugins(self) -> Iterator[Reading]:
         failures, objections = Counter[str](), Counter[str]()
+        events = Counter[tuple[str, str]]()
         seconds = Distributions(LATENCY)
         for each in self._house().plugins.plugins:  # one name may be there several times
             failures[each.name] += each.counts.failed
             objections[each.name] += each.counts.objected
+            for word, count in each.counts.events.items():
+                events[each.name, word] += count
             seconds[each.name].add(each.counts.seconds)
         yield from _each("elemta_plugin_failures_total", failures)
         yield from _each("elemta_plugin_objections_total", objections)
+        for (name, word), count in events.items():
+            yield Reading("elemta_plugin_events_total", count, (name, word))
         yield from _each("elemta_plugin_duration_seconds", seconds)
         meters = self._meters
         yield from _each("elemta_clamav_scans_total", meters.scans)

@@ -17,23 +17,45 @@ from elemta.protocol import parse_mailbox
 ROOT = Path(__file__).parent.parent
 
 
-def test_plugins_are_a_line_each() -> None:
+def test_plugins_are_listed_and_then_the_order_in_which_each_hook_asks() -> None:
     found = [
         PluginStatus(
-            name="recipient-limit", about="", enabled=True, hooks=("on_rcpt",), timeout=30.0,
-            asked=1204,
+            name="recipient-limit", about="Makes it split.", enabled=True, hooks=("on_rcpt",),
+            timeout=30.0, asked=1204, objected=2, kinds=("rcpt",), on_failure={"on_rcpt": "defer"},
         ),
         PluginStatus(
-            name="a", about="", enabled=False, hooks=("on_mail", "on_data"), timeout=0.25, failed=3
+            name="a", about="", enabled=False, hooks=("on_mail", "on_data"), timeout=0.25, failed=3,
+            kinds=("mail", "data"), listeners=("mx", "api"),
+            on_failure={"on_mail": "defer", "on_data": "continue"},
         ),
+        PluginStatus(name="b", about="", enabled=True, hooks=("on_event",), timeout=1.0),
+        PluginStatus(
+            name="c", about="", enabled=True, hooks=("on_rcpt", "on_inspect"), timeout=1.0
+        ),
+        PluginStatus(name="d", about="", enabled=True, hooks=("on_inspect",), timeout=1.0),
     ]  # fmt: skip
     assert list(answers.plugin_lines(found)) == [
-        "NAME             STATE     ASKED  FAILED  TIMEOUT  HOOKS",
-        "recipient-limit  on         1204       0     30 s  on_rcpt",
-        "a                off           0       3   250 ms  on_mail on_data",
+        "NAME             STATE     ASKED  OBJECTED  FAILED  TIMEOUT  KINDS",
+        "recipient-limit  on         1204         2       0     30 s  rcpt",
+        "    Makes it split.",
+        "    if it fails: defer",
+        "a                off           0         0       3   250 ms  mail data",
+        "    for clients of mx, api alone",
+        "    if it fails: defer (on_mail), continue (on_data)",
+        "b                on            0         0       0      1 s  -",
+        "c                on            0         0       0      1 s  -",
+        "d                on            0         0       0      1 s  -",
+        "",
+        "HOOK        ASKS, FIRST TO LAST",
+        "on_rcpt     recipient-limit, c",
+        "on_inspect  c, d  (side by side)",
+        "on_event    b",
     ]
     assert list(answers.plugin_lines([])) == ["the configuration has no plugins"]
-    told = json.loads(json.dumps(plain.plugin(found[1])))
+    whole = json.loads(json.dumps(plain.plugins(found)))
+    assert whole["order"]["on_inspect"] == ["c", "d"]
+    assert list(whole["order"]) == ["on_rcpt", "on_inspect", "on_event"]
+    told = whole["plugins"][1]
     assert (told["hooks"], told["enabled"], told["failed"]) == (["on_mail", "on_data"], False, 3)
 
 

@@ -153,7 +153,13 @@ async def test_plugins_are_told_by_name_though_one_be_there_twice(
 ) -> None:
     more = "plugins: [{name: recipient-limit}, {name: recipient-limit}]\n"
     async with parts_of(tmp_path, more=more) as parts:
+        for each in parts._house.plugins.plugins:
+            each.counts.events["seen"] += 2
         found = told(parts)
+        (one, _) = parts.plugins()
+        assert (one.kinds, one.on_failure) == (("rcpt",), {"on_rcpt": "defer"})
+        assert one.events == {"seen": 2}
+    assert found["elemta_plugin_events_total,seen,recipient-limit"] == 4
     assert found["elemta_plugin_failures_total,recipient-limit"] == 0
     assert found["elemta_plugin_objections_total,recipient-limit"] == 0
     assert found["elemta_plugin_duration_seconds_count,recipient-limit"] == 0

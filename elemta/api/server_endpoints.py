@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -23,8 +23,12 @@ from elemta.control.facts import (
     Scale,
     SessionStatus,
     Statistics,
+    asked_in_order,
 )
 from elemta.queue import Deferred, Expired, Failed
+
+if TYPE_CHECKING:
+    from elemta.control.interface import Control
 
 #: Entries of a list at most.
 Many: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
@@ -137,9 +141,12 @@ class Plugins(Struct, frozen=True):
 
     Attributes:
         plugins: in the order in which they are asked.
+        order: by hook, in the order in which hooks are asked: the names of those plugins that are,
+            first to last. Those that inspect are asked side by side.
     """
 
     plugins: list[PluginStatus]
+    order: dict[str, list[str]]
 
 
 class Switch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -350,7 +357,7 @@ async def reload(asked: Asked[Nothing, Nothing]) -> Changes:
 )
 async def plugins(asked: Asked[Nothing, Nothing]) -> Plugins:
     """All plugins of the configuration, and whether they are asked."""
-    return Plugins(await asked.control.plugins())
+    return await _plugins(asked.control)
 
 
 @endpoint(
@@ -368,7 +375,12 @@ async def switch_plugin(asked: Asked[Nothing, Switch]) -> Plugins:
     It holds from the next session on, until the next reload or start.
     """
     await asked.control.switch_plugin(asked.path["name"], enabled=asked.body.enabled)
-    return Plugins(await asked.control.plugins())
+    return await _plugins(asked.control)
+
+
+async def _plugins(control: Control) -> Plugins:
+    found = await control.plugins()
+    return Plugins(found, asked_in_order(found))
 
 
 def _level(word: str) -> LogLevel:

@@ -12,7 +12,7 @@ from elemta.cli.reaching import steer
 from elemta.cli.sending import mailbox
 from elemta.cli.terminal import say, say_json
 from elemta.control import plain
-from elemta.control.facts import Hypothesis
+from elemta.control.facts import Hypothesis, asked_in_order
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def show_plugins(config: Config, *, as_json: bool) -> int:
     async def run(server: Control) -> int:
         found = await server.plugins()
         if as_json:
-            say_json([plain.plugin(each) for each in found])
+            say_json(plain.plugins(found))
         else:
             for line in plugin_lines(found):
                 say(line)
@@ -143,16 +143,43 @@ def explanation_lines(found: Explanation) -> Iterator[str]:
 
 
 def plugin_lines(found: Sequence[PluginStatus]) -> Iterator[str]:
-    """Plugins, a line each."""
+    """Plugins, each with what it does below it; then whom each hook asks, in which order."""
     if not found:
         yield "the configuration has no plugins"
         return
     width = max(len("NAME"), *(len(each.name) for each in found))
-    yield f"{'NAME':{width}}  {'STATE':5}  {'ASKED':>8}  {'FAILED':>6}  {'TIMEOUT':>7}  HOOKS"
+    yield (
+        f"{'NAME':{width}}  {'STATE':5}  {'ASKED':>8}  {'OBJECTED':>8}  {'FAILED':>6}  "
+        f"{'TIMEOUT':>7}  KINDS"
+    )
     for each in found:
         state = "on" if each.enabled else "off"
         timeout = Seconds(each.timeout).written
         yield (
-            f"{each.name:{width}}  {state:5}  {each.asked:>8}  {each.failed:>6}  {timeout:>7}  "
-            f"{' '.join(each.hooks) or '-'}"
+            f"{each.name:{width}}  {state:5}  {each.asked:>8}  {each.objected:>8}  "
+            f"{each.failed:>6}  {timeout:>7}  {' '.join(each.kinds) or '-'}"
         )
+        for line in filter(None, (each.about, _where(each), _failing(each))):
+            yield f"    {line}"
+    asked = asked_in_order(found)
+    width = max([len("HOOK"), *map(len, asked)])
+    yield ""
+    yield f"{'HOOK':{width}}  ASKS, FIRST TO LAST"
+    for hook, names in asked.items():
+        beside = "  (side by side)" if hook == "on_inspect" and len(names) > 1 else ""
+        yield f"{hook:{width}}  {', '.join(names)}{beside}"
+
+
+def _where(plugin: PluginStatus) -> str:
+    return f"for clients of {', '.join(plugin.listeners)} alone" if plugin.listeners else ""
+
+
+def _failing(plugin: PluginStatus) -> str:
+    """What becomes of mail when it fails: of each hook, unless all do the same."""
+    hooks: dict[str, list[str]] = {}
+    for hook, word in plugin.on_failure.items():
+        hooks.setdefault(word, []).append(hook)
+    if len(hooks) == 1:
+        return f"if it fails: {next(iter(hooks))}"
+    told = [f"{word} ({', '.join(names)})" for word, names in hooks.items()]
+    return f"if it fails: {', '.join(told)}" if told else ""

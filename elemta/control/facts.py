@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
 from elemta.metrics.catalogue import Kind, Together
 from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import MessageId, Priority
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: Into us, or from us.
 Direction: TypeAlias = Literal["in", "out"]
@@ -188,9 +191,14 @@ class PluginStatus(Struct, frozen=True, kw_only=True):
         name: as the configuration has it.
         about: the first line of its docstring.
         enabled: it is asked.
-        hooks: that it overrides, in the order of a conversation.
+        hooks: that it overrides, in the order in which hooks are asked.
         timeout: seconds that one of them may take.
         asked, failed: how often, since the start.
+        kinds: what it has to do with, e.g. ``connection`` or ``delivery``.
+        listeners: those alone whose clients it is asked about; none: all.
+        on_failure: what becomes of mail when a hook fails, by the hook, in a word, e.g. ``defer``.
+        objected: how often it refused something, put it off, held it or threw it away.
+        events: what it counts itself, by word.
     """
 
     name: str
@@ -200,6 +208,23 @@ class PluginStatus(Struct, frozen=True, kw_only=True):
     timeout: float
     asked: int = 0
     failed: int = 0
+    kinds: tuple[str, ...] = ()
+    listeners: tuple[str, ...] = ()
+    on_failure: dict[str, str] = {}
+    objected: int = 0
+    events: dict[str, int] = {}
+
+
+def asked_in_order(plugins: Sequence[PluginStatus]) -> dict[str, list[str]]:
+    """By hook, in the order in which hooks are asked: the plugins that are, first to last."""
+    from elemta.plugins import HOOKS  # few want it, and it brings a resolver along
+
+    asked: dict[str, list[str]] = {}
+    for hook in HOOKS:
+        names = [each.name for each in plugins if each.enabled and hook in each.hooks]
+        if names:
+            asked[hook] = names
+    return asked
 
 
 class Configuration(Struct, frozen=True, kw_only=True):

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from elemta.control.facts import asked_in_order
 from elemta.protocol import Mailbox, Reply
 from elemta.queue import AttemptStarted, Queued, State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from elemta.control.facts import (
         Configuration,
         Explanation,
@@ -170,6 +173,14 @@ def explanation(explanation: Explanation) -> dict[str, Value]:
 def plugin(plugin: PluginStatus) -> dict[str, Value]:
     """A plugin."""
     return _built(plugin)
+
+
+def plugins(found: Sequence[PluginStatus]) -> dict[str, Value]:
+    """All plugins, and whom each hook asks, first to last."""
+    order: dict[str, Value] = {
+        hook: list[Value](names) for hook, names in asked_in_order(found).items()
+    }
+    return {"plugins": [plugin(each) for each in found], "order": order}
 
 
 def session(session: SessionStatus) -> dict[str, Value]:

@@ -10,7 +10,7 @@ from elemta.explaining.words import counted
 from elemta.listener import replies
 from elemta.listener.reception import Reception
 from elemta.net.limits import network
-from elemta.plugins import Transaction
+from elemta.plugins import Discard, Quarantine, Transaction
 from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait
 from elemta.units import Octets
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from elemta.control.facts import Hypothesis
     from elemta.listener.accept import Listeners
     from elemta.listener.reception import House
-    from elemta.plugins import Chain, Loaded, Verdict
+    from elemta.plugins import Chain, Doomed, Loaded, Verdict
     from elemta.protocol import Event
     from elemta.queue import Addressee
 
@@ -55,7 +55,8 @@ class Arrival:
         self._house = house
         self._table = table
         self._listeners = listeners
-        self._plugins = house.plugins.dry()
+        self._chain = house.plugins.at(table.name)
+        self._plugins = house.plugins.dry().at(table.name)
         self._smtp = self._engine()
         self._session = plugins.Session(
             id=ID,
@@ -65,6 +66,15 @@ class Arrival:
             trusted=house.recipients.trusts(hypothesis.client) or hypothesis.login is not None,
             login=hypothesis.login,
         )
+        self._transaction: Transaction | None = None
+
+    @property
+    def fate(self) -> Doomed | None:
+        """What plugins would do with the message that they let in: hold it, or throw it away."""
+        message = self._transaction
+        if message is None:
+            return None
+        return message.fate() or message.fate(self._asked.recipient)
 
     @property
     def ended(self) -> bool:
@@ -78,11 +88,14 @@ class Arrival:
 
     async def run(self) -> None:
         """Ask all who would be asked, until one says no."""
-        for ask in (self._connect, self._greet, self._hello, self._mail, self._room, self._rcpt):
-            await ask()
-            if self.ended:
-                return
-        await self._ask_of_content()
+        with self._house.plugins.users:
+            for ask in (
+                *(self._connect, self._greet, self._hello, self._mail, self._room, self._rcpt),
+                self._ask_of_content,
+            ):
+                await ask()
+                if self.ended:
+                    return
 
     def _engine(self) -> ServerConnection:
         clients = self._listeners.clients(self._table.name)
@@ -134,7 +147,7 @@ class Arrival:
         details = (f"logged in as {asked.login}",) if asked.login is not None else ()
         answer = f"{asked.client} {stranger if found is None else trusted}"
         self.steps.append(Step(question="client", answer=answer, details=details))
-        chain = self._house.plugins.connect
+        chain = self._chain.connect
         await self._ask("on_connect", chain, lambda dry: dry.on_connect(self._session))
 
     async def _hello(self) -> None:
@@ -145,7 +158,7 @@ class Arrival:
             return
         assert isinstance(event, Hello), "nothing else was said"
         self.steps.append(Step(question="hello", answer=f"{event.name} is taken as it is"))
-        chain = self._house.plugins.hello
+        chain = self._chain.hello
         await self._ask("on_hello", chain, lambda dry: dry.on_hello(self._session, event.name))
         self._session.helo, self._session.extended = event.name, True
         self._smtp.send(self._smtp.hello_reply(self._house.config.hostname))
@@ -183,8 +196,8 @@ class Arrival:
             self._refuse("queue", "its disk is nearly full", replies.NO_ROOM)
         else:
             self.steps.append(Step(question="queue", answer="mail is taken", good=True))
-            chain = self._house.plugins.mail
-            await self._ask("on_mail", chain, lambda dry: dry.on_mail(self._transaction()))
+            message = self._message
+            await self._ask("on_mail", self._chain.mail, lambda dry: dry.on_mail(message))
 
     async def _rcpt(self) -> None:
         asked = self._asked
@@ -206,10 +219,14 @@ class Arrival:
                 self._refuse(last.question, last.answer, found, last.details)
             return
         self.steps.append(_led(event, found, ours=ours))
-        chain = self._house.plugins.rcpt
-        await self._ask("on_rcpt", chain, lambda dry: dry.on_rcpt(self._transaction(), event.path))
-        if not self.ended:
-            self.addressees = found
+        chain, message = self._chain, self._message
+        made = len(message.made)
+        await self._ask("on_rcpt", chain.rcpt, lambda dry: dry.on_rcpt(message, event.path))
+        if chain.greylist and not (self.ended or self._session.trusted):
+            await self._ask(
+                "on_greylist", chain.greylist, lambda dry: dry.on_greylist(message, event.path)
+            )
+        message.add(event.path, found, made)
 
     def _permit(self, event: Rcpt) -> None:
         """Say why this client may send to a domain that is not ours, or may not."""
@@ -233,13 +250,22 @@ class Arrival:
     # What plugins say.
 
     async def _ask_of_content(self) -> None:
-        chain = self._house.plugins
-        await self._ask("on_data", chain.data, lambda dry: dry.on_data(self._transaction()))
-        if chain.message and not self.ended:
-            # Even of those that may be asked: there is no message to show.
-            names = tuple(f"{each.name} would be asked" for each in chain.message)
-            answer = "what they say of the content nobody knows before it is here"
-            self.steps.append(Step(question=f"{_PLUGINS}on_message", answer=answer, details=names))
+        chain, message = self._chain, self._message
+        await self._ask("on_data", chain.data, lambda dry: dry.on_data(message))
+        if self.ended:
+            return
+        self.addressees = tuple(message.addressees.values())
+        for hook, asked in (
+            ("on_header", chain.header),
+            ("on_body", chain.body),
+            ("on_inspect", chain.inspect),
+            ("on_message", chain.message),
+        ):
+            if asked:
+                # Even of those that may be asked: there is no message to show.
+                names = tuple(f"{each.name} would be asked" for each in asked)
+                answer = "what they say of the content nobody knows before it is here"
+                self.steps.append(Step(question=f"{_PLUGINS}{hook}", answer=answer, details=names))
 
     async def _ask(
         self, hook: str, asked: Sequence[Loaded], ask: Callable[[Chain], Awaitable[Verdict]]
@@ -247,6 +273,7 @@ class Arrival:
         """Ask those plugins that may be asked for no reason; name the others."""
         if not asked:
             return
+        before = self.fate
         objection = (await ask(self._plugins)).reply
         names = tuple(
             f"{each.name} {'was asked' if each.plugin.dry else 'would be asked'}" for each in asked
@@ -257,17 +284,23 @@ class Arrival:
             return
         known = all(each.plugin.dry for each in asked)
         answer = "none objects" if known else "none objects of those that may be asked"
+        if (fate := self.fate) is not before and fate is not None:
+            answer = f"{fate.plugin} lets it in, and {told(fate)}"
         step = Step(question=question, answer=answer, good=True if known else None, details=names)
         self.steps.append(step)
 
-    def _transaction(self) -> Transaction:
-        asked = self._asked
-        return Transaction(
-            session=self._session,
-            id=ID,
-            sender=asked.sender,
-            params=MailParams(size=asked.size or None),
-        )
+    @property
+    def _message(self) -> Transaction:
+        """The message, once it has a sender."""
+        if self._transaction is None:
+            asked = self._asked
+            self._transaction = Transaction(
+                session=self._session,
+                id=ID,
+                sender=asked.sender,
+                params=MailParams(size=asked.size or None),
+            )
+        return self._transaction
 
     def _refuse(
         self, question: str, answer: str, reply: Reply, details: tuple[str, ...] = ()
@@ -275,6 +308,15 @@ class Arrival:
         self.steps.append(
             Step(question=question, answer=answer, good=False, reply=str(reply), details=details)
         )
+
+
+def told(doomed: Doomed) -> str:
+    """What a plugin does with a message that it lets in."""
+    match doomed.fate:
+        case Quarantine(reason=reason):
+            return f"holds it: {reason}"
+        case Discard(note=note):
+            return f"gives it to nobody: {note}"
 
 
 def _led(event: Rcpt, found: Sequence[Addressee], *, ours: bool) -> Step:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from elemta.control.facts import Explanation, Step
 from elemta.control.interface import RequestError
-from elemta.explaining.arriving import Arrival
+from elemta.explaining.arriving import Arrival, told
 from elemta.explaining.leaving import Departure
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ async def explain(
             summary=f"It would be refused ({last.question}): {last.reply}",
             steps=tuple(arrival.steps),
         )
+    if arrival.fate is not None:
+        doomed = arrival.fate
+        return Explanation(
+            summary=f"{_taken(arrival)}; then the plugin {doomed.plugin} {told(doomed)}",
+            steps=tuple(arrival.steps),
+        )
     departure = Departure(config, delivery, queue, now)
     ways = [
         await departure.steps(addressee.address, hypothesis.sender)
@@ -79,10 +85,13 @@ def _table(config: Config, name: str | None) -> Listener:
     return found
 
 
+def _taken(arrival: Arrival) -> str:
+    unless = ", unless a plugin objects that is asked of real mail alone"
+    return f"It would be taken{unless if arrival.unsure else ''}"
+
+
 def _summary(arrival: Arrival, ways: Sequence[Sequence[Step]]) -> str:
-    taken = "It would be taken"
-    if arrival.unsure:
-        taken += ", unless a plugin objects that is asked of real mail alone"
+    taken = _taken(arrival)
     ends = [each for way in ways for each in way if each.good is False]
     waits = [each for way in ways for each in way if each.good is None and each.question in _WAITS]
     if ends:

@@ -146,6 +146,7 @@ _ALL: Final = (
     # Plugins.
     _counter("elemta_plugin_failures_total", "Plugins that raised or took too long.", "plugin"),
     _counter("elemta_plugin_objections_total", "What plugins refused or put off.", "plugin"),
+    _counter("elemta_plugin_events_total", "What plugins count themselves.", "plugin", "event"),
     _histogram("elemta_plugin_duration_seconds", "How long a plugin took to answer.", "plugin"),
     _counter("elemta_clamav_scans_total", "Messages shown to ClamAV.", "result"),
     _histogram("elemta_clamav_scan_duration_seconds", "How long ClamAV took."),

@@ -60,6 +60,8 @@ def plugins(found: Sequence[list[PluginStatus]]) -> list[PluginStatus]:
                 enabled=one.enabled and other.enabled,
                 asked=one.asked + other.asked,
                 failed=one.failed + other.failed,
+                objected=one.objected + other.objected,
+                events=dict(Counter(one.events) + Counter(other.events)),
             )
     return together
 

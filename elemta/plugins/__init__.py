@@ -1,5 +1,6 @@
 """How a plugin takes part in the life of a message."""
 
+from elemta.plugins.asking import failure_modes as failure_modes
 from elemta.plugins.chain import Chain as Chain
 from elemta.plugins.changes import AddHeader as AddHeader
 from elemta.plugins.changes import AddRecipient as AddRecipient

@@ -15,7 +15,7 @@ import trio
 
 from elemta.log import logger
 from elemta.metrics.meters import LATENCY
-from elemta.plugins.plugin import HOOKS, TRY_LATER, Plugin
+from elemta.plugins.plugin import HOOKS, TRY_LATER, UNDECIDED, Plugin, hooks
 from elemta.plugins.verdicts import (
     CONTINUE,
     Accept,
@@ -141,6 +141,15 @@ def on_error(loaded: Loaded, hook: str) -> Verdict:
             return declared
         case _:
             return declared.get(hook, TRY_LATER)
+
+
+def failure_modes(loaded: Loaded) -> dict[str, str]:
+    """What becomes of mail when a hook fails, in a word, by the hook: of those that decide."""
+    return {
+        each: type(on_error(loaded, each)).__name__.lower()
+        for each in hooks(loaded.plugin)
+        if each not in UNDECIDED
+    }
 
 
 def waiting_hooks(kind: type[Plugin]) -> frozenset[str]:

@@ -298,6 +298,9 @@ HOOKS: Final = (
     *("on_greylist", "on_data", "on_header", "on_body", "on_inspect", "on_message"),
     *("on_disconnect", "on_event", "on_route", "on_attempt", "on_store", "on_attempted"),
 )
+#: Those that decide nothing of mail by failing: what they are told has happened already, or, of a
+#: route, mail waits.
+UNDECIDED: Final = ("on_unknown", "on_disconnect", "on_event", "on_route", "on_attempted")
 #: Those that are no coroutines.
 AT_ONCE: Final = ("on_route",)
 

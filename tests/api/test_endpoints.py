@@ -533,16 +533,22 @@ async def test_each_mistake_of_the_configuration_is_told(api: Api) -> None:
 
 async def test_a_plugin_is_switched_off(api: Api) -> None:
     api.control.installed = [
-        PluginStatus(name="x", about="y", enabled=True, hooks=("rcpt",), timeout=5.0)
-    ]
+        PluginStatus(
+            name="x", about="y", enabled=True, hooks=("on_rcpt",), timeout=5.0, kinds=("rcpt",),
+            listeners=("mx",), on_failure={"on_rcpt": "defer"}, objected=1, events={"seen": 2},
+        )
+    ]  # fmt: skip
+    assert (await api.told("GET", "/v1/plugins"))["order"] == {"on_rcpt": ["x"]}
     told = await api.told("PUT", "/v1/plugins/x", {"enabled": False})
     assert told == await api.told("GET", "/v1/plugins")
     assert told == {
         "plugins": [
             {
-                "name": "x", "about": "y", "enabled": False, "hooks": ["rcpt"], "timeout": 5.0,
-                "asked": 0, "failed": 0,
+                "name": "x", "about": "y", "enabled": False, "hooks": ["on_rcpt"], "timeout": 5.0,
+                "asked": 0, "failed": 0, "kinds": ["rcpt"], "listeners": ["mx"],
+                "on_failure": {"on_rcpt": "defer"}, "objected": 1, "events": {"seen": 2},
             }
-        ]
+        ],
+        "order": {},
     }  # fmt: skip
     await api.told("PUT", "/v1/plugins/z", {"enabled": False}, status=404)

@@ -9,9 +9,22 @@ import trio
 from typing_extensions import override
 
 from elemta.control.interface import RequestError
-from elemta.plugins import CONTINUE, Chain, Loaded, Plugin, Reject, Session, Transaction, Verdict
+from elemta.plugins import (
+    CONTINUE,
+    Chain,
+    Content,
+    Discard,
+    Loaded,
+    Plugin,
+    Quarantine,
+    Reject,
+    Session,
+    Transaction,
+    Verdict,
+)
 from elemta.queue import StoreUnavailable, Suspension
 from tests.explaining.scene import scene, step
+from tests.plugins.saying import saying
 from tests.queue.mail import EPOCH, Disks, envelope
 
 if TYPE_CHECKING:
@@ -337,7 +350,7 @@ class Asked(Plugin):
         return self._verdict
 
     @override
-    async def on_message(self, transaction: Transaction, content_head: bytes) -> Verdict:
+    async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
         self.count += 1
         return self._verdict
 
@@ -381,6 +394,46 @@ async def test_a_plugin_that_is_off_is_not_asked(tmp_path: Path) -> None:
         chain = Chain([Loaded(Harmless(Reject((7, 1), "not you")))])
         here.with_plugins(chain.switched("harmless", enabled=False))
         assert (await here.explain()).summary == "It would be taken, and tried at once"
+
+
+async def test_all_hooks_that_would_be_asked_are_named(tmp_path: Path) -> None:
+    asked = ("on_greylist", "on_header", "on_body", "on_inspect", "on_message")
+    hooks = ("on_connect", "on_hello", "on_mail", "on_rcpt", asked[0], "on_data", *asked[1:])
+    plugin = saying("all", **dict.fromkeys(hooks, CONTINUE))
+    async with scene(tmp_path) as here:
+        here.with_plugins(Chain([Loaded(plugin)]))
+        found = await here.explain()
+        questions = [each.question for each in found.steps if each.question.startswith("plugins")]
+        assert questions == [f"plugins, {each}" for each in hooks]
+        assert step(found, "plugins, on_greylist").details == ("all would be asked",)
+        # Greylisting is for strangers, and a plugin for the listeners that it is for.
+        trusted = await here.explain(login="ann")
+        assert "plugins, on_greylist" not in [each.question for each in trusted.steps]
+        here.with_plugins(Chain([Loaded(plugin, listeners=("elsewhere",))]))
+        found = await here.explain()
+        assert found.summary == "It would be taken, and tried at once"
+
+
+@pytest.mark.parametrize("hook", ["on_connect", "on_hello", "on_mail", "on_rcpt", "on_data"])
+@pytest.mark.parametrize(
+    ("verdict", "what"),
+    [
+        (Quarantine("looks odd"), "holds it: looks odd"),
+        (Discard("junk"), "gives it to nobody: junk"),
+    ],
+    ids=["hold", "discard"],
+)
+async def test_what_a_plugin_would_do_with_what_it_lets_in_is_told(
+    hook: str, verdict: Verdict, what: str, tmp_path: Path
+) -> None:
+    plugin = saying("strict", **{hook: verdict})
+    type(plugin).dry = True
+    async with scene(tmp_path) as here:
+        here.with_plugins(Chain([Loaded(plugin)]))
+        found = await here.explain()
+        assert found.summary == f"It would be taken; then the plugin strict {what}"
+        if hook not in ("on_connect", "on_hello"):  # there is no message yet
+            assert step(found, f"plugins, {hook}").answer == f"strict lets it in, and {what}"
 
 
 class ByEnvelope(Plugin):

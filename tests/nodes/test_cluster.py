@@ -438,8 +438,9 @@ async def test_what_runs_is_told_of_the_whole_server_and_after_a_reload_of_the_n
 
 def plugin(name: str, *, enabled: bool = True, asked: int = 0) -> PluginStatus:
     return PluginStatus(
-        name=name, about="", enabled=enabled, hooks=(), timeout=30.0, asked=asked, failed=1
-    )
+        name=name, about="", enabled=enabled, hooks=(), timeout=30.0, asked=asked, failed=1,
+        objected=2, events={"seen": asked},
+    )  # fmt: skip
 
 
 async def test_plugins_are_switched_on_all_nodes_and_counted_over_all() -> None:
@@ -449,6 +450,7 @@ async def test_plugins_are_switched_on_all_nodes_and_counted_over_all() -> None:
     control = control_of(one, two)
     first, second = await control.plugins()
     assert (first.name, first.enabled, first.asked, first.failed) == ("a", True, 7, 2)
+    assert (first.objected, first.events) == (4, {"seen": 7})
     assert (second.name, second.enabled) == ("b", False)
     await control.switch_plugin("b", enabled=True)
     assert [each.enabled for each in await control.plugins()] == [True, True]
