@@ -53,7 +53,10 @@ def daemon(make_elemta: MakeDaemon, running: Scanners) -> Daemon:
                     "name": "rspamd",
                     "settings": {"address": str(running.rspamd.socket), "all_clients": True},
                 },
-                {"name": "milter", "settings": {"address": str(running.opendkim.socket)}},
+                {
+                    "name": "milter",
+                    "settings": {"address": str(running.opendkim.socket), "client_names": False},
+                },
             ]
         }
     )

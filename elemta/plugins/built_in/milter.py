@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from elemta.config import Service, Table
 from elemta.plugins import CONTINUE, PluginWith, Verdict
+from elemta.plugins.built_in.iprev import iprev_of
 from elemta.plugins.milter.talk import Talk
 from elemta.units import Seconds
 
@@ -25,6 +26,9 @@ class Settings(Table, frozen=True):
 
     #: Where it listens: the path of its socket, or ``HOST:PORT``.
     address: Service
+    #: Whether the DNS is asked for the client's name before the milter hears of it, as sendmail and
+    #: Postfix do. Without it each client is one without a name, which some hold against it.
+    client_names: bool = True
     #: How long to wait for a connection.
     connect_timeout: Seconds = Seconds(5)
     #: How long to wait for an answer; a milter that says "progress" gets as long again. All of a
@@ -47,6 +51,7 @@ class Milter(PluginWith[Settings]):
     @override
     async def on_connect(self, session: Session) -> Verdict:
         talk = session.kept.of(Talks).of[self] = self._talk(session)
+        await self._look_up(session)
         return await talk.connect()
 
     @override
@@ -73,6 +78,7 @@ class Milter(PluginWith[Settings]):
     async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
         talk = self._known(transaction.session)
         if talk is None:
+            await self._look_up(transaction.session)
             return await self._talk(transaction.session).whole(transaction, content)
         return await talk.content(transaction, content)
 
@@ -89,6 +95,10 @@ class Milter(PluginWith[Settings]):
         a session is over.
         """
         return session.kept.of(Talks).of.get(self)
+
+    async def _look_up(self, session: Session) -> None:
+        if self.settings.client_names and session.address:
+            await iprev_of(session, self.tools)
 
     def _talk(self, session: Session) -> Talk:
         patience = self.settings.reply_timeout

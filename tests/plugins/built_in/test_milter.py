@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
 
 from elemta.config import ConfigError, check
-from elemta.mailauth import Iprev
 from elemta.plugins import (
     CONTINUE,
     AddHeader,
@@ -26,7 +26,7 @@ from elemta.plugins.milter.link import OFFERED, OPTIONAL
 from elemta.plugins.milter.wire import Actions, MilterError, Steps
 from elemta.protocol import Body, MailParams
 from elemta.queue import Addressee
-from elemta.testing import FakeContent, a_session, a_transaction, mailbox, some_tools
+from elemta.testing import FakeContent, FakeDns, a_session, a_transaction, mailbox, some_tools
 from tests.dialogue import TRUSTED, Server
 from tests.plugins.built_in.service import FakeService
 
@@ -188,13 +188,20 @@ async def test_it_hears_all_of_a_session(plugin: Milter, milter: FakeMilter) -> 
     }
 
 
-async def test_a_client_by_ipv6_with_a_proved_name(plugin: Milter, milter: FakeMilter) -> None:
-    session = a_session("2001:db8::1")
-    session.results.add(Iprev("pass", "2001:db8::1", "mail.sender.example"))
-    await verdicts(plugin, a_transaction(session, sender=""))
-    assert milter.heard[1] == wire.Connect(b"mail.sender.example", b"6", 2525, b"2001:db8::1")
-    assert milter.heard[3] == wire.Mail(b"<>")
-    assert milter.macros[b"_"] == b"mail.sender.example [2001:db8::1]"
+async def test_a_client_by_ipv6_with_a_name_that_leads_back(
+    service: FakeService, milter: FakeMilter
+) -> None:
+    dns = FakeDns({("mail.sender.example", "AAAA"): ["2001:db8::1"]})
+    dns.add(ipaddress.ip_address("2001:db8::1").reverse_pointer, "PTR", "mail.sender.example.")
+    for client_names, name in ((True, b"mail.sender.example"), (False, b"[2001:db8::1]")):
+        plugin = Milter(check({"address": "[::1]:8891", "client_names": client_names}, Settings))
+        plugin.tools = some_tools("milter", connect=service, dns=dns)
+        milter.heard.clear()
+        await verdicts(plugin, a_transaction(a_session("2001:db8::1"), sender=""))
+        assert milter.heard[1] == wire.Connect(name, b"6", 2525, b"2001:db8::1")
+        assert milter.heard[3] == wire.Mail(b"<>")
+        assert milter.macros[b"{client_name}"] == name
+    assert milter.macros[b"_"] == b"[2001:db8::1]"
 
 
 async def test_parameters_of_the_sender_are_told(plugin: Milter, milter: FakeMilter) -> None:
