@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from elemta.message import delivered_to, return_path
+from elemta.plugins.scene import TooLargeError
 from elemta.protocol import Reply
 from elemta.queue import Message, Recipient, Result
 
@@ -45,6 +46,20 @@ class Letter(Struct, frozen=True, eq=False):
     recipient: Recipient
     body: Body
     destination: str
+
+    async def read(self, most: int | None = None) -> bytes:
+        """The whole content, in memory.
+
+        Args:
+            most: octets that are too many; None: whatever we took is not.
+
+        Raises:
+            TooLargeError: it has more.
+            StoreUnavailable: it cannot be read just now.
+        """
+        if most is not None and self.body.size > most:
+            raise TooLargeError(f"{self.body.size} octets are more than {most}")
+        return b"".join([chunk async for chunk in self.body.chunks()])
 
     @property
     def number(self) -> int:

@@ -11,9 +11,11 @@ from elemta.testing.running import PluginFailedError as PluginFailedError
 from elemta.testing.running import on_virtual_time as on_virtual_time
 from elemta.testing.running import running as running
 from elemta.testing.stand_ins import EPOCH as EPOCH
+from elemta.testing.stand_ins import FakeBody as FakeBody
 from elemta.testing.stand_ins import FakeClock as FakeClock
 from elemta.testing.stand_ins import FakeContent as FakeContent
 from elemta.testing.stand_ins import FakeDns as FakeDns
+from elemta.testing.stand_ins import a_letter as a_letter
 from elemta.testing.stand_ins import a_session as a_session
 from elemta.testing.stand_ins import a_transaction as a_transaction
 from elemta.testing.stand_ins import at_once as at_once

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from elemta import log as logs
 from elemta.config import Config, ConfigError, PluginEntry, load
+from elemta.control.facts import Submission
 from elemta.delivery.mailbox import Letter
 from elemta.delivery.routing import Router
 from elemta.listener.reception import Reception
@@ -32,11 +33,12 @@ from elemta.parts import Outside, Parts
 from elemta.plugins import Loaded
 from elemta.plugins.loader import check_hooks
 from elemta.privileges import Files
+from elemta.protocol import parse_mailbox
 from elemta.queue import Filter, Release, Reserve, StoreReader, View, open_queue
 from elemta.supervision import Supervision
 from elemta.testing.hosts import Network, Taken
 from elemta.testing.stand_ins import EPOCH, FakeDns, at_once, nobody
-from elemta.testing.talking import Client
+from elemta.testing.talking import Client, octets_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -145,6 +147,25 @@ class Elemta:
             reply = await _hand_in(conversation, helo, sender, named, content)
         await self.settled()
         return reply
+
+    async def submit(
+        self, sender: str, recipients: str | Sequence[str], content: Mail = MAIL
+    ) -> MessageId:
+        """Hand in a message as the API does, at the listener ``api``; its id.
+
+        Raises:
+            RequestError: it is refused.
+            UnavailableError: it is refused for now.
+        """
+        named = [recipients] if isinstance(recipients, str) else recipients
+        submission = Submission(
+            sender=parse_mailbox(sender) if sender else None,
+            recipients=tuple(parse_mailbox(each) for each in named),
+            content=octets_of(content),
+        )
+        submitted = await self._parts.submit(submission, "test")
+        await self.settled()
+        return submitted.id
 
     @asynccontextmanager
     async def client(

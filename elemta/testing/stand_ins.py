@@ -10,9 +10,9 @@ import trio
 
 from elemta.message import HeaderScanner
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
-from elemta.plugins import Session, TooLargeError, Tools, Transaction
+from elemta.plugins import Letter, Session, TooLargeError, Tools, Transaction
 from elemta.protocol import Mailbox, MailParams, parse_mailbox
-from elemta.queue import Addressee
+from elemta.queue import Addressee, Message, Recipient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -92,6 +92,53 @@ class FakeContent:
         for start in range(0, self.size, self._piece):
             await trio.lowlevel.checkpoint()
             yield self._octets[start : start + self._piece]
+
+
+class FakeBody:
+    """A message as it is stored (`elemta.plugins.Body`).
+
+    Args:
+        octets: CRLF line ends.
+    """
+
+    def __init__(self, octets: bytes) -> None:
+        self.size = len(octets)
+        self._octets = octets
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        """See `elemta.plugins.Body`."""
+        await trio.lowlevel.checkpoint()
+        yield self._octets
+
+
+def a_letter(
+    recipient: str = "bob@far.example",
+    *,
+    sender: str = "ann@us.example",
+    content: bytes = b"Subject: hello\r\n\r\nHello.\r\n",
+    tags: Sequence[str] = (),
+    attempts: int = 0,
+) -> Letter:
+    """A message on its way out, and its one recipient.
+
+    Args:
+        recipient: who is to get it.
+        sender: empty for the null sender.
+        content: CRLF line ends.
+        tags: of the message.
+        attempts: that were made before.
+    """
+    to = Recipient(number=0, address=parse_mailbox(recipient), attempts=attempts)
+    message = Message(
+        id="MESSAGE",
+        sender=parse_mailbox(sender) if sender else None,
+        recipients=[to],
+        received_at=EPOCH,
+        expires_at=EPOCH + 5 * 86400,
+        size=len(content),
+        tags=tuple(tags),
+    )
+    return Letter(message, to, FakeBody(content), f"mx:{to.address.domain}")
 
 
 class FakeClock:

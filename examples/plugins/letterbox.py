@@ -22,7 +22,7 @@ class Letterbox(Plugin):
 
     @override
     async def on_store(self, letter: Letter) -> Verdict:
-        content = b"".join([chunk async for chunk in letter.body.chunks()])
+        content = letter.head + await letter.read()
         recipient = letter.recipient
         row = (letter.message.id, recipient.number, str(recipient.address), content)
         # After a crash the same comes again: it must not be there twice.

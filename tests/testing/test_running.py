@@ -7,6 +7,7 @@ import trio
 from typing_extensions import override
 
 from elemta.config import ConfigError, Table
+from elemta.control.interface import RequestError
 from elemta.plugins import (
     CONTINUE,
     AddHeader,
@@ -227,6 +228,15 @@ async def test_who_is_named_nowhere_is_not_there(elemta: Elemta) -> None:
     for of in (refused, "01MCC5RM00A7Z8C2021YKME5W0"):
         with pytest.raises(LookupError):
             elemta.timeline(of)
+
+
+@pytest.mark.parametrize("elemta_plugins", [[Picky(Settings())]])
+async def test_mail_may_be_handed_in_otherwise(elemta: Elemta) -> None:
+    with pytest.raises(RequestError, match="not her"):
+        await elemta.submit("ann@us.example", "eve@us.example")
+    id_ = await elemta.submit("", ["bob@us.example"])
+    assert elemta.timeline(id_).message.origin.listener == "api"
+    assert elemta.delivered[0].header("Date")
 
 
 async def test_a_large_message_comes_through(elemta: Elemta) -> None:

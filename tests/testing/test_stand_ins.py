@@ -4,7 +4,7 @@ import pytest
 
 from elemta.net.dns import DnsTemporaryError, Kind, NoRecordsError, NoSuchDomainError
 from elemta.plugins import TooLargeError
-from elemta.testing import FakeContent, FakeDns, a_transaction, some_tools
+from elemta.testing import FakeContent, FakeDns, a_letter, a_transaction, some_tools
 
 
 @pytest.mark.parametrize("text", ["", "v=spf1 -all", "\\" * 199 + 'a "b" ' * 60])
@@ -35,6 +35,18 @@ async def test_content_is_whole_or_in_pieces() -> None:
     assert b"".join([each async for each in content.pieces()]) == await content.read()
     with pytest.raises(TooLargeError):
         await content.read(most=100)
+
+
+async def test_a_letter_can_be_read() -> None:
+    letter = a_letter(content=b"Subject: hi\r\n\r\n", tags=["bulk"], attempts=3)
+    assert await letter.read() == b"Subject: hi\r\n\r\n"
+    assert (letter.number, letter.message.tags, letter.destination) == (
+        3,
+        ("bulk",),
+        "mx:far.example",
+    )
+    with pytest.raises(TooLargeError):
+        await letter.read(most=10)
 
 
 def test_a_transaction_has_whom_it_is_for() -> None:
