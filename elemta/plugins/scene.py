@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct, field
@@ -36,6 +37,7 @@ NOBODY: Final = ("discard",)
 _QUIET: Final = RcptParams(notify=frozenset({Notify.NEVER}))
 
 
+@lru_cache(maxsize=1024)  # plugins ask at each step about the same client
 def ip_of(address: str) -> IPAddress | None:
     """An address as a client has it; None for a Unix socket. IPv4 in IPv6 is IPv4."""
     if not address:

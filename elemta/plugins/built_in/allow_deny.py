@@ -32,7 +32,6 @@ from elemta.plugins import (
     Verdict,
 )
 from elemta.plugins.built_in.actions import POLICY, check_text, is_postmaster
-from elemta.plugins.built_in.clients import ip_of
 from elemta.plugins.built_in.entries import Addresses, Names, Networks
 from elemta.units import Seconds
 
@@ -223,7 +222,7 @@ class AllowDeny(PluginWith[Settings]):
         )
 
     def _of_network(self, session: Session) -> _Side | None:
-        address = ip_of(session.address)
+        address = session.ip
         if address is None:
             return None
         allow, deny = self._allow.networks.find(address), self._deny.networks.find(address)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
-
-from elemta.plugins.scene import ip_of as ip_of
 
 if TYPE_CHECKING:
     from elemta.config import IPAddress
@@ -22,6 +21,7 @@ _INNER: Final = tuple(
 )
 
 
+@lru_cache(maxsize=1024)  # asked at each step about the same client
 def is_inner(address: IPAddress) -> bool:
     """Whether it says something here alone, and nothing in the DNS of the world."""
     return any(address in network for network in _INNER)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from msgspec import field
 
 from elemta.config import Network, Table
-from elemta.plugins.built_in.clients import ip_of
 from elemta.plugins.built_in.entries import Addresses
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class Condition:
         if match.trusted is not None and session.trusted != match.trusted:
             return False
         if match.networks:
-            address = ip_of(session.address)
+            address = session.ip
             if address is None or not any(address in network for network in match.networks):
                 return False
         if match.senders and self._senders.find(transaction.sender) is None:

@@ -31,7 +31,7 @@ from elemta.plugins.built_in.actions import (
     refusal,
 )
 from elemta.plugins.built_in.answers import Answers
-from elemta.plugins.built_in.clients import ip_of, is_inner
+from elemta.plugins.built_in.clients import is_inner
 from elemta.plugins.built_in.entries import name_of
 from elemta.protocol import parse_domain
 from elemta.units import Seconds
@@ -272,7 +272,7 @@ class Dnsbl(PluginWith[Settings]):
         known = session.kept.of(_Known).found
         if self in known:
             return known[self]
-        address = ip_of(session.address)
+        address = session.ip
         if address is None or is_inner(address):
             known[self] = _NOT_ASKED
             return _NOT_ASKED

@@ -19,7 +19,7 @@ from elemta.plugins.built_in.actions import (
     check_tag,
     check_text,
 )
-from elemta.plugins.built_in.clients import ip_of, is_inner
+from elemta.plugins.built_in.clients import is_inner
 from elemta.plugins.built_in.iprev import iprev_of
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Fcrdns(PluginWith[Settings]):
 
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         session, settings = transaction.session, self.settings
-        address = ip_of(session.address)
+        address = session.ip
         if transaction.exempt or address is None or is_inner(address):
             return []
         found = await iprev_of(session, self.tools)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import trio
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 Action: TypeAlias = Literal["reject", "defer", "quarantine", "discard", "tag", "none"]
 
 _NAME: Final = re.compile(r"[!-9;-~]{1,77}")
+#: Characters that are searched at once; after a longer value others get their turn.
+_SHORT: Final = 200
 #: Wrong message format (RFC 3463 §3.7): policy on content.
 _CONTENT: Final = (6, 0)
 #: Fields that are there once at most (RFC 5322 §3.6); From has a setting of its own.
@@ -189,11 +192,17 @@ class HeaderChecks(PluginWith[Settings]):
             return bool(values)
         for value in values[: settings.fields]:
             octets = value[: settings.octets]
-            text = octets.decode("utf-8", "replace") if rule.raw else decoded(octets)
+            text = octets.decode("utf-8", "replace") if rule.raw else _decoded(octets)
             if pattern.search(text):
                 return True
-            await trio.lowlevel.checkpoint()
+            if len(text) > _SHORT:
+                await trio.lowlevel.checkpoint()
         return False
+
+
+@lru_cache(maxsize=64)  # several rules look at one field
+def _decoded(octets: bytes) -> str:
+    return decoded(octets)
 
 
 def _heed(

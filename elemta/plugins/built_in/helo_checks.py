@@ -24,8 +24,8 @@ from elemta.plugins.built_in.actions import (
     check_tag,
     check_text,
 )
-from elemta.plugins.built_in.clients import ip_of
 from elemta.plugins.built_in.entries import Names, name_of
+from elemta.plugins.scene import ip_of
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class HeloChecks(PluginWith[Settings]):
 
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         session = transaction.session
-        address = ip_of(session.address)
+        address = session.ip
         if transaction.exempt or address is None or self._is_here(address):
             return []
         literal = _literal(session.helo)
@@ -131,7 +131,7 @@ class HeloChecks(PluginWith[Settings]):
         return found
 
     def _judge_address(self, literal: IPAddress, session: Session) -> list[Objection]:
-        if literal == ip_of(session.address):
+        if literal == session.ip:
             return []
         told = f"{literal} is not where it comes from"
         other = self._objection(self.settings.other_address, told)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elemta.config import ConfigError
 from elemta.message import HeaderScanner
@@ -147,6 +149,19 @@ async def test_mail_of_our_own_is_not_looked_at() -> None:
 def test_fields_are_searched_as_people_see_them(value: bytes, text: str | None) -> None:
     found = decoded(value)
     assert text is None or found == text
+
+
+@given(st.lists(st.sampled_from(["=?", "?=", "?q?", "?b?", "utf-8", "w6Q", "=", "é", " "])))
+def test_whatever_a_field_has_is_some_text(parts: list[str]) -> None:
+    decoded("".join(parts).encode())
+
+
+@given(st.binary(max_size=200))
+async def test_no_header_breaks_it(octets: bytes) -> None:
+    rules = [{"header": "a", "matches": "x*$", "action": "tag"}, {"header": "b", "action": "tag"}]
+    scanner = HeaderScanner()
+    scanner.feed(b"A: " + octets + b"\r\nb: =?" + octets + b"?=\r\n\r\n")
+    await plugin(*rules).on_header(a_transaction(), scanner)
 
 
 async def test_no_field_takes_long() -> None:
