@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import warnings
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-import spf
 import trio
 from msgspec import Struct
 from typing_extensions import override
@@ -18,6 +18,11 @@ from typing_extensions import override
 from elemta.mailauth.asking import Answers, TemporaryError, TooManyQuestionsError, replay
 from elemta.mailauth.results import comment, value
 from elemta.net.dns import Kind, text_of
+
+with warnings.catch_warnings():
+    # Of an escape in a docstring of its, where it was not compiled when it was installed.
+    warnings.simplefilter("ignore")
+    import spf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
