@@ -11,6 +11,7 @@ by the connection; HELO names and senders are but claims, and vouch for one mess
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
@@ -48,6 +49,8 @@ T = TypeVar("T")
 _FILE: Final = "file:"
 #: When a file was written, how large it is, and which it is; all 0: there is none.
 _Stamp: TypeAlias = tuple[int, int, int]
+#: It may begin a line, or stand behind a space: addresses may have the sign in them, too.
+_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#")
 #: Octets of a file that is read: some million entries.
 _LARGEST: Final = 32 * 2**20
 
@@ -298,7 +301,7 @@ def _read_lines(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: no UTF-8") from None
-    return [line.partition("#")[0].strip() for line in text.split("\n")]
+    return [_COMMENT.split(line, 1)[0].strip() for line in text.split("\n")]
 
 
 def _stamp(path: Path) -> _Stamp:

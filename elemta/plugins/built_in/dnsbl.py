@@ -315,9 +315,13 @@ class Dnsbl(PluginWith[Settings]):
         return found
 
     def _askable(self, name: str) -> str:
-        """A domain that may be on a list, as the DNS writes it, or nothing."""
+        """A domain that may be on a list, as the DNS writes it, or nothing.
+
+        Some lists of domains answer questions for addresses as if these were listed.
+        """
         found = name_of(name)
-        return found if "." in found and "[" not in found and not self.tools.ours(found) else ""
+        domain = "." in found and "[" not in found and not found.rpartition(".")[2].isdigit()
+        return found if domain and not self.tools.ours(found) else ""
 
     async def _look_up(self, questions: list[_Question]) -> Listed:
         """Ask all at once."""

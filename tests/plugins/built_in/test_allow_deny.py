@@ -150,7 +150,7 @@ async def test_entries_may_stand_in_files(tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.write_text("# spammers\n\n192.0.2.0/24   # all of them\r\n2001:db8::/32\n")
     good = tmp_path / "good"
-    good.write_text("friend.example")
+    good.write_text("friend.example\na#b@other.example\t# a friend's odd address")
     made = plugin(
         deny={"networks": [f"file:{bad}", "198.51.100.1"]}, allow={"senders": [f"file:{good}"]}
     )
@@ -158,6 +158,7 @@ async def test_entries_may_stand_in_files(tmp_path: Path) -> None:
     assert await outcome(made) == "refused"
     assert await outcome(made, a_session("198.51.100.1")) == "refused"
     assert await outcome(made, sender="x@friend.example") == "taken exempt"
+    assert await outcome(made, sender="a#b@other.example") == "taken exempt"
     assert await outcome(made, a_session("203.0.113.1")) == "taken"
 
 

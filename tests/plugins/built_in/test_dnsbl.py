@@ -202,11 +202,11 @@ async def test_domains_that_a_client_names_are_looked_up() -> None:
     assert isinstance(verdict, Reject)
     assert verdict.text == "sender.example is listed"
     dns.asked.clear()
-    session = a_session(helo="[192.0.2.1]")
-    for sender in ("", "ann@[192.0.2.7]", "ann@us.example"):
-        transaction = a_transaction(session, sender=sender)
-        assert await made.on_rcpt(transaction, BOB) is CONTINUE
-        assert await made.on_rcpt(transaction, BOB) is CONTINUE
+    for helo in ("[192.0.2.1]", "192.0.2.1", "localhost"):
+        for sender in ("", "ann@[192.0.2.7]", "ann@us.example"):
+            transaction = a_transaction(a_session(helo=helo), sender=sender)
+            assert await made.on_rcpt(transaction, BOB) is CONTINUE
+            assert await made.on_rcpt(transaction, BOB) is CONTINUE
     assert dns.asked == []
     same = a_transaction(a_session(helo="xn--bcher-kva.example"), sender="x@bücher.example")
     assert await made.on_rcpt(same, BOB) is CONTINUE
