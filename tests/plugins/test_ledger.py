@@ -15,18 +15,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from typing_extensions import override
 
-from elemta.plugins.ledger import (
-    BATCH,
-    EVERY,
-    FILE,
-    LONGEST,
-    PRUNING,
-    SELDOM,
-    Book,
-    Ledger,
-    Row,
-    short,
-)
+from elemta.plugins.books import Book, Row
+from elemta.plugins.ledger import BATCH, EVERY, FILE, PRUNING, SELDOM, Ledger
 from elemta.testing import FakeClock, some_tools
 from elemta.testing.stand_ins import EPOCH
 
@@ -151,27 +141,6 @@ async def test_a_clock_that_is_set_forth_is_noticed(
         await trio.sleep(SELDOM)
         assert not book.rows
         nursery.cancel_scope.cancel()
-
-
-async def test_of_too_many_rows_those_go_that_would_go_first() -> None:
-    book = visits(1000)
-    for number in range(500):
-        book.put(b"kept %d" % number, Visit(1000.0))
-    for number in range(20_000):
-        book.put(b"%d" % number, Visit(float(number % 777)))
-        assert len(book.rows) <= 1000
-    assert sum(key.startswith(b"kept") for key in book.rows) == 500
-    assert book.crowded == 20_500 - len(book.rows)
-    assert len(book.changed) <= 2000, "what could not be written is bounded, too"
-    book.resize(10)
-    assert len(book.rows) <= 10
-
-
-async def test_equal_rows_do_not_all_go_at_once() -> None:
-    book = visits(100)
-    for number in range(101):
-        book.put(b"%d" % number, Visit(1.0))
-    assert len(book.rows) == 89
 
 
 async def test_a_smaller_bound_holds_for_what_is_on_disk(tmp_path: Path) -> None:
@@ -368,14 +337,6 @@ async def begun(tools: Tools) -> tuple[Ledger, Book[Visit]]:
     ledger = Ledger()
     await ledger.open(tools)
     return ledger, await ledger.book("visits", visits())
-
-
-def test_a_key_is_bounded_whatever_a_client_calls_itself() -> None:
-    assert short("192.0.2.0/24") == b"192.0.2.0/24"
-    assert short("a", "b") == b"a\nb"
-    assert len(short("x" * 10_000)) == 16
-    assert len(short("x" * LONGEST)) == LONGEST
-    assert short("x" * 99) != short("x" * 98)
 
 
 def on_disk(folder: Path) -> int:

@@ -15,7 +15,8 @@ from typing_extensions import override
 from elemta.config import Table
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, PluginWith, Session
-from elemta.plugins.ledger import Book, Ledger, Row, short
+from elemta.plugins.books import Book, Row, short
+from elemta.plugins.ledger import Ledger
 from elemta.units import Seconds
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from typing_extensions import override
 from elemta.config import Network, Table
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Continue, Defer, PluginWith, Transaction, Verdict
+from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.entries import Addresses, Names, Networks, name_of
 from elemta.plugins.built_in.triplets import Attempts, Passes, Terms, Triplets, triplet
-from elemta.plugins.ledger import Book, Ledger, Row, short
+from elemta.plugins.ledger import Ledger
 from elemta.units import Seconds
 
 if TYPE_CHECKING:

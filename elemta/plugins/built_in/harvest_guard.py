@@ -14,8 +14,9 @@ from typing_extensions import override
 from elemta.config import Table
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session, Transaction
+from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.bucket import Bucket
-from elemta.plugins.ledger import Book, Ledger, Row, short
+from elemta.plugins.ledger import Ledger
 from elemta.units import Frequency, Seconds
 
 if TYPE_CHECKING:

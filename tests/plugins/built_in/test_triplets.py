@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from elemta.plugins.books import Book, Row
 from elemta.plugins.built_in.triplets import (
     SOME,
     Attempts,
@@ -18,7 +19,6 @@ from elemta.plugins.built_in.triplets import (
     normal,
     triplet,
 )
-from elemta.plugins.ledger import Book, Row
 from elemta.testing import mailbox
 
 TERMS = Terms(delay=300, window=4 * 3600, lifetime=36 * 86400, passes=5)
