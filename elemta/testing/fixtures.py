@@ -42,12 +42,14 @@ _VIRTUAL: Final = frozenset({"elemta", "virtual_time"})
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests that want virtual time on it, whatever else the mark ``trio`` says."""
     for item in items:
-        if (
-            isinstance(item, pytest.Function)
-            and inspect.iscoroutinefunction(item.obj)
-            and not _VIRTUAL.isdisjoint(item.fixturenames)
-        ):
+        if isinstance(item, pytest.Function) and _wants_virtual_time(item):
             item.add_marker(pytest.mark.trio(run=on_virtual_time), append=False)
+
+
+def _wants_virtual_time(item: pytest.Function) -> bool:
+    if not _VIRTUAL.isdisjoint(item.fixturenames):
+        return inspect.iscoroutinefunction(item.obj)
+    return any(mark.kwargs.get("run") is on_virtual_time for mark in item.iter_markers("trio"))
 
 
 @pytest.fixture

@@ -25,13 +25,14 @@ from elemta.queue import (
     Timeline,
     open_queue,
 )
+from elemta.testing import on_virtual_time as on_virtual_time
 from elemta.testing.hosts import Host as SomeHost
 from elemta.testing.hosts import Network
 from tests.delivery.zone import Zone
 from tests.net.certificates import server_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
     from elemta.plugins import Choice
@@ -161,17 +162,6 @@ def to(address: str, params: RcptParams | None = None) -> Addressee:
 def wall_clock() -> float:
     """Virtual time, in seconds since the epoch."""
     return EPOCH + trio.current_time()
-
-
-def on_virtual_time(
-    main: Callable[[], Awaitable[None]],
-    *,
-    clock: trio.abc.Clock | None,
-    instruments: Sequence[trio.abc.Instrument],
-) -> None:
-    """For ``pytestmark = pytest.mark.trio(run=on_virtual_time)``: time jumps when all sleep."""
-    assert clock is None
-    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=instruments)
 
 
 @asynccontextmanager

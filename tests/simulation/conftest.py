@@ -1,3 +1,0 @@
-from __future__ import annotations
-
-from tests.delivery.conftest import pytest_collection_modifyitems as pytest_collection_modifyitems
