@@ -67,8 +67,7 @@ class Link:
             trio.TooSlowError: it takes too long.
             trio.BrokenResourceError: it is gone.
         """
-        await self._send(bytes(wire.Negotiate(wire.VERSION, OFFERED, Steps(OPTIONAL))))
-        found = await self._hear()
+        found = await self.say(wire.Negotiate(wire.VERSION, OFFERED, Steps(OPTIONAL)))
         if not isinstance(found, wire.Negotiate):
             raise MilterError(f"{type(found).__name__} in place of options")
         if not 2 <= found.version <= wire.VERSION:
@@ -90,26 +89,33 @@ class Link:
         unwanted, mute = _LEFT_OUT.get(type(command), (Steps(0), Steps(0)))
         if self.steps & unwanted:
             return None
+        if not self._inbox.empty:
+            # The next answer would be taken for one to this, and each after it likewise.
+            raise MilterError("it has answered what it was not asked")
         if macros:
             self._unsent += bytes(wire.Macros(command.LETTER, macros))
         self._unsent += bytes(command)
-        if self.steps & mute:
-            if len(self._unsent) > _SOME:
-                await self._flush()
+        answered = not self.steps & mute
+        if not answered and len(self._unsent) < _SOME:
             return None
-        await self._flush()
-        return await self.hear()
+        with trio.fail_after(self._patience):  # one for both: a header has many fields
+            await self._flush()
+            found = await self._next() if answered else None
+        return await self.hear() if isinstance(found, wire.Progress) else found
 
     async def hear(self) -> wire.Response:
         """The next answer that is one."""
-        while isinstance(found := await self._hear(), wire.Progress):
-            pass
-        return found
+        while True:
+            with trio.fail_after(self._patience):
+                found = await self._next()
+            if not isinstance(found, wire.Progress):
+                return found
 
     async def abort(self) -> None:
         """This message is over; nothing is answered."""
         self._unsent += bytes(wire.Abort())
-        await self._flush()
+        with trio.fail_after(self._patience):
+            await self._flush()
 
     async def quit(self) -> None:
         """Say goodbye, if it is still there, and close."""
@@ -125,17 +131,12 @@ class Link:
     async def _flush(self) -> None:
         octets = bytes(self._unsent)
         self._unsent.clear()
-        await self._send(octets)
+        await self._stream.send_all(octets)
 
-    async def _send(self, octets: bytes) -> None:
-        with trio.fail_after(self._patience):
-            await self._stream.send_all(octets)
-
-    async def _hear(self) -> wire.Response:
-        with trio.fail_after(self._patience):
-            while (found := self._inbox.response()) is None:
-                octets = await self._stream.receive_some(_SOME)
-                if not octets:
-                    raise MilterError("it has hung up")
-                self._inbox.feed(bytes(octets))
-            return found
+    async def _next(self) -> wire.Response:
+        while (found := self._inbox.response()) is None:
+            octets = await self._stream.receive_some(_SOME)
+            if not octets:
+                raise MilterError("it has hung up")
+            self._inbox.feed(bytes(octets))
+        return found

@@ -491,6 +491,11 @@ class Inbox:
         self._most = most
         self._held = bytearray()
 
+    @property
+    def empty(self) -> bool:
+        """Whether all that came was read."""
+        return not self._held
+
     def feed(self, octets: bytes) -> None:
         """Some more came."""
         self._held += octets

@@ -96,6 +96,13 @@ async def test_clean_mail_goes_on_and_was_shown_whole(clamd: Clamd, service: Fak
     assert sum(plugin.tools.meters.scan_seconds.counts) == 1
 
 
+async def test_words_are_no_malware(service: FakeService) -> None:
+    # Fault 9 of the original: "virus" in a body was a virus, and no scanner was ever asked.
+    words = b"Subject: virus\r\n\r\nvirus malware trojan\r\n"
+    assert await verdict(a_plugin(service), words) is CONTINUE
+    assert service.connections == 1
+
+
 @pytest.mark.parametrize(
     ("infected", "wanted"),
     [

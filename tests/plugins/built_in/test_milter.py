@@ -619,6 +619,14 @@ async def test_changes_that_cannot_be_are_a_failure(
     assert service.open == 0
 
 
+async def test_who_answers_twice_is_not_believed_from_then_on(
+    plugin: Milter, milter: FakeMilter
+) -> None:
+    milter.answers[wire.Data] = (bytes(wire.Continue()) * 2,)
+    with pytest.raises(MilterError, match="answered what it was not asked"):
+        await verdicts(plugin)
+
+
 async def test_a_milter_may_do_only_what_it_has_asked_for(
     plugin: Milter, milter: FakeMilter
 ) -> None:
