@@ -31,6 +31,8 @@ log = logger(__name__)
 
 #: Events that may wait for one plugin; of what comes beyond that it misses the oldest.
 BUFFER: Final = 1000
+#: Events that a plugin which does not wait may get in one turn of the loop.
+AT_ONCE: Final = 100
 
 
 class Watching:
@@ -81,15 +83,22 @@ class Watching:
     async def _attend(self, plugin: Plugin, subscription: Subscription) -> None:
         """Tell one plugin one thing after the other."""
         async for event in subscription:
-            chain = self._chain
-            loaded = next(each for each in chain.event if each.plugin is plugin)
-            if isinstance(event, Missed):
-                log.warning("plugin.events_missed", plugin=loaded.name, count=event.count)
-                loaded.counts.events["missed"] += event.count
-                continue
-            hear = partial(_hear, event, Hand(self._queue, self._report, loaded.name))
-            with chain.users:
-                await tell((loaded,), "on_event", str(event.number), hear)
+            await self._tell(plugin, event)
+            for _ in range(AT_ONCE):
+                if (more := subscription.take()) is None:
+                    break
+                await self._tell(plugin, more)
+
+    async def _tell(self, plugin: Plugin, event: QueueEvent | Missed) -> None:
+        chain = self._chain
+        loaded = next(each for each in chain.event if each.plugin is plugin)
+        if isinstance(event, Missed):
+            log.warning("plugin.events_missed", plugin=loaded.name, count=event.count)
+            loaded.counts.events["missed"] += event.count
+            return
+        hear = partial(_hear, event, Hand(self._queue, self._report, loaded.name))
+        with chain.users:
+            await tell((loaded,), "on_event", str(event.number), hear)
 
 
 async def _hear(event: QueueEvent, hand: Hand, plugin: Plugin) -> None:

@@ -349,9 +349,20 @@ class Subscription:
         await trio.lowlevel.checkpoint()
         while not (self._events or self._missed or self._closed):
             await self._reader.park()
-        if self._closed:
+        found = self.take()
+        if found is None:
             raise StopAsyncIteration
+        return found
+
+    def take(self) -> QueueEvent | Missed | None:
+        """The next that is here already; None if there is none. For those who are quick.
+
+        Whoever waits for each by itself gets one a turn of the loop, of which there are few when
+        much happens.
+        """
+        if self._closed:
+            return None
         if self._missed is not None:
             missed, self._missed = self._missed, None
             return missed
-        return self._events.popleft()
+        return self._events.popleft() if self._events else None

@@ -155,6 +155,21 @@ async def test_a_slow_plugin_misses_events_and_slows_nobody(
     assert loaded[0].counts.events["missed"] == 499
 
 
+async def test_a_quick_plugin_misses_nothing_of_a_flood(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    hears = Hears()
+    async with watched(tmp_path, chain(hears)) as (queue, _):
+        for _ in range(100):
+            for _ in range(90):  # in one turn of the loop
+                queue.events.publish(Unparked(queue.events.next(), now(), "mx:x"))
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        numbers = [each.number for each in hears.heard]
+        assert len(numbers) == 9000
+        assert numbers == sorted(numbers)
+
+
 async def test_a_plugin_that_fails_or_hangs_hears_the_next_thing(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -167,3 +167,22 @@ def test_what_failed_is_not_pushed_out_by_what_went_well() -> None:
     found = bus.failures(2)
     assert [each.lane for each in found if isinstance(each, Parked)] == ["c", "b"]
     assert len(bus.failures(100)) == 3
+
+
+def test_who_is_quick_takes_what_is_there_without_waiting() -> None:
+    bus = EventBus()
+    subscription = bus.subscribe(buffer=2)
+    assert subscription.take() is None
+    happen(bus, 3)
+    missed = subscription.take()
+    assert isinstance(missed, Missed)
+    assert missed.count == 1
+    found = [subscription.take(), subscription.take(), subscription.take()]
+    assert [None if isinstance(each, Missed | None) else each.number for each in found] == [
+        2,
+        3,
+        None,
+    ]
+    happen(bus)
+    subscription.close()
+    assert subscription.take() is None
