@@ -53,10 +53,11 @@ if TYPE_CHECKING:
     from elemta.testing.hosts import Host
     from elemta.testing.talking import Mail
 
-#: What runs unless a test says otherwise: it takes mail for any mailbox of one domain.
+#: What runs unless a test says otherwise: it takes mail for any mailbox of one domain, and lets log
+#: in whom a plugin knows.
 CONFIG: Final = """
 hostname: mx.us.example
-listeners: [{name: mx, address: "203.0.113.25:25"}]
+listeners: [{name: mx, address: "203.0.113.25:25", auth: always}]
 domains: [{name: us.example, mailboxes: ["*"]}]
 relay: {networks: [10.0.0.0/8]}
 """

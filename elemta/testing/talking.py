@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -44,6 +45,15 @@ class Client:
         """
         await self.write(f"{line}\r\n".encode())
         return await self.hear()
+
+    async def log_in(self, user: str, password: str) -> Reply:
+        """Say who this is (AUTH PLAIN, RFC 4616), after EHLO; the answer.
+
+        Raises:
+            HungUpError: there is none.
+        """
+        said = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        return await self.say(f"AUTH PLAIN {said}")
 
     async def send(self, content: Mail) -> Reply:
         """Say DATA and, if we may go on, the content.

@@ -30,7 +30,7 @@ class PasswordFile(PluginWith[Settings]):
         self, session: Session, credentials: Credentials
     ) -> Granted | Verdict:
         known = self._hashes.get(credentials.user)
-        if known is None or credentials.acting_as not in ("", credentials.user):
+        if known is None:
             return CONTINUE
         if await self.tools.in_thread(lambda: _matches(known, credentials.password)):
             return Granted(credentials.user)

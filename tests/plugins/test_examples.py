@@ -15,19 +15,14 @@ from argon2 import PasswordHasher
 from typing_extensions import override
 
 from elemta.plugins import (
-    CONTINUE,
     KINDS,
-    Granted,
     Plugin,
-    Reject,
     Tag,
     Transaction,
     Verdict,
     change,
 )
-from elemta.protocol import Credentials
-from elemta.testing import CONFIG, TRUSTED, FakeDns, a_session, running, some_tools
-from examples.plugins import password_file
+from elemta.testing import CONFIG, TRUSTED, FakeDns, running
 from examples.plugins.external import External
 from examples.plugins.my_plugin import MyPlugin
 
@@ -113,18 +108,16 @@ async def test_not_us() -> None:
 async def test_password_file(tmp_path: Path) -> None:
     file = tmp_path / "users"
     file.write_text(f"ann:{PasswordHasher(1, 8, 1).hash('secret')}\nbroken:hash\n")
-    plugin = password_file.PasswordFile(password_file.Settings(file=file))
-    plugin.tools = some_tools()
-    await plugin.start()
-
-    async def said(user: str, password: str, acting_as: str = "") -> object:
-        return await plugin.on_authenticate(a_session(), Credentials(user, password, acting_as))
-
-    assert await said("ann", "secret") == Granted("ann")
-    assert await said("ann", "secret", "bob") is CONTINUE
-    assert await said("bob", "secret") is CONTINUE
-    assert isinstance(await said("ann", "guess"), Reject)
-    assert isinstance(await said("broken", "guess"), Reject)
+    async with having("password_file:PasswordFile", f"{{file: {file}}}") as elemta:
+        async with elemta.client() as client:
+            await client.say("EHLO client.example")
+            for user, password in (("bob", "secret"), ("ann", "guess"), ("broken", "hash")):
+                assert (await client.log_in(user, password)).code == 535
+        async with elemta.client() as client:
+            await client.say("EHLO client.example")
+            assert (await client.log_in("ann", "secret")).code == 235
+            for line in ("MAIL FROM:<ann@us.example>", "RCPT TO:<x@far.example>"):
+                assert (await client.say(line)).code == 250
 
 
 async def test_no_forgery() -> None:
