@@ -299,7 +299,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(STEPS)
 async def test_memory_and_disk_know_the_same_whatever_happens(
     steps: list[tuple[str, int, int]],
