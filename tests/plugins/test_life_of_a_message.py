@@ -27,6 +27,7 @@ from elemta.plugins import (
     Transaction,
     Verdict,
 )
+from elemta.plugins.loader import BUILT_IN
 from elemta.testing import CONFIG, TRUSTED, running
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
     from elemta.testing import Elemta
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "plugins.md").read_text()
+FOLDER = Path(__file__).parent.parent.parent / "docs"
+PAGE = (FOLDER / "plugins.md").read_text()
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
@@ -67,6 +69,15 @@ for _hook in HOOKS:
 def test_the_page_has_every_hook_with_its_kind() -> None:
     rows = re.findall(r"^\| `(on_\w+)` \| (\w+) \|", PAGE, re.MULTILINE)
     assert sorted(rows) == sorted((hook, kind) for kind, of in KINDS.items() for hook in of)
+
+
+def test_the_page_leads_to_the_page_of_each_built_in_plugin() -> None:
+    section = PAGE.partition("## What ships with Elemta\n")[2].partition("\n## ")[0]
+    found = re.findall(r"\[`([\w-]+)`\]\(([\w-]+\.md)", section)
+    assert sorted(name for name, _ in found) == sorted(BUILT_IN)
+    for name, page in found:
+        heading = rf"(?mi)^#+ `?{name}`?$"
+        assert re.search(heading, (FOLDER / page).read_text()), name
 
 
 async def test_hooks_are_asked_in_the_order_of_the_page() -> None:
