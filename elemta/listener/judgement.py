@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from elemta.plugins import Doomed, Transaction
     from elemta.protocol import Mailbox
 
+#: Characters of a reason that are written down.
+LONGEST: Final = 1000
 #: Who sent what is thrown away is not told that it was delivered (RFC 3461 §4.1).
 _UNTOLD: Final = frozenset({Notify.NEVER})
 
@@ -66,7 +68,7 @@ def holder(transaction: Transaction, now: float) -> Holder | None:
 def notes(transaction: Transaction, now: float) -> tuple[Note, ...]:
     """What the timeline says of what plugins found out, changed and decided."""
     told = [
-        Note(at=now, who=_who(plugin), action="found", recipients=(), reason=reason)
+        Note(at=now, who=_who(plugin), action="found", recipients=(), reason=_words(reason))
         for plugin, reason in transaction.results.told()
     ]
     told += [
@@ -99,7 +101,12 @@ def _holder(fate: Doomed, now: float) -> Holder:
 
 def _reason(fate: Doomed) -> str:
     verdict = fate.fate
-    return verdict.reason if isinstance(verdict, Quarantine) else verdict.note
+    return _words(verdict.reason if isinstance(verdict, Quarantine) else verdict.note)
+
+
+def _words(text: str) -> str:
+    """What can be written down, whatever a plugin takes for text, and for a reason."""
+    return str(text)[:LONGEST].encode("utf-8", "replace").decode("utf-8")
 
 
 def _who(plugin: str) -> str:

@@ -15,6 +15,7 @@ import trio
 
 from elemta.log import logger
 from elemta.metrics.meters import LATENCY
+from elemta.plugins.changes import Change
 from elemta.plugins.plugin import HOOKS, TRY_LATER, UNDECIDED, Plugin, hooks
 from elemta.plugins.verdicts import (
     CONTINUE,
@@ -106,20 +107,31 @@ def verdict_of(loaded: Loaded, hook: str, of: str, found: object) -> Verdict:
     """A plugin's answer as a verdict; what is none counts as a failure."""
     match found:
         case Continue() | Accept() | Defer() | Reject() | Discard() | Quarantine():
-            return found
+            if has_changes(found):
+                return found
+            error = f"no tuple of changes in {type(found).__name__}"
         case Failed():
             return on_error(loaded, hook)
         case _:
-            # An untyped author forgot to return something: fail closed, as on an exception.
-            loaded.counts.failed += 1
-            log.error(
-                "plugin.failed",
-                plugin=loaded.name,
-                hook=hook,
-                of=of,
-                error=f"a verdict was expected, not {type(found).__name__}",
-            )
-            return on_error(loaded, hook)
+            error = f"a verdict was expected, not {type(found).__name__}"
+    # An untyped author forgot to return something, or a comma: fail closed, as on an exception.
+    loaded.counts.failed += 1
+    log.error("plugin.failed", plugin=loaded.name, hook=hook, of=of, error=error)
+    return on_error(loaded, hook)
+
+
+def is_verdict(found: object) -> bool:
+    """Whether it is a verdict in all that it says."""
+    return isinstance(found, Verdict) and has_changes(found)
+
+
+def has_changes(verdict: object) -> bool:
+    """Whether what a verdict wants changed, if it can want anything, is what it should be."""
+    wanted: object = getattr(verdict, "changes", ())
+    if not isinstance(wanted, tuple):
+        return False
+    changes: tuple[object, ...] = wanted  # pyright: ignore # of what, is asked here
+    return all(isinstance(each, Change) for each in changes)
 
 
 def on_error(loaded: Loaded, hook: str) -> Verdict:

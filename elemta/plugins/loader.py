@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
@@ -13,11 +14,11 @@ from msgspec.structs import force_setattr
 
 from elemta.config import ConfigError, Mistake, Storage
 from elemta.metrics.meters import LATENCY, Distribution
-from elemta.plugins.asking import waiting_hooks
-from elemta.plugins.plugin import AT_ONCE, Plugin, hooks
+from elemta.plugins.asking import is_verdict, waiting_hooks
+from elemta.plugins.plugin import AT_ONCE, HOOKS, Plugin, hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from elemta.config import Config, PluginEntry
 
@@ -224,6 +225,7 @@ def check_hooks(kind: type[Plugin], where: str) -> None:
         if not hasattr(Plugin, attribute):
             raise _mistake(where, f"{kind.__qualname__}.{attribute}: there is no such hook")
         if attribute == "on_error":
+            _check_failure(kind, where)
             continue
         hook, told = getattr(kind, attribute), f"{kind.__qualname__}.{attribute}"
         if attribute in AT_ONCE:
@@ -231,6 +233,17 @@ def check_hooks(kind: type[Plugin], where: str) -> None:
                 raise _mistake(where, f"{told} must not be `async def`: it answers at once")
         elif not inspect.iscoroutinefunction(hook):
             raise _mistake(where, f"{told} is no `async def`")
+
+
+def _check_failure(kind: type[Plugin], where: str) -> None:
+    """Refuse what would be found out when a hook fails, which is late."""
+    told, declared = f"{kind.__qualname__}.on_error", kind.on_error
+    by_hook: Mapping[str, object] = declared if isinstance(declared, Mapping) else {"": declared}
+    for hook, verdict in by_hook.items():
+        if hook and hook not in HOOKS:
+            raise _mistake(where, f"{told}: there is no hook {hook!r}")
+        if not is_verdict(verdict):
+            raise _mistake(where, f"{told} is no verdict: {verdict!r}")
 
 
 def _say(error: Exception) -> str:

@@ -67,10 +67,17 @@ class Results:
         """All that have something to say, the session's first: which plugin's, and what."""
         beneath = [] if self._beneath is None else self._beneath.told()
         return beneath + [
-            (plugin, str(result))
+            (plugin, _said(result))
             for plugin, result in self._found
             if type(result).__str__ is not object.__str__
         ]
+
+
+def _said(result: Struct) -> str:
+    try:
+        return str(result)
+    except Exception as error:  # a third party's: it must not cost a message
+        return f"{type(result).__name__}, which cannot be told: {type(error).__name__}"
 
 
 class Store:

@@ -812,3 +812,39 @@ async def kept_on_disk(
     assert timeline is not None
     assert body is not None
     return timeline, body
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """Cannot be told."""
+
+    def __str__(self) -> str:
+        raise ValueError("odd")
+
+
+class Long(msgspec.Struct, frozen=True):
+    """Says more than anybody reads, and what is no text."""
+
+    def __str__(self) -> str:
+        return "\udc80" + "x" * 100_000
+
+
+async def test_what_cannot_be_written_down_costs_no_message(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    def find(transaction: Transaction, _: HeaderScanner) -> Verdict:
+        transaction.results.add(Odd(), "finder")
+        transaction.results.add(Long(), "finder")
+        return Quarantine("\udcff" * 5000)
+
+    hold = saying("hold", on_mail=Quarantine(None))  # type: ignore[arg-type] # the mistake
+    timeline, _ = await kept_on_disk(tmp_path, SMALL, (), hold, saying("finder", on_header=find))
+    assert [(each.who, each.reason[:60]) for each in timeline.notes] == [
+        ("plugin:finder", "Odd, which cannot be told: ValueError"),
+        ("plugin:finder", "?" + "x" * 59),
+        ("plugin:hold", "None"),
+        ("plugin:finder", "?" * 60),
+    ]
+    assert max(len(each.reason) for each in timeline.notes) == 1000
+    (recipient,) = timeline.message.recipients
+    assert recipient.holder is not None
+    assert recipient.holder.reason == "None"

@@ -22,6 +22,7 @@ from elemta.plugins import (
     Quarantine,
     Reject,
     Session,
+    Tag,
     Verdict,
 )
 from elemta.testing import FakeContent, a_session, a_transaction
@@ -167,6 +168,23 @@ async def test_what_is_no_verdict_is_a_failure(answer: object) -> None:
     counts = asked.plugins[0].counts
     assert (counts.asked, counts.failed, counts.objected) == (1, 1, 1)
     assert "a verdict was expected" in str(logs.recent(limit=2)[0].fields["error"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [Tag("x"), "a note", ["x"], (Tag("x"), "x"), None, 5],
+    ids=lambda each: repr(each)[:9],
+)
+@pytest.mark.parametrize("kind", [Continue, Accept, Quarantine])
+async def test_what_are_no_changes_is_a_failure_before_any_is_made(
+    kind: Callable[..., Verdict], changes: object
+) -> None:
+    transaction = a_transaction()
+    verdict = kind("odd", changes=changes) if kind is Quarantine else kind(changes=changes)
+    asked = chain(saying(on_mail=verdict))
+    assert await asked.on_mail(transaction) == LATER
+    assert asked.plugins[0].counts.failed == 1
+    assert (transaction.made, transaction.doomed, transaction.tags) == ([], [], ())
 
 
 # What may come out of a hook.

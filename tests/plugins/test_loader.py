@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, ClassVar
+
 import pytest
 from typing_extensions import override
 
 from elemta.config import Config, ConfigError, load
-from elemta.plugins import CONTINUE, Accept, Letter, Plugin, Session, Verdict, load_for
+from elemta.plugins import (
+    CONTINUE,
+    Accept,
+    Continue,
+    Letter,
+    Plugin,
+    Session,
+    Tag,
+    Verdict,
+    load_for,
+)
 from elemta.plugins import load as load_plugins
 from elemta.plugins.built_in.recipient_limit import RecipientLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Whole(Plugin):
@@ -31,6 +46,20 @@ class NotAsync(Plugin):
 
     def on_connect(self, session: Session) -> Verdict:  # type: ignore[override] # the mistake
         return CONTINUE
+
+
+class Forgiving(Whole):
+    on_error = "defer"  # type: ignore[assignment] # the mistake
+
+
+class Misspelling(Whole):
+    on_error: ClassVar[Mapping[str, Verdict]] = {"on_conect": CONTINUE}  # type: ignore[misc]
+
+
+class Commaless(Whole):
+    on_error: ClassVar[Mapping[str, Verdict]] = {  # type: ignore[misc]
+        "on_connect": Continue(changes=Tag("x"))  # type: ignore[arg-type] # the mistake
+    }
 
 
 class Nameless(Plugin):
@@ -102,6 +131,9 @@ def test_settings_that_a_plugin_does_not_take_are_told_with_their_place(
         ("tests.plugins.test_loader:Nameless", "has no `name`"),
         ("tests.plugins.test_loader:Misspelt", "on_rctp: there is no such hook"),
         ("tests.plugins.test_loader:NotAsync", "is no `async def`"),
+        ("tests.plugins.test_loader:Forgiving", "on_error is no verdict: 'defer'"),
+        ("tests.plugins.test_loader:Misspelling", "on_error: there is no hook 'on_conect'"),
+        ("tests.plugins.test_loader:Commaless", "on_error is no verdict: Continue("),
     ],
 )
 def test_what_is_no_plugin_is_told(name: str, want: str) -> None:
