@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import hypothesis.strategies as st
 from hypothesis import example, given
@@ -15,6 +15,9 @@ from elemta.plugins.milter.fields import Fields
 from elemta.plugins.milter.wire import Actions, Inbox, MilterError, Steps
 from fuzz.profiles import examples
 from fuzz.strategies import CUTS, pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 STRING: Final = st.binary(max_size=40).map(lambda octets: octets.replace(b"\0", b""))
 BODY: Final = st.binary(max_size=100)
@@ -86,20 +89,26 @@ GARBAGE: Final = st.lists(
 @example(octets=bytes(4), cuts=[])
 @example(octets=b"\0\0\0\x05i\0\0\0\1", cuts=[])
 @example(octets=b"\0\0\0\x012", cuts=[])
+@example(octets=b"\0\0\0\x03DMi", cuts=[])
+@example(octets=b"\0\0\0\x04DMi\0", cuts=[])
+@example(octets=b"\0\0\0\x05Ca\0Z\0", cuts=[])
 @examples(80)
 def test_garbage_is_refused_however_it_is_cut(octets: bytes, cuts: list[int]) -> None:
-    def read(parts: list[bytes]) -> tuple[list[wire.Packet], bool]:
+    def read(
+        parts: list[bytes], side: Callable[[Inbox], wire.Packet | None]
+    ) -> tuple[list[wire.Packet], bool]:
         inbox, found = Inbox(), list[wire.Packet]()
         try:
             for part in parts:
                 inbox.feed(part)
-                while (one := inbox.response()) is not None:
+                while (one := side(inbox)) is not None:
                     found.append(one)
         except MilterError:
             return found, True
         return found, False
 
-    assert read([octets]) == read(list(pieces(octets, cuts)))
+    for side in (Inbox.command, Inbox.response):
+        assert read([octets], side) == read(list(pieces(octets, cuts)), side)
 
 
 # Fields.

@@ -525,6 +525,16 @@ async def test_a_milter_that_is_not_there_at_first_is_asked_about_the_next_messa
     assert milter.said == "OCHMRLLNBE"
 
 
+async def test_a_milter_that_was_started_anew_may_refuse_the_client_then(
+    plugin: Milter, milter: FakeMilter
+) -> None:
+    session = a_session()
+    await plugin.on_connect(session)
+    milter.answers = {wire.EndOfBody: (wire.Continue(), None), wire.Connect: (wire.Reject(),)}
+    await messages(plugin, session, 1)
+    assert isinstance(await plugin.on_mail(a_transaction(session)), Reject)
+
+
 async def test_what_came_by_no_connection_is_told_in_one_go(
     plugin: Milter, milter: FakeMilter, service: FakeService
 ) -> None:
