@@ -52,6 +52,7 @@ from elemta.plugins import (
     hooks,
     kinds,
 )
+from elemta.plugins.crew import briefly
 from elemta.plugins.tools import InThread, in_thread
 from elemta.protocol import Mailbox
 from elemta.queue import KeyReusedError, StoreUnavailable
@@ -92,6 +93,7 @@ class Outside(Struct, frozen=True, kw_only=True):
         dial: connects to a host; None: by TCP.
         mailboxes: where ``maildir`` leads; None: below `data_dir`.
         in_thread: what runs for plugins what blocks.
+        briefly: what runs for plugins what computes.
         connect: connects plugins to services.
         random: what is chance to plugins: from 0 up to 1.
         loaded: plugins that are there already, for entries of their name and settings.
@@ -101,6 +103,7 @@ class Outside(Struct, frozen=True, kw_only=True):
     dial: Dial | None = None
     mailboxes: Mailboxes | None = None
     in_thread: InThread = in_thread
+    briefly: InThread = briefly
     connect: Connects = connect_service
     random: Callable[[], float] = random.random
     loaded: tuple[Loaded, ...] = ()
@@ -284,6 +287,7 @@ class Parts:
             random=self._outside.random,
             clock=self._clock,
             in_thread=self._outside.in_thread,
+            briefly=self._outside.briefly,
             connect=self._outside.connect,
             shared=self._shared.setdefault(loaded.name, Store()),
             routes_changed=self._choosing.changed,

@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from elemta.metrics.meters import Meters
 from elemta.net.dns import Records
 from elemta.net.services import Connects, connect_service
+from elemta.plugins.crew import briefly
 from elemta.plugins.results import Store
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Tools(Struct, kw_only=True, eq=False):
         clock: seconds since the epoch.
         random: from 0 up to 1.
         in_thread: runs what blocks.
+        briefly: runs what computes for some milliseconds, and never blocks, at a third of the cost.
         connect: to a service such as a scanner; the stream is the plugin's to close.
         folder: where it may keep files, also over restarts; made when it is asked for. It is the
             plugin's own: of several entries with one name each has the same. Each node has another.
@@ -75,6 +77,7 @@ class Tools(Struct, kw_only=True, eq=False):
     ours: Callable[[str], bool] = nothing_is_ours
     clock: Callable[[], float] = time.time
     in_thread: InThread = in_thread
+    briefly: InThread = briefly
     connect: Connects = connect_service
     shared: Store = field(default_factory=Store)
     routes_changed: Callable[[], None] = nobody_routes

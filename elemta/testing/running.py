@@ -419,6 +419,7 @@ async def _serving(
         dial=network.dial,
         mailboxes=_Mailboxes(taken.append),
         in_thread=at_once,
+        briefly=at_once,
         connect=connect,
         random=lambda: random,
         loaded=tuple(Loaded(each, entry=each.name) for each in plugins),

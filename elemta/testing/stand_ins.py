@@ -255,6 +255,7 @@ def some_tools(
         random=lambda: random,
         clock=clock or FakeClock(),
         in_thread=at_once,
+        briefly=at_once,
         connect=connect or nobody,
     )
 

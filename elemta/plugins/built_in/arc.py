@@ -60,7 +60,7 @@ async def _verified(content: Content, tools: Tools, settings: Settings) -> Arc:
         message = await content.read(settings.size)
     except TooLargeError as error:
         return Arc("temperror", reason=str(error))
-    return await check_arc(message, resolver=tools.resolver, in_thread=tools.in_thread)
+    return await check_arc(message, resolver=tools.resolver, in_thread=tools.briefly)
 
 
 class ArcPlugin(PluginWith[Settings]):

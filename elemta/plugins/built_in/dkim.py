@@ -68,7 +68,7 @@ async def _verified(content: Content, tools: Tools, settings: Settings) -> Seque
     return await check_dkim(
         message,
         resolver=tools.resolver,
-        in_thread=tools.in_thread,
+        in_thread=tools.briefly,
         now=tools.clock(),
         signatures=settings.signatures,
     )

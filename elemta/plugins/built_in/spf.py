@@ -43,7 +43,7 @@ async def spf_of(transaction: Transaction, tools: Tools) -> Spf:
                 _sender(transaction),
                 session.helo,
                 resolver=tools.resolver,
-                in_thread=tools.in_thread,
+                in_thread=tools.briefly,
                 receiver=tools.hostname,
             )
             transaction.results.add(found, tools.name)
