@@ -1,7 +1,7 @@
 """For those who write plugins: stand-ins, and a whole Elemta in memory. See docs/plugins.md."""
 
 from elemta.testing.hosts import Host as Host
-from elemta.testing.hosts import Network as Network
+from elemta.testing.hosts import Internet as Internet
 from elemta.testing.hosts import Taken as Taken
 from elemta.testing.running import CONFIG as CONFIG
 from elemta.testing.running import STRANGER as STRANGER

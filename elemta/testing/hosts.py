@@ -227,7 +227,7 @@ class _Talk:
         return read
 
 
-class Network:
+class Internet:
     """Hosts by address; dialling any other is refused, or never ends if it is `silent`.
 
     Args:

@@ -36,7 +36,7 @@ from elemta.privileges import Files
 from elemta.protocol import parse_mailbox
 from elemta.queue import Filter, Release, Reserve, StoreReader, View, open_queue
 from elemta.supervision import Supervision
-from elemta.testing.hosts import Network, Taken
+from elemta.testing.hosts import Internet, Taken
 from elemta.testing.stand_ins import EPOCH, FakeDns, at_once, nobody
 from elemta.testing.talking import Client, octets_of
 
@@ -95,7 +95,7 @@ class Elemta:
         nursery: trio.Nursery,
         reader: StoreReader,
         dns: FakeDns,
-        network: Network,
+        network: Internet,
     ) -> None:
         self.dns = dns
         self.network = network
@@ -409,7 +409,7 @@ async def _serving(
     connect: Connects,
     random: float,
 ) -> AsyncGenerator[Elemta]:
-    config, dns, network = file.config, dns or FakeDns(), Network(nursery)
+    config, dns, network = file.config, dns or FakeDns(), Internet(nursery)
     supervision, meters, router = Supervision(), Meters(), Router(config)
     folder = config.data_dir / "queue"
     taken: list[Taken] = []

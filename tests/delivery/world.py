@@ -27,7 +27,7 @@ from elemta.queue import (
 )
 from elemta.testing import on_virtual_time as on_virtual_time
 from elemta.testing.hosts import Host as SomeHost
-from elemta.testing.hosts import Network
+from elemta.testing.hosts import Internet
 from tests.delivery.zone import Zone
 from tests.net.certificates import server_context
 
@@ -86,7 +86,7 @@ class Host(SomeHost):
         self.tls = server_context()
 
 
-class Net(Network):
+class Net(Internet):
     """Such hosts, by address."""
 
     def __init__(self, nursery: trio.Nursery) -> None:

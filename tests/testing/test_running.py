@@ -23,6 +23,7 @@ from elemta.plugins import (
 from elemta.testing import (
     CONFIG,
     EPOCH,
+    STRANGER,
     TRUSTED,
     Elemta,
     HungUpError,
@@ -237,6 +238,34 @@ async def test_mail_may_be_handed_in_otherwise(elemta: Elemta) -> None:
     id_ = await elemta.submit("", ["bob@us.example"])
     assert elemta.timeline(id_).message.origin.listener == "api"
     assert elemta.delivered[0].header("Date")
+
+
+MX = """
+plugins:
+  - name: early-talker
+  - name: spf
+  - name: dkim
+  - name: arc
+  - name: dmarc
+  - name: authentication-results
+  - name: greylisting
+"""
+
+
+@pytest.mark.parametrize("elemta_config", [CONFIG + MX])
+async def test_what_ships_judges_in_memory_as_elsewhere(elemta: Elemta) -> None:
+    elemta.dns.text("sender.example", f"v=spf1 ip4:{STRANGER} -all")
+    elemta.dns.text("_dmarc.sender.example", "v=DMARC1; p=reject")
+    assert (await elemta.send("ann@sender.example", "bob@us.example")).code == 451
+    await elemta.advance(hours=1)
+    reply = await elemta.send("ann@sender.example", "bob@us.example")
+    assert "dmarc=pass" in elemta.delivered[0].header("Authentication-Results")[0]
+    assert any("dmarc=pass" in note for note in elemta.notes(reply))
+    forger = "192.0.2.99"
+    await elemta.send("ann@sender.example", "bob@us.example", client=forger)
+    await elemta.advance(hours=1)
+    refused = await elemta.send("ann@sender.example", "bob@us.example", client=forger)
+    assert "DMARC" in refused.text
 
 
 async def test_a_large_message_comes_through(elemta: Elemta) -> None:
