@@ -276,7 +276,9 @@ class DnsResolver:
         Raises:
             ValueError: that is no IP address.
         """
-        found = await self.records(ipaddress.ip_address(address).reverse_pointer, Kind.PTR)
+        # The zone of a link-local address is ours, and no name server's (RFC 4007 §6).
+        ip = ipaddress.ip_address(address.partition("%")[0])
+        found = await self.records(ip.reverse_pointer, Kind.PTR)
         return [name.lower().removesuffix(".") for name in found]
 
     async def records(self, name: str, kind: Kind) -> tuple[str, ...]:

@@ -17,14 +17,19 @@ from elemta.listener.submission import NotTakenError, hand_in
 from elemta.net.reaper import Reaper
 from elemta.plugins import (
     CONTINUE,
+    AddHeader,
     Chain,
     Content,
     Continue,
     Defer,
+    Discard,
     Loaded,
     Plugin,
     Prioritise,
+    Quarantine,
+    Redirect,
     Reject,
+    RemoveHeader,
     Tag,
     Transaction,
     Verdict,
@@ -41,6 +46,7 @@ from elemta.queue import (
 )
 from tests.dialogue import CONFIG, NOW
 from tests.fakes import FakeQueue
+from tests.plugins.saying import saying
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -361,3 +367,81 @@ async def test_what_was_handed_in_is_on_the_disk_and_known_after_a_start(tmp_pat
         stored = reader.body(ids[1])
         assert stored is not None
         assert stored.endswith(large)
+
+
+# What plugins do with it.
+
+
+def held(*plugins: Plugin, queue: FakeQueue, **listeners: tuple[str, ...]) -> House:
+    chain = Chain([Loaded(each, listeners=listeners.get(each.name, ())) for each in plugins])
+    return msgspec.structs.replace(house(queue=queue), plugins=chain)
+
+
+HOOKS = ("on_mail", "on_rcpt", "on_data", "on_header", "on_body", "on_inspect", "on_message")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_what_plugins_hold_or_throw_away_is_taken_and_can_be_found(hook: str) -> None:
+    for verdict in (Quarantine("odd"), Discard("odd")):
+        queue = FakeQueue()
+        id_, again = await hand_in(
+            to("x@far.example", "y@far.example"), WHO, held(saying(**{hook: verdict}), queue=queue)
+        )
+        (kept,) = queue.kept
+        assert (kept.id, again) == (id_, False)
+        envelope = kept.envelope
+        for each in envelope.recipients:
+            if isinstance(verdict, Discard):
+                assert (each.via, each.holder or envelope.holder) == (("discard",), None)
+            else:
+                holder = each.holder or envelope.holder
+                assert holder is not None
+                assert (holder.owner, holder.reason) == ("plugin:p", "odd")
+        assert {each.reason for each in envelope.notes} == {"odd"}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_what_plugins_refuse_at_any_hook_is_not_taken(hook: str) -> None:
+    queue = FakeQueue()
+    where = held(saying(**{hook: Reject((7, 1), "never")}), queue=queue)
+    reply, _ = await refused(Submission(), where, queue)
+    assert reply == "550 5.7.1 never"
+    assert where.plugins.users.count == 0
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_what_plugins_change_is_changed(large: bool) -> None:
+    queue = FakeQueue()
+    far = parse_mailbox("new@far.example")
+    changes = (
+        AddHeader("X-Top", "1"),
+        AddHeader("X-Low", "2", top=False),
+        RemoveHeader("Subject"),
+        Redirect(parse_mailbox("x@far.example"), far),
+    )
+    content = CONTENT + (b"x" * 70 + b"\r\n") * (10_000 if large else 0)
+    submission = Submission(content=content)
+    await hand_in(submission, WHO, held(saying(on_message=Continue(changes)), queue=queue))
+    (kept,) = queue.kept
+    assert kept.content.startswith(b"X-Top: 1\r\nReceived: ")
+    head, _, body = kept.content.partition(b"\r\n\r\n")
+    assert body == content.partition(b"\r\n\r\n")[2]
+    assert head.endswith(b"From: a@b.example\r\nX-Low: 2")
+    assert [each.address for each in kept.envelope.recipients] == [far]
+    assert queue.streamed == large
+
+
+async def test_plugins_of_the_api_are_asked_and_those_of_listeners_are_not() -> None:
+    queue, asked = FakeQueue(), list[str]()
+    ours = saying("ours", asked=asked, **dict.fromkeys(HOOKS, CONTINUE))
+    theirs = saying("theirs", **dict.fromkeys(HOOKS, Reject((7, 1), "no")))
+    where = held(ours, theirs, queue=queue, ours=("api",), theirs=("mx",))
+    await hand_in(Submission(), WHO, where)
+    assert asked[:3] == ["on_mail", "on_rcpt", "on_data"]
+    assert set(asked) == set(HOOKS)
+
+
+async def test_nobody_greylists_who_has_logged_in() -> None:
+    queue = FakeQueue()
+    await hand_in(Submission(), WHO, held(saying(on_greylist=Defer((7, 1), "later")), queue=queue))
+    assert len(queue.kept) == 1
