@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 from elemta.cli import codes, main
 from elemta.cli.new_plugin import CannotBeCalledError, write
 from elemta.cli.plugins import KINDS
+from elemta.config import ConfigError, PluginEntry
 from elemta.plugins import KINDS as ALL
+from elemta.plugins import hooks, load
 from elemta.plugins.loader import GROUP
 
 ROOT = Path(__file__).parent.parent
@@ -57,11 +59,24 @@ def test_each_kind_alone_has_what_it_uses_and_no_more(tmp_path: Path) -> None:
     assert "on_message" in plugin
 
 
-def test_the_configuration_finds_it_by_its_name(tmp_path: Path) -> None:
+def test_once_installed_the_configuration_finds_it_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = write("quiet-hours", ["data"], tmp_path)
-    assert tmp_path / "quiet-hours" / "src" / "elemta_quiet_hours" / "py.typed" in written
-    project = tomllib.loads((tmp_path / "quiet-hours" / "pyproject.toml").read_text())["project"]
-    assert project["entry-points"][GROUP] == {"quiet-hours": "elemta_quiet_hours:QuietHours"}
+    package = tmp_path / "quiet-hours"
+    assert package / "src" / "elemta_quiet_hours" / "py.typed" in written
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    [(name, path)] = project["entry-points"][GROUP].items()
+    # What pip makes of it.
+    installed = package / "src" / f"{project['name']}-{project['version']}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Name: {project['name']}\nVersion: 0.1.0\n")
+    (installed / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {path}\n")
+    monkeypatch.syspath_prepend(package / "src")
+    [loaded] = load([PluginEntry(name="quiet-hours", settings={"suspect": "SPAM"})])
+    assert (loaded.name, hooks(loaded.plugin)) == ("quiet-hours", ("on_message",))
+    with pytest.raises(ConfigError, match=r"plugins\[0\]\.settings"):
+        load([PluginEntry(name="quiet-hours", settings={"suspects": "SPAM"})])
 
 
 def test_what_is_there_is_left_alone(tmp_path: Path) -> None:

@@ -297,8 +297,12 @@ class Elemta:
             PluginFailedError: there was; what it was it says.
         """
         if self.errors:
-            told = (logs.console(e.at, "error", e.event, e.fields) for e in self.errors)
-            raise PluginFailedError("\n".join(["the log of the server has errors:", *told]))
+            raise PluginFailedError(self.troubles())
+
+    def troubles(self) -> str:
+        """What the log has of errors, for people."""
+        told = (logs.console(e.at, "error", e.event, e.fields) for e in self.errors)
+        return "\n".join(["the log of the server has errors:", *told])
 
 
 class _File:
@@ -392,6 +396,8 @@ async def running(
                         yield elemta
                         elemta.check()
                     except Exception as error:  # raised below: nurseries would wrap it up
+                        if elemta.errors and not isinstance(error, PluginFailedError):
+                            error.add_note(elemta.troubles())
                         failure = error
             except ConfigError as error:
                 failure = error

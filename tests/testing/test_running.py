@@ -188,8 +188,20 @@ async def test_a_failure_that_nobody_expects_fails_the_test(
 
 async def test_what_a_test_raises_is_raised(autojump_clock: trio.testing.MockClock) -> None:
     with pytest.raises(KeyError):
-        async with running(plugins=[Raises()]):
+        async with running():
             raise KeyError
+
+
+async def test_what_a_test_raises_has_the_reason_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def test() -> None:
+        async with running(plugins=[Raises()]) as elemta:
+            assert (await elemta.send("", "bob@us.example")).code == 250
+
+    with pytest.raises(AssertionError) as raised:
+        await test()
+    assert "LookupError: a bug" in raised.value.__notes__[0]
 
 
 async def test_a_misspelt_hook_is_found(autojump_clock: trio.testing.MockClock) -> None:
