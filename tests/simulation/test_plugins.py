@@ -1,4 +1,4 @@
-"""Days of mail with plugins that do anything: what they may do, they did; nothing else happened."""
+"""A day of mail with plugins that do anything: nothing gets lost, and nothing comes twice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from elemta.plugins import (
     Verdict,
     Watching,
 )
-from elemta.queue import Deferred, Filter, Release, Result, State
+from elemta.queue import Deferred, Filter, Release, Result, RetryPolicy, State
 from tests.delivery.world import CONFIG, on_virtual_time, world
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.trio(run=on_virtual_time)
 
+A_DAY: Final = RetryPolicy(schedule=(300.0, 1800.0), lifetime=86400, delay_warning=0)
 ONE, TWO = "198.51.100.1", "198.51.100.2"
 STORED: Final = CONFIG.replace(
     'mailboxes: ["*"]}', 'mailboxes: ["*"], deliver: "plugin:moody"}\nplugins: [{name: moody}]'
@@ -123,7 +124,9 @@ async def test_whatever_plugins_do_no_recipient_gets_lost_or_gets_it_twice(
     choosing.chain = chain
     config = load(STORED)
     async with (
-        world(tmp_path, config=config, plugins=lambda: chain, choose=choosing) as here,
+        world(
+            tmp_path, config=config, plugins=lambda: chain, choose=choosing, policy=A_DAY
+        ) as here,
         trio.open_nursery() as nursery,
     ):
         watching = Watching(here.queue, here.delivery.reporter.failure)
@@ -132,17 +135,17 @@ async def test_whatever_plugins_do_no_recipient_gets_lost_or_gets_it_twice(
         here.domain("b.example", ("mx.b.example", ONE))
         hosts = [here.net.host(ONE, RCPT="250 ok"), here.net.host(TWO)]
         sent: dict[str, list[str]] = {}
-        for number in range(25):
+        for number in range(15):
             who = [f"{number}.{n}@{'us' if n % 2 else 'b'}.example" for n in range(3)]
             sent[await here.send(*who, sender=None)] = who
             await trio.sleep(chance.random() * 60)
-        for _ in range(4 * 24):
-            await trio.sleep(3600)
+        for _ in range(24):
+            await trio.sleep(1800)
             await here.queue.act(Release(), Filter(), who="operator:root")
             if chance.random() < 0.3:
                 here.queue.retune()
         await here.queue.act(Release(), Filter(), who="operator:root")
-        await trio.sleep(2 * 86400)
+        await trio.sleep(86400)
         taken = Counter(each for host in hosts for one in host.taken for each in one.recipients)
         taken.update(plugin.kept)
         for id_, who in sent.items():
@@ -158,6 +161,6 @@ async def test_whatever_plugins_do_no_recipient_gets_lost_or_gets_it_twice(
                         assert taken[each] == 0
                 assert plugin.ended[each] <= 1
         well = sum(each.count(State.DELIVERED) for each in map(here.states, sent))
-        assert well > 40, "most of 75 get through in the end"
+        assert well > 20, "most of 45 get through in the end"
         assert chain.users.count == 0
         nursery.cancel_scope.cancel()
