@@ -149,7 +149,8 @@ async def test_a_body_that_is_partly_signed_is_not_accepted() -> None:
     assert await result(message) == "pass"
     (found,) = await check(message + b"<p>Send money</p>\r\n")
     assert (found.result, found.reason) == ("policy", "l= leaves 23 octets unsigned")
-    assert await result(re.sub(rb" l=\d+", b" l=9999", message)) == "fail"
+    (found,) = await check(re.sub(rb" l=\d+", b" l=9999", message))
+    assert (found.result, found.reason) == ("fail", "l= counts more than there is")
 
 
 async def test_another_from_is_no_part_of_what_was_signed() -> None:
@@ -271,6 +272,23 @@ async def test_fields_made_to_take_long_take_no_time(field: bytes) -> None:
     found = await check((field + b"\r\n") * 12 + MESSAGE)
     assert "pass" not in {each.result for each in found}
     assert time.perf_counter() - began < 5
+
+
+async def test_what_libraries_would_go_over_again_and_again_is_refused() -> None:
+    (found,) = await check(signed().replace(b"; d=", b";" + b"\r\n " * 200 + b"d=", 1))
+    assert (found.result, found.reason) == (
+        "permerror",
+        "a field with hundreds of spaces in a row",
+    )
+
+
+async def test_giant_fields_and_those_that_sign_everything_are_refused() -> None:
+    (found,) = await check(signed().replace(b"; d=", b"; z=" + b"z" * 9000 + b"; d=", 1))
+    assert (found.result, found.reason) == ("permerror", "a field of more than 8192 octets")
+    names = [b"from", *(b"x%d" % number for number in range(200))]
+    (found,) = await check(signed(names=names))
+    assert (found.result, found.reason) == ("permerror", "it signs more than 150 fields")
+    assert await result(signed(names=names[:100])) == "pass"
 
 
 async def test_a_message_of_odd_lines_is_read_as_far_as_it_can_be() -> None:
