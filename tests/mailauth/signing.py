@@ -83,7 +83,12 @@ def signed(
 
 
 def sealed(
-    message: bytes, *, domain: str = "list.example", selector: str = "s1", results: str = "arc=none"
+    message: bytes,
+    *,
+    domain: str = "list.example",
+    selector: str = "s1",
+    results: str = "arc=none",
+    names: list[bytes] | None = None,
 ) -> bytes:
     """The message with one ARC set more."""
     stated = f"Authentication-Results: {domain}; {results}\r\n".encode()
@@ -93,7 +98,7 @@ def sealed(
         domain.encode(),
         rsa_key()[0],
         domain.encode(),
-        include_headers=[b"from", b"to", b"subject", b"date"],
+        include_headers=names or [b"from", b"to", b"subject", b"date"],
     )
     assert fields
     return b"".join(fields) + message

@@ -100,6 +100,23 @@ async def test_a_signature_is_found_however_it_was_folded() -> None:
         assert (await check(other)).result == "pass"
 
 
+async def test_from_must_be_signed() -> None:
+    # What nobody's software signs: dkimpy's own check is the one that is taken away here.
+    class Careless(bytes):
+        def lower(self) -> Careless:
+            return self
+
+        def __eq__(self, other: object) -> bool:
+            return other == b"from" or bytes(self) == other
+
+        __hash__ = bytes.__hash__
+
+    message = sealed(MESSAGE, results="arc=none", names=[Careless(b"subject")])
+    assert b"h=subject;" in message
+    assert (await check(message)).result == "fail"
+    assert (await check(message.replace(b"Ann <", b"Eve <"))).result == "fail"
+
+
 async def test_fifty_sets_are_the_most() -> None:
     one = sealed(MESSAGE, results="arc=none").partition(b"From:")[0]
     found = await check(one * 51 + MESSAGE)
