@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing_extensions import override
+
 from elemta.mailauth import Arc
 from elemta.plugins import CONTINUE, TooLargeError
 from elemta.plugins.built_in.arc import ArcPlugin, Settings, arc_of
@@ -27,6 +29,7 @@ async def test_the_chain_is_a_result_and_is_verified_once() -> None:
 
 async def test_without_a_chain_nothing_is_read() -> None:
     class Unread(FakeContent):
+        @override
         async def read(self, most: int | None = None) -> bytes:
             raise AssertionError
 
@@ -41,6 +44,7 @@ async def test_what_is_too_large_is_not_verified_and_what_finds_no_memory_not_ye
     assert transaction.results.told() == [("arc", "arc=permerror (not verified: over 100 B)")]
 
     class NoMemory(FakeContent):
+        @override
         async def read(self, most: int | None = None) -> bytes:
             raise TooLargeError("no memory for 5 octets")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+from typing_extensions import override
 
 from elemta.mailauth import DkimSignature
 from elemta.plugins import CONTINUE, TooLargeError
@@ -50,6 +51,7 @@ async def test_who_asks_first_verifies() -> None:
 
 async def test_without_a_signature_nothing_is_read() -> None:
     class Unread(FakeContent):
+        @override
         async def read(self, most: int | None = None) -> bytes:
             raise AssertionError
 
@@ -64,6 +66,7 @@ async def test_what_is_too_large_is_not_verified_and_what_finds_no_memory_not_ye
     assert transaction.results.told() == [("dkim", "dkim=policy (not verified: over 100 B)")]
 
     class NoMemory(FakeContent):
+        @override
         async def read(self, most: int | None = None) -> bytes:
             raise TooLargeError("no memory for 5 octets")
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from typing_extensions import override
 
 from elemta.config import ConfigError
 from elemta.mailauth import Dmarc
@@ -163,6 +164,7 @@ async def test_silent_name_servers_cost_less_than_a_plugin_may_take(
     autojump_clock: MockClock,
 ) -> None:
     class Silent(FakeDns):
+        @override
         async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
             await trio.sleep(15)
             return await super().ask(name, kind)

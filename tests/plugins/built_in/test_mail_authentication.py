@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from typing_extensions import override
 
 from elemta.plugins import Chain, Continue, Loaded
 from elemta.testing import FakeContent, FakeDns, a_transaction
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 class Slow(FakeDns):
     """Each answer takes three seconds."""
 
+    @override
     async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
         await trio.sleep(3)
         return await super().ask(name, kind)
