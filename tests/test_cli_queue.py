@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import trio
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from elemta.cli import codes, inspection, main, screens, terminal
 from elemta.cli.choice import Chosen, choosing, from_now, moment
@@ -289,6 +290,26 @@ def test_a_message_is_shown_recipient_by_recipient() -> None:
     assert "retry by operator:jane, bob@example.net: hurry" in text
     for line in ("from        <>", "priority    high", "tags        list", "size        2.0 KiB"):
         assert line in shown
+
+
+def test_what_plugins_say_of_a_message_names_no_recipient() -> None:
+    told = [("dnsbl", "found", "score 0"), ("rules", "add header X-Foo", ""),
+            ("clamav", "quarantine", "Eicar"), ("alone", "found", "")]  # fmt: skip
+    found = replace(
+        timeline(),
+        notes=tuple(
+            Note(at=NOW, who=f"plugin:{who}", action=action, recipients=(), reason=reason)
+            for who, action, reason in told
+        ),
+    )
+    want = [
+        "plugin:dnsbl found: score 0",
+        "plugin:rules: add header X-Foo",
+        "plugin:clamav: quarantine: Eicar",
+        "plugin:alone found",
+    ]
+    for shown in (inspection.story(found, NOW), inspection.history(found, NOW)):
+        assert [line.split("  ", 1)[-1] for line in shown][-4:] == want
 
 
 def test_a_timeline_is_shown_in_the_order_of_time() -> None:

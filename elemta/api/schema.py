@@ -108,14 +108,14 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
 
 class Note(Struct, frozen=True, kw_only=True):
-    """What an operator did with a message.
+    """What an operator or a plugin did with a message, or found out about it.
 
     Attributes:
         at: seconds since the epoch.
-        who: did it.
+        who: did it, e.g. ``plugin:dnsbl``.
         action: what, in a word or two.
         reason: why.
-        recipients: to whom it was done.
+        recipients: to whom it was done; none: it is about the whole message.
     """
 
     at: float
@@ -131,7 +131,7 @@ class Timeline(Message, frozen=True, kw_only=True):
     Attributes:
         finished_at: when nothing was left to try, seconds since the epoch; null: something is.
         attempts: in the order in which they ended.
-        notes: what operators did.
+        notes: what operators and plugins did and found out.
     """
 
     finished_at: float | None

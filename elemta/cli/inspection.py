@@ -126,8 +126,11 @@ def _attempt(attempt: Attempt) -> str:
 
 
 def _note(note: Note, message: Message) -> str:
-    whom = _names([message.recipients[number] for number in note.recipients])
     reason = f": {note.reason}" if note.reason else ""
+    if not note.recipients:  # of the message as a whole
+        did = " found" if note.action == "found" else f": {note.action}"
+        return f"{note.who}{did}{reason}"
+    whom = _names([message.recipients[number] for number in note.recipients])
     return f"{note.action} by {note.who}, {whom}{reason}"
 
 

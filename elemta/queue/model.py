@@ -256,7 +256,7 @@ class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
         at: seconds since the epoch.
         who: e.g. ``operator:root`` or ``plugin:spf``.
         action: in a word, e.g. ``hold``; with what it came to, if that varies.
-        recipients: the numbers of those it was done to.
+        recipients: the numbers of those it was done to; none: it is about the whole message.
         reason: for people.
     """
 
@@ -280,7 +280,7 @@ class Timeline(Struct, frozen=True, kw_only=True):
     Attributes:
         finished_at: when nothing more was left to try; None while something is.
         attempts: in the order in which they ended.
-        notes: what operators did, in that order.
+        notes: what operators and plugins did and found out, in that order.
     """
 
     message: Message

@@ -189,7 +189,7 @@ function lifeOf(found) {
       `, for ${counted(found.recipients.length, "recipient")}, ${octets(found.size)}`] },
     ...found.attempts.slice(-SHOWN).map(attemptOf),
     ...found.notes.slice(-SHOWN).map((note) => ({
-      at: note.at, kind: "held", title: note.action.replace(/^./, (first) => first.toUpperCase()),
+      at: note.at, kind: note.action === "found" ? "off" : "held", title: note.action.replace(/^./, (first) => first.toUpperCase()),
       text: [`by ${note.who}`, note.reason ? `: ${note.reason}` : ""],
       more: note.recipients.length < found.recipients.length ? note.recipients.join(", ") : null,
     })),
