@@ -292,13 +292,7 @@ class Session:
             rcpt.path, client=self._view.address, login=self._view.login
         )
         if isinstance(found, Reply):
-            self._log_refusal(found, recipient=str(rcpt.path))
-            if found is NO_SUCH_MAILBOX:
-                if self._plugins.unknown:
-                    await self._plugins.on_unknown(transaction, rcpt.path)
-                await self._after(self._patience.unknown_recipient(), found)
-            else:
-                await self._mistake(found)
+            await self._refuse_recipient(transaction, rcpt.path, found)
             return
         most = self._reception.table.recipients
         if len(transaction.recipients) >= most or (
@@ -316,6 +310,22 @@ class Session:
         new = [each for each in led if transaction.lacks(each)]
         transaction.add(rcpt.path, told(new, rcpt.params), made)
         self._wire.reply(replies.RECIPIENT_OK)
+
+    async def _refuse_recipient(
+        self, transaction: Transaction, path: Mailbox, refusal: Reply
+    ) -> None:
+        """Turn down a recipient whom we do not take mail for, whatever plugins say."""
+        if refusal is not NO_SUCH_MAILBOX:
+            await self._refuse(refusal, recipient=str(path))
+            return
+        if self._plugins.unknown:
+            objection = (await self._plugins.on_unknown(transaction, path)).reply
+            if objection is not None:
+                # Answered as for a recipient who is there, also in time: neither tells who is.
+                await self._refuse(objection, recipient=str(path))
+                return
+        self._log_refusal(refusal, recipient=str(path))
+        await self._after(self._patience.unknown_recipient(), refusal)
 
     async def _judge_recipient(self, transaction: Transaction, path: Mailbox) -> Reply | None:
         objection = None

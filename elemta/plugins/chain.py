@@ -215,12 +215,21 @@ class Chain:
             recipient,
         )
 
-    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> None:
-        """Tell all plugins that a client named somebody whom there is not."""
-        session = transaction.session
-        await tell(
-            self.unknown, "on_unknown", session.id, lambda p: p.on_unknown(transaction, recipient)
+    async def on_unknown(
+        self, transaction: Transaction, recipient: Mailbox
+    ) -> Continue | Defer | Reject:
+        """The verdict of all plugins on a recipient whom there is not. Nothing comes of changes."""
+        made = len(transaction.made)
+        verdict = await judge(
+            self.unknown,
+            "on_unknown",
+            transaction.session,
+            lambda p: p.on_unknown(transaction, recipient),
+            transaction,
+            recipient,
         )
+        transaction.refuse(recipient, made)
+        return verdict
 
     async def on_greylist(
         self, transaction: Transaction, recipient: Mailbox

@@ -153,8 +153,15 @@ class Plugin:
         """For each RCPT TO that we could deliver; `transaction` has those taken before."""
         return CONTINUE
 
-    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> None:
-        """For each RCPT TO of a domain of ours that has no such mailbox; it is refused anyway."""
+    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        """For each RCPT TO of a domain of ours that has no such mailbox; it is refused anyway.
+
+        Returns:
+            `Defer` or `Reject`: what the client hears in place of our own 550. So a plugin that
+            turns down this client's recipients at `on_rcpt` can do so here in the same words, and
+            tells nobody who is there. All else changes nothing.
+        """
+        return CONTINUE
 
     # Greylisting.
 
@@ -300,7 +307,7 @@ HOOKS: Final = (
 )
 #: Those that decide nothing of mail by failing: what they are told has happened already, or, of a
 #: route, mail waits.
-UNDECIDED: Final = ("on_unknown", "on_disconnect", "on_event", "on_route", "on_attempted")
+UNDECIDED: Final = ("on_disconnect", "on_event", "on_route", "on_attempted")
 #: Those that are no coroutines.
 AT_ONCE: Final = ("on_route",)
 

@@ -720,14 +720,14 @@ async def test_plugins_are_told_of_names_that_nobody_has(
 ) -> None:
     unknown: list[str] = []
 
-    async def note(transaction: Transaction, recipient: Mailbox) -> None:
+    async def note(transaction: Transaction, recipient: Mailbox) -> Verdict:
         await trio.lowlevel.checkpoint()
         assert str(transaction.sender) == "a@b.example"
         unknown.append(str(recipient))
+        return Quarantine("no such mailbox", changes=(Tag("trap"), AddRecipient(CAROL)))
 
     asked: list[str] = []
-    fails = saying("fails", on_unknown=lambda *_: 1 // 0)
-    server = Server(fails, saying(on_unknown=note, asked=asked, on_rcpt=CONTINUE))
+    server = Server(saying(on_unknown=note, asked=asked, on_rcpt=CONTINUE))
     nursery.start_soon(server.run)
     await server.play("""
         S: 220 ...
@@ -744,6 +744,49 @@ async def test_plugins_are_told_of_names_that_nobody_has(
     """)
     assert unknown == ["nobody@here.example"]
     assert asked == ["on_unknown", "on_rcpt"]
+    await server.play("""
+        C: DATA
+        S: 354 ...
+        C: Subject: x
+        C:
+        C: .
+        S: 250 ...
+    """)
+    (envelope,) = [each.envelope for each in server.queue.kept]
+    assert [each.address for each in envelope.recipients] == [ALICE], "of nobody comes nothing"
+    assert (envelope.tags, envelope.holder, envelope.notes) == ((), None, ())
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answer"),
+    [
+        (Defer((7, 0), "come again"), "451 4.7.0 come again"),
+        (Reject((7, 0), "go away"), "550 5.7.0 go away"),
+        ("fails", "451 4.3.0 try again later"),
+    ],
+)
+async def test_who_is_turned_down_cannot_tell_who_is_there(
+    nursery: trio.Nursery, autojump_clock: MockClock, verdict: Verdict | str, answer: str
+) -> None:
+    says = (lambda *_: 1 // 0) if isinstance(verdict, str) else verdict
+    server = Server(saying(on_unknown=says, on_rcpt=says))
+    nursery.start_soon(server.run)
+    took: list[float] = []
+    await server.play("""
+        S: 220 ...
+        C: EHLO client.example
+        S: 250 ...
+        C: MAIL FROM:<a@b.example>
+        S: 250 ...
+    """)
+    for who in ("alice", "nobody"):
+        began = trio.current_time()
+        await server.play(f"""
+            C: RCPT TO:<{who}@here.example>
+            S: {answer}
+        """)
+        took.append(trio.current_time() - began)
+    assert took[0] == took[1]
 
 
 # As operators find it.

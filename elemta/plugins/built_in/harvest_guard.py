@@ -94,10 +94,10 @@ class HarvestGuard(PluginWith[Settings]):
         return self._judge(transaction.session)
 
     @override
-    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> None:
+    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
         key = self._key(transaction.session)
         if key is None:
-            return
+            return CONTINUE
         now, settings = self.tools.clock(), self.settings
         known = self._guessers.get(key)
         full_at, barred = (now, 0.0) if known is None else (known.full_at, known.barred)
@@ -107,6 +107,8 @@ class HarvestGuard(PluginWith[Settings]):
             full_at, barred = now, now + settings.barred
             self.tools.count("barred")
         self._guessers.put(key, Guesser(max(full_at, barred), full_at, barred))
+        # Who is barred now hears what he would hear of anybody, and learns of nobody.
+        return self._judge(transaction.session)
 
     @override
     async def on_message(self, transaction: Transaction, content: Content) -> Verdict:

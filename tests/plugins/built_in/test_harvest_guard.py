@@ -58,6 +58,7 @@ async def test_who_guesses_is_barred_also_if_it_connects_anew(
         assert await plugin.on_connect(a_session()) == BARRED
         assert await plugin.on_mail(a_transaction()) == BARRED
         assert await plugin.on_rcpt(a_transaction(), mailbox("bob@us.example")) == BARRED
+        assert await plugin.on_unknown(a_transaction(), NOBODY) == BARRED, "as of anybody"
         assert await plugin.on_connect(a_session("192.0.2.2")) is CONTINUE
         assert plugin.tools.counts == {"barred": 1}
         clock.advance(3600)
@@ -166,7 +167,7 @@ async def test_a_client_that_comes_again_hears_it_before_it_can_ask(
                 S: 550 5.1.1 no such mailbox
                 S: 550 5.1.1 no such mailbox
                 S: 550 5.1.1 no such mailbox
-                S: 550 5.1.1 no such mailbox
+                S: 451 4.7.0 too many unknown recipients, try again later
                 S: 451 4.7.0 too many unknown recipients, try again later
                 S: 250 ...
                 S: 451 4.7.0 too many unknown recipients, try again later
