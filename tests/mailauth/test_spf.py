@@ -138,6 +138,53 @@ async def test_long_records_take_no_time(record: str) -> None:
     assert (await check(dns)).result == "permerror"
 
 
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ("v=spf1 " + "?a " * 1400, "a record of more than 4096 octets"),
+        ("v=spf1 x=" + "y" * 520, "a term of more than 512 octets"),
+    ],
+)
+async def test_long_records_are_refused(record: str, reason: str) -> None:
+    dns = FakeDns()
+    dns.text("sender.example", record)
+    assert (await check(dns)).reason == reason
+
+
+REVERSE = "1.2.0.192.in-addr.arpa"
+
+
+@pytest.mark.parametrize(
+    ("names", "result"),
+    [
+        (["mail.sender.example."], "pass"),
+        (["Mail.Sender.Example."], "pass"),
+        (["mail.other.example."], "fail"),
+        # What nobody can say of one name is no reason to forget the others (RFC 7208 §5.5).
+        (["broken.example.", "mail.sender.example."], "pass"),
+        # Ten are looked at (§4.6.4).
+        ([*(f"{n}.other.example." for n in range(10)), "mail.sender.example."], "fail"),
+    ],
+)
+async def test_names_of_the_client(names: list[str], result: str) -> None:
+    dns = FakeDns()
+    dns.text("sender.example", "v=spf1 ptr -all")
+    dns.add(REVERSE, "PTR", *names)
+    dns.add("mail.sender.example", "A", "192.0.2.1")
+    dns.add("mail.other.example", "A", "192.0.2.1")
+    for number in range(10):
+        dns.add(f"{number}.other.example", "A", "192.0.2.1")
+    dns.failing.add("broken.example")
+    assert (await check(dns)).result == result
+
+
+async def test_names_of_the_client_that_nobody_can_say_are_none() -> None:
+    dns = FakeDns()
+    dns.text("sender.example", "v=spf1 ptr -all")
+    dns.failing.add(REVERSE)
+    assert (await check(dns)).result == "fail"
+
+
 async def test_the_domain_explains_a_fail_and_nothing_else() -> None:
     dns = FakeDns()
     dns.text("sender.example", "v=spf1 -all exp=why.%{d}")
