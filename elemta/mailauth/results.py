@@ -7,6 +7,7 @@ makes no sense. So each of it is made harmless first.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -33,7 +34,8 @@ _HARMFUL_COMMENT: Final = re.compile(r"[^ \w.:;,+/=@\[\]'-]", re.ASCII)
 #: Octets of a field that is worth reading; longer ones are taken to claim anything.
 _LONGEST_FIELD: Final = 64 * 1024
 _SPACE: Final = frozenset(" \t\r\n")
-_SEPARATORS: Final = frozenset("=;/")
+#: What some readers take for the end of a name, or for no part of it (RFC 2045 §5.1).
+_NO_PART_OF_A_NAME: Final = re.compile(r'[()<>@,;:\\"/\[\]?=\ufffd]')
 
 
 def value(text: str) -> str:
@@ -105,14 +107,18 @@ def parse_results(field: bytes) -> Field:
             pass
         case _:
             raise ValueError("no authserv-id")
-    if name in _SEPARATORS or not name:
+    if not name or not name.isprintable() or _NO_PART_OF_A_NAME.search(name):
         raise ValueError("no authserv-id")
     stated = [each for part in parts if (each := _stated(part)) is not None]
     return Field(_ascii(name), version, tuple(stated))
 
 
 def _ascii(name: str) -> str:
-    """In lower case; a domain by its A-labels, as it is the same one (RFC 8601 §5)."""
+    """In lower case; a domain by its A-labels, as it is the same one (RFC 8601 §5).
+
+    So is one in letters that only look otherwise, such as wide ones (RFC 5895 §2).
+    """
+    name = unicodedata.normalize("NFKC", name).replace("\u3002", ".")
     try:
         return domain_to_ascii(name)
     except ValueError:

@@ -103,6 +103,7 @@ def apply_outcome(message: Message, outcome: bytes) -> tuple[float, Sequence[Att
     for recipient, final in zip(message.recipients, found.recipients, strict=True):
         recipient.state, recipient.due = final.state, 0.0
         recipient.attempts, recipient.last = final.attempts, final.last
+        recipient.holder = None  # who held it when it came in does so no more
     return found.finished_at, found.attempts
 
 

@@ -44,11 +44,25 @@ OURS = {"mx.us.example"}
         "two words mx.us.example; spf=pass",
         "mx.us.example/1; spf=pass",
         "=; spf=pass",
+        "mx.us.example, other.example; spf=pass",
+        "mx.us.example,other.example; spf=pass",
+        "mx.us.example\v; spf=pass",
+        "mx.us.example\0; spf=pass",
+        "mx.us.example\xa0; spf=pass",
+        "\ufeffmx.us.example; spf=pass",
+        "<mx.us.example>; spf=pass",
         "x" * 70_000,
+        # The same name in letters that only look otherwise (RFC 5895 §2).
+        "ｍｘ.us.example; spf=pass",
+        "mx\u3002us\uff61example; spf=pass",
     ],
 )
 def test_what_claims_to_be_ours_is_forged(field: str) -> None:
     assert is_forged(field.encode(), OURS)
+
+
+def test_a_name_with_octets_that_are_no_text_is_forged() -> None:
+    assert is_forged(b"mx.us.example\xa0; spf=pass", OURS)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from msgspec.structs import replace
 
-from elemta.queue import Held, Release, Result, State, StoreReader, StoreUnavailable
+from elemta.queue import Held, Holder, Release, Result, State, StoreReader, StoreUnavailable
 from tests.queue.mail import CONTENT, attempts, envelope, virtual_queue
 from tests.queue.steering import act, states, timeline, tried
 
@@ -70,6 +71,19 @@ async def test_who_held_it_once_does_not_hold_it_again(
             await act(queue, Release())
             await trio.sleep(1)
         assert held == [True, False, True]
+
+
+async def test_who_held_it_when_it_came_in_does_so_no_more_when_it_is_finished(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    holder = Holder(owner=BY, reason="looks odd", since=0.0)
+    async with virtual_queue(tmp_path / "queue") as queue:
+        id_ = await queue.accept(replace(envelope("a@x"), holder=holder), CONTENT)
+        await act(queue, Release())
+        await tried(queue)
+        known = timeline(tmp_path / "queue", id_)
+        assert known.finished_at is not None
+        assert known.message.recipients[0].holder is None
 
 
 async def test_without_its_past_it_is_not_held(
