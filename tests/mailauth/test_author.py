@@ -3,7 +3,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elemta.mailauth import AuthorError, author_domains
@@ -59,12 +59,14 @@ def test_what_cannot_be_read_is_nobodys(fields: list[str]) -> None:
         author_domains([each.encode() for each in fields])
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=3))
 def test_any_octets_have_authors_or_not(fields: list[bytes]) -> None:
     with suppress(AuthorError):
         assert author_domains(fields)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='a@.<>"\\(),:; ', max_size=40))
 def test_any_signs_have_authors_or_not(field: str) -> None:
     with suppress(AuthorError):

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 from dkim.canonicalization import CanonicalizationPolicy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elemta.mailauth import body
@@ -23,6 +23,7 @@ def expected(octets: bytes, canonical: bytes) -> Measure:
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000])
+@settings(deadline=None)
 @given(BODIES)
 def test_bodies_are_as_dkimpy_sees_them(piece: int, octets: bytes) -> None:
     usual, body._PIECE = body._PIECE, piece  # type: ignore[misc] # so that there are many

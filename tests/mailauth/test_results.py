@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import authres
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elemta.mailauth import (
@@ -129,6 +129,7 @@ def test_nothing_found_is_said_too() -> None:
     assert write_results("mx.us.example", []) == "mx.us.example; none"
 
 
+@settings(deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_nothing_that_a_sender_chose_can_add_a_result(domain: str, selector: str, why: str) -> None:
     result = DkimSignature("fail", domain, selector, "", "rsa-sha256", reason=why)
@@ -142,6 +143,7 @@ def test_nothing_that_a_sender_chose_can_add_a_result(domain: str, selector: str
     assert stated.properties.keys() <= {"header.d", "header.s", "header.a"}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_octets_are_read_or_refused(field: bytes) -> None:
     is_forged(field, OURS)
