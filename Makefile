@@ -38,7 +38,7 @@ help:
 run: $(VENV)/run.stamp
 	$(BIN)/elemta serve --sandbox $(ARGS)
 
-test: unit fuzz-short scenarios
+test: others fuzz-short coverage scenarios
 
 check: format lint imports types others fuzz-short coverage wheel
 
