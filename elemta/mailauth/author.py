@@ -63,6 +63,7 @@ def _addresses(text: str) -> Iterable[str]:
     """What stands between the angle brackets of each mailbox, or the mailbox where it has none."""
     plain: list[str] = []
     bracketed: list[str] = []
+    at = False  # so what is plain is an address
     place, size = 0, len(text)
     while place < size:
         char = text[place]
@@ -79,13 +80,14 @@ def _addresses(text: str) -> Iterable[str]:
             place = end
         elif char in ",;":
             yield from _mailbox(plain, bracketed)
-            plain, bracketed = [], []
+            plain, bracketed, at = [], [], False
             place += 1
-        elif char == ":" and not bracketed and "@" not in "".join(plain):
+        elif char == ":" and not (bracketed or at):
             plain = []  # the name of a group
             place += 1
         else:
             plain.append(char)
+            at |= char == "@"
             place += 1
     yield from _mailbox(plain, bracketed)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -57,6 +58,19 @@ def test_whose_message_it_is(field: str, domains: list[str]) -> None:
 def test_what_cannot_be_read_is_nobodys(fields: list[str]) -> None:
     with pytest.raises(AuthorError):
         author_domains([each.encode() for each in fields])
+
+
+def test_a_field_made_to_take_long_takes_no_time() -> None:
+    began = time.perf_counter()
+    for field in (
+        b"a@" + b":" * 16_000,
+        b"a" * 8_000 + b"@" + b":" * 8_000,
+        b"(" * 16_000,
+        b"<" * 16_000,
+    ):
+        with suppress(AuthorError):
+            author_domains([field])
+    assert time.perf_counter() - began < 2
 
 
 @settings(deadline=None)
