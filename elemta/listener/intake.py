@@ -60,13 +60,15 @@ class Intake:
     Attributes:
         refusal: what the client will be told at the end of the message; None as long as we would
             take it.
+        by_plugin: a plugin's verdict is that refusal.
         size: octets that came in.
         id: of the message; once it is kept, of the one that was handed in first with its key.
     """
 
     __slots__ = (
         *("_chain", "_handed", "_house", "_incoming", "_on_disk", "_pieces", "_protocol"),
-        *("_scanner", "_seen", "_share", "_trace", "_transaction", "id", "refusal", "size"),
+        *("_scanner", "_seen", "_share", "_trace", "_transaction"),
+        *("by_plugin", "id", "refusal", "size"),
     )
 
     def __init__(
@@ -80,6 +82,7 @@ class Intake:
         handed: Handed = _SPOKEN,
     ) -> None:
         self.refusal = refusal
+        self.by_plugin = refusal is not None
         self.size = 0
         self.id = transaction.id
         self._handed = handed
@@ -115,9 +118,9 @@ class Intake:
             return
         body = octets if self._scanner.done else await self._take_header(octets)
         if body and self._chain.body:
-            refusal = (await self._chain.on_body(self._transaction, body)).reply
-            if refusal is not None:
-                self._give_up(refusal)
+            objection = (await self._chain.on_body(self._transaction, body)).reply
+            if objection is not None:
+                self._give_up(objection, by_plugin=True)
         if self.refusal is None:
             await self._hold(octets)
 
@@ -132,10 +135,12 @@ class Intake:
         scanner = self._scanner
         scanner.feed(octets)
         if scanner.done:
-            refusal = self._fault() or await self._judge_header()
-            if refusal is None:
+            if (fault := self._fault()) is not None:
+                self._give_up(fault)
+            elif (objection := await self._judge_header()) is not None:
+                self._give_up(objection, by_plugin=True)
+            else:
                 return octets[max(0, len(scanner.header) + 2 - self.size + len(octets)) :]
-            self._give_up(refusal)
         return b""
 
     async def _judge_header(self) -> Reply | None:
@@ -158,9 +163,11 @@ class Intake:
 
     async def keep(self) -> None:
         """Hand the message, whole by now, to the queue. It is ours unless there is a `refusal`."""
-        refusal = self.refusal or self._fault() or await self._judge()
-        if refusal is not None:
-            self._give_up(refusal)
+        if self.refusal is None and (fault := self._fault()) is not None:
+            self._give_up(fault)
+        if self.refusal is None and (objection := await self._judge()) is not None:
+            self._give_up(objection, by_plugin=True)
+        if self.refusal is not None:
             return
         try:
             await self._store()
@@ -169,8 +176,8 @@ class Intake:
 
     async def _judge(self) -> Reply | None:
         """What plugins have against the message."""
-        if not self._seen and (refusal := await self._judge_header()) is not None:
-            return refusal  # it is nothing but a header
+        if not self._seen and (objection := await self._judge_header()) is not None:
+            return objection  # it is nothing but a header
         if not (self._chain.inspect or self._chain.message):
             return None
         content = Arrived(
@@ -242,8 +249,8 @@ class Intake:
         log.error("message.not_stored", message=self._transaction.id, error=str(error))
         self._give_up(replies.NOT_STORED if self._house.queue.room() else replies.NO_ROOM)
 
-    def _give_up(self, refusal: Reply) -> None:
-        self.refusal = refusal
+    def _give_up(self, refusal: Reply, *, by_plugin: bool = False) -> None:
+        self.refusal, self.by_plugin = refusal, by_plugin
         self._pieces.clear()
         self._share.give_back()
 

@@ -19,6 +19,7 @@ _REASONS: Final = {
     replies.TOO_BIG: "too_big",
     replies.HEADER_TOO_BIG: "too_big",
     replies.TOO_MANY_RECIPIENTS: "too_many_recipients",
+    replies.TOO_MANY_AT_ONCE: "too_many_recipients",
     replies.TOO_MANY_MESSAGES: "too_many_messages",
     replies.TOO_MANY_ERRORS: "too_many_errors",
     replies.TOO_MUCH_TALK: "too_much_talk",
@@ -34,19 +35,20 @@ _REASONS: Final = {
     replies.INJECTED: "injected",
     replies.NOT_OFFERED: "not_offered",
 }
-#: What plugins answer with (`elemta.plugins.Defer` and `Reject`).
-_OF_PLUGINS: Final = (451, 452, 550)
 #: What the engine refuses, by code, but for what it does not understand.
 _OF_ENGINE: Final = {502: "not_offered", 503: "sequence"}
 #: All that there are.
 REASONS: Final = frozenset({*_REASONS.values(), *_OF_ENGINE.values(), "plugin", "syntax"})
 
 
-def reason(refusal: Reply) -> str:
-    """Why a client was refused. What is none of ours is a plugin's, or the engine's."""
-    known = _REASONS.get(refusal)
-    if known is not None:
-        return known
-    if refusal.code in _OF_PLUGINS:
+def reason(refusal: Reply, *, by_plugin: bool = False) -> str:
+    """Why a client was refused. What is none of ours is the engine's.
+
+    Args:
+        refusal: what it hears.
+        by_plugin: a plugin's verdict says so, which may have any code, and words as ours.
+    """
+    if by_plugin:
         return "plugin"
-    return _OF_ENGINE.get(refusal.code, "syntax")
+    known = _REASONS.get(refusal)
+    return known if known is not None else _OF_ENGINE.get(refusal.code, "syntax")

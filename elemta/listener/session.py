@@ -198,7 +198,7 @@ class Session:
         if self._plugins.connect:
             objection = (await self._plugins.on_connect(self._view)).reply
             if objection is not None:
-                self._meters.refusals["plugin"] += 1
+                self._meters.refusals[reason(objection, by_plugin=True)] += 1
                 code = 421 if objection.code < 500 else 554
                 self._wire.reply(Reply(code, objection.status, objection.lines))
                 return
@@ -244,7 +244,7 @@ class Session:
         if self._plugins.hello:
             objection = (await self._plugins.on_hello(self._view, hello.name)).reply
             if objection is not None:
-                await self._refuse(objection, name=hello.name)
+                await self._refuse(objection, by_plugin=True, name=hello.name)
                 return
         self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
@@ -272,10 +272,11 @@ class Session:
         )
         self._dialogue.about(transaction.id)
         refusal = self._judge_resources(mail)
-        if refusal is None and self._plugins.mail:
+        by_plugin = refusal is None and bool(self._plugins.mail)
+        if by_plugin:
             refusal = (await self._plugins.on_mail(transaction)).reply
         if refusal is not None:
-            await self._refuse(refusal, sender=str(mail.path or ""))
+            await self._refuse(refusal, by_plugin=by_plugin, sender=str(mail.path or ""))
             return
         self._wire.reply(replies.PRIORITY_LOWERED if lowered else replies.SENDER_OK)
 
@@ -304,7 +305,7 @@ class Session:
         made = len(transaction.made)
         if (objection := await self._judge_recipient(transaction, rcpt.path)) is not None:
             transaction.refuse(rcpt.path, made)
-            await self._refuse(objection, recipient=str(rcpt.path))
+            await self._refuse(objection, by_plugin=True, recipient=str(rcpt.path))
             return
         led = doomed(found, transaction, rcpt.path, self._reception.house.clock())
         new = [each for each in led if transaction.lacks(each)]
@@ -336,8 +337,8 @@ class Session:
         return objection
 
     async def _data(self) -> None:
-        if (refusal := await self._judge_envelope()) is not None:
-            await self._refuse(refusal)
+        if (objection := await self._judge_envelope()) is not None:
+            await self._refuse(objection, by_plugin=True)
             return
         self._wire.reply(replies.GO_AHEAD)
         await self._receive_message(None)
@@ -349,16 +350,17 @@ class Session:
 
     # The message.
 
-    async def _receive_message(self, refusal: Reply | None) -> None:
+    async def _receive_message(self, objection: Reply | None) -> None:
         """Take the content in, and answer its end.
 
         Args:
-            refusal: what that answer is, whatever comes in: a chunk comes unasked (RFC 3030).
+            objection: of a plugin: what that answer is, whatever comes in, as a chunk comes unasked
+                (RFC 3030).
         """
         transaction, reception = self._open, self._reception
         self._wire.content_begins()
         async with Intake(
-            transaction, reception.house, self._plugins, lmtp=reception.lmtp, refusal=refusal
+            transaction, reception.house, self._plugins, lmtp=reception.lmtp, refusal=objection
         ) as intake:
             while isinstance(event := await self._next_content(intake), Content):
                 await intake.take(event.octets)
@@ -383,7 +385,7 @@ class Session:
                 case ChunkEnd(fault=fault):
                     refusal = intake.refusal if fault is None else replies.FAULTS[fault]
                     if refusal is not None:
-                        await self._refuse_message(refusal, fault)
+                        await self._refuse_message(refusal, intake, fault)
                         return None
                     self._wire.reply(replies.CHUNK_OK)
                 case Closed():
@@ -402,7 +404,7 @@ class Session:
         if refusal is not None:
             for _ in range(answers - 1):
                 self._wire.reply(refusal)
-            await self._refuse_message(refusal, fault)
+            await self._refuse_message(refusal, intake, fault)
             return
         self._messages += 1
         self._meters.accepts.observe(trio.current_time() - self._mail_at)
@@ -412,17 +414,17 @@ class Session:
         for _ in range(answers):
             self._wire.reply(taken)
 
-    async def _refuse_message(self, refusal: Reply, fault: Fault | None) -> None:
-        await self._refuse(refusal)
+    async def _refuse_message(self, refusal: Reply, intake: Intake, fault: Fault | None) -> None:
+        await self._refuse(refusal, by_plugin=fault is None and intake.by_plugin)
         if fault is Fault.BARE_NEWLINE and not (self._view.trusted or self._reception.lmtp):
             # A stranger who tries to smuggle: what it has pipelined behind this is not heard.
             self._over = True
 
     # Saying no.
 
-    async def _refuse(self, refusal: Reply, **what: str) -> None:
+    async def _refuse(self, refusal: Reply, *, by_plugin: bool = False, **what: str) -> None:
         """Turn down what the client asked for, and say so in the log."""
-        self._log_refusal(refusal, **what)
+        self._log_refusal(refusal, by_plugin=by_plugin, **what)
         await self._mistake(refusal)
 
     async def _mistake(self, refusal: Reply, *, strange: bool = False) -> None:
@@ -459,9 +461,9 @@ class Session:
         self._wire.reply(goodbye)
         self._over = True
 
-    def _log_refusal(self, refusal: Reply, **what: str) -> None:
+    def _log_refusal(self, refusal: Reply, *, by_plugin: bool = False, **what: str) -> None:
         """Say in the log what a client was refused, so that its owner can be told why."""
-        self._meters.refusals[reason(refusal)] += 1
+        self._meters.refusals[reason(refusal, by_plugin=by_plugin)] += 1
         view = self._view
         if self._transaction is not None and self._wire.smtp.in_transaction:
             what["id"] = self._transaction.id

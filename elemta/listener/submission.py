@@ -54,12 +54,14 @@ class NotTakenError(Exception):
     Attributes:
         reply: what a client would have heard by SMTP.
         place: what of the message is wrong, e.g. ``recipients[1]``; empty if nothing is.
+        by_plugin: a plugin's verdict says so.
     """
 
-    def __init__(self, reply: Reply, place: str = "") -> None:
+    def __init__(self, reply: Reply, place: str = "", *, by_plugin: bool = False) -> None:
         super().__init__(str(reply))
         self.reply = reply
         self.place = place
+        self.by_plugin = by_plugin
 
 
 class Submission(Protocol):
@@ -154,7 +156,7 @@ async def _take(
         await _judge(submission, transaction, house)
         intake = await _keep(submission.content, transaction, house, handed)
     except NotTakenError as error:
-        house.meters.refusals[reason(error.reply)] += 1
+        house.meters.refusals[reason(error.reply, by_plugin=error.by_plugin)] += 1
         session = transaction.session
         log.info(
             "client.refused",
@@ -236,8 +238,9 @@ async def _add(mailbox: Mailbox, place: str, transaction: Transaction, house: Ho
 
 
 def _heed(objection: Reply | None, place: str) -> None:
+    """What plugins have against it."""
     if objection is not None:
-        raise NotTakenError(objection, place)
+        raise NotTakenError(objection, place, by_plugin=True)
 
 
 # The content.
@@ -249,7 +252,7 @@ async def _keep(content: bytes, transaction: Transaction, house: House, handed: 
         await _read(content, intake, house)
         await intake.keep()
     if intake.refusal is not None:
-        raise NotTakenError(intake.refusal, "content")
+        raise NotTakenError(intake.refusal, "content", by_plugin=intake.by_plugin)
     return intake
 
 

@@ -136,8 +136,10 @@ def told(envelope: Envelope) -> list[tuple[str, str, str]]:
     [
         (Defer((7, 1), "not now"), ("421 4.7.1 not now", "451 4.7.1 not now")),
         (Reject((7, 1), "never"), ("554 5.7.1 never", "550 5.7.1 never")),
+        (Defer((7, 1), "not now", code=450), ("421 4.7.1 not now", "450 4.7.1 not now")),
+        (Reject((3, 4), "message too big", code=552), ("554 5.3.4 ...", "552 5.3.4 ...")),
     ],
-    ids=["defer", "reject"],
+    ids=["defer", "reject", "other code", "as we say it"],
 )
 async def test_an_objection_is_heard_at_its_step_and_nothing_is_kept(
     hook: str, verdict: Verdict, heard: tuple[str, str], nursery: trio.Nursery,
@@ -159,6 +161,45 @@ async def test_an_objection_is_heard_at_its_step_and_nothing_is_kept(
             await server.expect(agreed)
     assert asked == list(STEPS)[: list(STEPS).index(hook) + 1]
     assert server.queue.kept == []
+    assert server.house.meters.refusals == {"plugin": 1}
+
+
+@pytest.mark.parametrize("hook", ["on_data", "on_header", "on_body", "on_inspect", "on_message"])
+async def test_an_objection_to_a_chunk_is_counted_as_a_plugins(
+    hook: str, nursery: trio.Nursery
+) -> None:
+    server = Server(saying(**{hook: Reject((7, 1), "never", code=554)}))
+    nursery.start_soon(server.run)
+    await _bring_chunk(server, b"Subject: x\r\n\r\nbody\r\n", "554 5.7.1 never")
+    assert server.house.meters.refusals == {"plugin": 1}
+
+
+async def test_what_is_wrong_with_content_is_no_plugins_objection(nursery: trio.Nursery) -> None:
+    server = Server(saying(on_data=Reject((7, 1), "never", code=554)))
+    nursery.start_soon(server.run)
+    await _bring_chunk(server, b"Subject: x\r\n\r\na\nb\r\n", "550 5.5.2 ...")
+    assert server.house.meters.refusals == {"bare_newline": 1}
+
+
+async def test_a_header_that_goes_round_is_no_plugins_objection(nursery: trio.Nursery) -> None:
+    server = Server(saying(on_header=Reject((7, 1), "never", code=554)))
+    nursery.start_soon(server.run)
+    await bring(server, b"Received: x\r\n" * 200 + b"\r\n", answer="554 5.4.6 ...")
+    assert server.house.meters.refusals == {"loop": 1}
+
+
+async def _bring_chunk(server: Server, content: bytes, answer: str) -> None:
+    await server.play("""
+        S: 220 ...
+        C: EHLO client.example
+        S: 250 ...
+        C: MAIL FROM:<a@b.example>
+        C: RCPT TO:<alice@here.example>
+        S: 250 ...
+        S: 250 ...
+    """)
+    await server.client.send_all(f"BDAT {len(content)} LAST\r\n".encode() + content)
+    await server.expect(answer)
 
 
 async def test_after_a_refused_message_the_next_one_is_judged_anew(nursery: trio.Nursery) -> None:

@@ -158,8 +158,10 @@ async def test_one_recipient_that_is_refused_refuses_all() -> None:
 async def test_there_is_a_limit_to_recipients() -> None:
     queue = FakeQueue()
     many = to(*(f"r{number}@far.example" for number in range(1001)))
-    told = await refused(many, house(queue=queue), queue)
+    where = house(queue=queue)
+    told = await refused(many, where, queue)
     assert told == ("550 5.5.3 too many recipients for one message", "recipients[1000]")
+    assert where.meters.refusals == {"too_many_recipients": 1}
 
 
 @pytest.mark.parametrize(
@@ -403,10 +405,11 @@ async def test_what_plugins_hold_or_throw_away_is_taken_and_can_be_found(hook: s
 @pytest.mark.parametrize("hook", HOOKS)
 async def test_what_plugins_refuse_at_any_hook_is_not_taken(hook: str) -> None:
     queue = FakeQueue()
-    where = held(saying(**{hook: Reject((7, 1), "never")}), queue=queue)
+    where = held(saying(**{hook: Reject((7, 1), "never", code=554)}), queue=queue)
     reply, _ = await refused(Submission(), where, queue)
-    assert reply == "550 5.7.1 never"
+    assert reply == "554 5.7.1 never"
     assert where.plugins.users.count == 0
+    assert where.meters.refusals == {"plugin": 1}
 
 
 @pytest.mark.parametrize("large", [False, True])
