@@ -40,9 +40,9 @@ async def to_storage(
     Returns:
         How the plugin fared: well, if it said yes or no to any.
     """
-    before = await known_before(body)
     welcome = Welcome.TURNED_AWAY
     with chain.users:
+        before = await known_before(body)
         for recipient in recipients:
             if is_in(recipient.address, before):
                 found = GOES_ROUND

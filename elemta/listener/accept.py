@@ -168,11 +168,11 @@ class Listeners:
                         await trio.sleep(PAUSE)
                         break
                     continue  # the client went away before we came to it (accept(2))
-                sessions.start_soon(self._serve, client, address, self._receptions[name])
+                sessions.start_soon(self._serve, client, address, name)
 
-    async def _serve(
-        self, sock: socket.socket, address: SocketAddress, reception: Reception
-    ) -> None:
+    async def _serve(self, sock: socket.socket, address: SocketAddress, name: str) -> None:
+        # Not that of when it was accepted: the plugins of that one may be stopped by now.
+        reception = self._receptions[name]
         with sock:
             meters = self._meters
             meters.connections[reception.table.name] += 1

@@ -126,6 +126,11 @@ async def hand_in(submission: Submission, who: str, house: House) -> tuple[Messa
     """
     if house.roster.draining:
         raise NotTakenError(replies.SHUTTING_DOWN)
+    with house.plugins.users:  # from here on: what is waited for below may outlast a reload
+        return await _hand_in(submission, who, house)
+
+
+async def _hand_in(submission: Submission, who: str, house: House) -> tuple[MessageId, bool]:
     handed = Handed(protocol=PROTOCOL, due=submission.due)
     if submission.key:
         handed = Handed(
@@ -144,8 +149,7 @@ async def hand_in(submission: Submission, who: str, house: House) -> tuple[Messa
         wanted = min(len(submission.content), house.budget.total // 2)
         if not (share.grow(wanted) or await share.wait(wanted)):
             raise NotTakenError(replies.NO_ROOM)
-        with house.plugins.users:
-            return await _take(submission, who, house, handed)
+        return await _take(submission, who, house, handed)
 
 
 async def _take(

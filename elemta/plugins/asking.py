@@ -8,6 +8,7 @@ message; without it such a hook costs 1 µs.
 from __future__ import annotations
 
 import dis
+import inspect
 import time
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -16,7 +17,7 @@ import trio
 from elemta.log import logger
 from elemta.metrics.meters import LATENCY
 from elemta.plugins.changes import Change
-from elemta.plugins.plugin import HOOKS, TRY_LATER, UNDECIDED, Plugin, hooks
+from elemta.plugins.plugin import AT_ONCE, HOOKS, TRY_LATER, UNDECIDED, Plugin, hooks
 from elemta.plugins.verdicts import (
     CONTINUE,
     Accept,
@@ -115,9 +116,14 @@ def verdict_of(loaded: Loaded, hook: str, of: str, found: object) -> Verdict:
         case _:
             error = f"a verdict was expected, not {type(found).__name__}"
     # An untyped author forgot to return something, or a comma: fail closed, as on an exception.
+    misfit(loaded, hook, of, error)
+    return on_error(loaded, hook)
+
+
+def misfit(loaded: Loaded, hook: str, of: str, error: str) -> None:
+    """Count and log an answer that does not fit the question."""
     loaded.counts.failed += 1
     log.error("plugin.failed", plugin=loaded.name, hook=hook, of=of, error=error)
-    return on_error(loaded, hook)
 
 
 def is_verdict(found: object) -> bool:
@@ -166,13 +172,13 @@ def failure_modes(loaded: Loaded) -> dict[str, str]:
 
 def waiting_hooks(kind: type[Plugin]) -> frozenset[str]:
     """The hooks of a plugin that have an ``await``, or may have one."""
-    return frozenset(each for each in HOOKS if _waits(getattr(kind, each)))
+    return frozenset(each for each in HOOKS if each not in AT_ONCE and _waits(getattr(kind, each)))
 
 
 def _waits(hook: object) -> bool:
     code = getattr(hook, "__code__", None)
-    if code is None:
-        return True  # nobody knows
+    if code is None or not code.co_flags & inspect.CO_COROUTINE:
+        return True  # nobody knows: it hands on what another function gives
     return any(each.opname in _AWAITS for each in dis.get_instructions(code))
 
 

@@ -9,7 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from elemta.log import logger
-from elemta.plugins.asking import FAILURES, QUICK, ask, fail, tell, verdict_of
+from elemta.plugins.asking import FAILURES, QUICK, ask, fail, misfit, tell, verdict_of
 from elemta.plugins.loader import Counts
 from elemta.plugins.plugin import HOOKS, TRY_LATER, Granted, hooks
 from elemta.plugins.scene import Doomed
@@ -189,8 +189,8 @@ class Chain:
                     return verdict
                 case Continue():
                     pass
-                case _:  # whoever means `Granted` must say whom
-                    loaded.counts.failed += 1
+                case verdict:  # whoever means `Granted` must say whom
+                    misfit(loaded, "on_authenticate", session.id, _unfit(verdict))
                     return TRY_LATER
         return None
 
@@ -357,10 +357,14 @@ class Chain:
                 match verdict_of(loaded, "on_store", letter.message.id, found):
                     case (Accept() | Defer() | Reject()) as verdict:
                         return verdict
-                    case _:
-                        loaded.counts.failed += 1
+                    case verdict:
+                        misfit(loaded, "on_store", letter.message.id, _unfit(verdict))
                         return Defer((3, 0), "the mailbox gave no answer that counts")
         return Defer((3, 5), "there is no such mailbox just now")
+
+
+def _unfit(verdict: Verdict) -> str:
+    return f"{type(verdict).__name__} is no answer to this"
 
 
 async def judge(

@@ -56,11 +56,10 @@ class Crew:
         job = _Job(lambda: found.append(call()), trio.lowlevel.current_task())
         with self._change:
             self._waiting.append(job)
-            if self._idle:
+            if len(self._waiting) <= self._idle:
                 self._change.notify()
             elif self._threads < THREADS:
-                self._threads += 1
-                threading.Thread(target=self._work, name="elemta-crew", daemon=True).start()
+                self._hire(job)
 
         def abandon(_: object) -> trio.lowlevel.Abort:
             job.task = None
@@ -68,6 +67,21 @@ class Crew:
 
         await trio.lowlevel.wait_task_rescheduled(abandon)
         return found[0]
+
+    def _hire(self, job: _Job) -> None:
+        """One more thread; those that are there do it if the system has no more.
+
+        Raises:
+            RuntimeError: there are none.
+        """
+        try:
+            threading.Thread(target=self._work, name="elemta-crew", daemon=True).start()
+        except RuntimeError:
+            if not self._threads:
+                self._waiting.remove(job)
+                raise
+        else:
+            self._threads += 1
 
     def _work(self) -> None:
         while (job := self._next()) is not None:

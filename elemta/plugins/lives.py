@@ -81,19 +81,23 @@ class Lives:
         for place, loaded in enumerate(chain.plugins):
             if loaded.plugin in self._alive:
                 continue
-            assert nursery is not None, "`living` is entered"
+            if nursery is None:
+                raise ConfigError(Mistake(f"plugins[{place}]", "plugins are being stopped"))
             try:
                 await nursery.start(self._live, loaded)
-            except Exception as error:  # a third party's: anything may come out
+            except BaseException as error:  # a third party's, or whoever wants this has gone
                 for each in begun:
                     self._alive[each].set()
+                if not isinstance(error, Exception):
+                    raise
                 problem = f"{loaded.name} cannot start: {words_of(error)}"
                 raise ConfigError(Mistake(f"plugins[{place}]", problem)) from error
             begun.append(loaded.plugin)
+        former = self._chains[-1:]
         self._chains.append(chain)
         if nursery is not None:
-            for former in self._chains[:-1]:
-                nursery.start_soon(self._retire, former)
+            for last in former:
+                nursery.start_soon(self._retire, last)
 
     async def _live(
         self, loaded: Loaded, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

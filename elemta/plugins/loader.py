@@ -219,6 +219,9 @@ def check_hooks(kind: type[Plugin], where: str) -> None:
     """Refuse a misspelt hook: it would never be called, and nobody would notice."""
     if not isinstance(getattr(kind, "name", None), str):
         raise _mistake(where, f"{kind.__qualname__} has no `name`")
+    if kind.__hash__ is not object.__hash__:
+        # A dataclass, say: two entries with the same settings would be taken for one.
+        raise _mistake(where, f"{kind.__qualname__} must not have an `__eq__` of its own")
     for attribute in dir(kind):
         if not attribute.startswith("on_"):
             continue

@@ -124,7 +124,7 @@ class Discard(Struct, frozen=True, gc=False):
 class Quarantine(Struct, frozen=True, gc=False):
     """Take it, and hold it in the queue until an operator looks at it.
 
-    He finds it by `elemta queue list --state hold`.
+    He finds it by `elemta queue list --view hold`.
     For a recipient it concerns that one alone; before MAIL, all that comes on this connection.
     Later plugins are asked, and may still refuse or discard it.
 

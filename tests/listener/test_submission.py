@@ -228,6 +228,17 @@ async def test_without_memory_it_is_for_now(autojump_clock: MockClock) -> None:
     assert where.budget.free == where.budget.total
 
 
+async def test_plugins_do_not_stop_while_a_message_waits_to_be_read() -> None:
+    class Looking(FakeQueue):
+        async def known(self, key: str, /) -> None:
+            users.append(where.plugins.users.count)
+
+    users: list[int] = []
+    where = house(queue=Looking())
+    await hand_in(Submission(key="k"), WHO, where)
+    assert (users, where.plugins.users.count) == ([1], 0)
+
+
 async def test_who_shuts_down_takes_nothing_more() -> None:
     queue = FakeQueue()
     where = house(queue=queue)

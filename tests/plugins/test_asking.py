@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partialmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -83,6 +84,17 @@ def test_of_a_hook_that_nobody_can_look_into_it_is_assumed_that_it_waits() -> No
         on_connect: ClassVar[Callable[..., Awaitable[Verdict]]] = print  # type: ignore[assignment]
 
     assert "on_connect" in Loaded(Odd()).waits
+
+
+def test_a_hook_that_hands_on_what_another_function_gives_may_wait() -> None:
+    class Shared(Quick):
+        async def wait(self, long: bool, session: Session) -> Verdict:  # partial
+            await trio.sleep_forever() if long else None
+            return CONTINUE
+
+        on_connect = partialmethod(wait, True)  # type: ignore[assignment]
+
+    assert "on_connect" in Loaded(Shared()).waits
 
 
 async def test_a_hook_that_cannot_wait_is_timed_and_counted_like_any(

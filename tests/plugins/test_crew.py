@@ -41,6 +41,35 @@ async def test_calls_that_take_long_leave_threads_to_others() -> None:
         on.set()
 
 
+async def test_each_of_two_that_come_at_once_has_a_thread() -> None:
+    await briefly(lambda: None)
+    await trio.sleep(0.01)  # its thread waits for more
+    both = threading.Barrier(2, timeout=10)  # neither ends without the other
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(briefly, both.wait)
+        nursery.start_soon(briefly, both.wait)
+
+
+async def test_without_threads_who_asks_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await briefly(lambda: "lost")
+    on = threading.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(briefly, on.wait)
+        await trio.testing.wait_all_tasks_blocked()
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            nursery.start_soon(briefly, on.set)  # waits for a thread that is there
+            await trio.testing.wait_all_tasks_blocked()
+        assert await briefly(lambda: "next") == "next"
+        assert on.is_set()
+
+
 async def test_who_is_cancelled_does_not_wait_and_the_others_get_theirs() -> None:
     on, begun = threading.Event(), threading.Event()
 

@@ -261,6 +261,39 @@ async def test_if_a_plugin_does_not_start_a_reload_changes_nothing(
         assert "stays stopped" not in told
 
 
+async def test_who_wants_a_reload_and_goes_leaves_nothing_of_it(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+    stays, begun = Lively("stays", told), Lively("begun", told)
+    living = lives()
+    async with living.living(chain(stays)):
+        with trio.move_on_after(1):
+            await living.begin(chain(begun, Failing("slow", told, "start", hangs)))
+        await trio.sleep(1)
+        assert told[-3:] == ["slow stopped", "begun runs no more", "begun stopped"]
+
+
+async def test_many_reloads_during_one_session_stop_what_is_gone(autojump_clock: MockClock) -> None:
+    told: list[str] = []
+    first, living = chain(Lively("0", told)), lives()
+    async with living.living(first):
+        with first.users:
+            for number in range(1, 5):
+                await living.begin(chain(Lively(str(number), told)))
+                await trio.sleep(1)
+            stopped = [each for each in told if each.endswith("stopped")]
+            assert stopped == ["1 stopped", "2 stopped", "3 stopped"]
+        await trio.sleep(1)
+        assert told[-1] == "0 stopped"
+
+
+async def test_nothing_is_begun_once_the_server_ends(autojump_clock: MockClock) -> None:
+    living = lives()
+    async with living.living(chain()):
+        pass
+    with pytest.raises(ConfigError, match="plugins are being stopped"):
+        await living.begin(chain(Lively("late", [])))
+
+
 HERE = "tests.plugins.test_loader:Whole"
 
 

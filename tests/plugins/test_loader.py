@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -32,6 +33,12 @@ class Whole(Plugin):
     @override
     async def on_connect(self, session: Session) -> Verdict:
         return CONTINUE
+
+
+@dataclass
+class Equal(Plugin):
+    name = "equal"
+    limit: int = 5
 
 
 class Misspelt(Plugin):
@@ -131,6 +138,7 @@ def test_settings_that_a_plugin_does_not_take_are_told_with_their_place(
         ("tests.plugins.test_loader:Nameless", "has no `name`"),
         ("tests.plugins.test_loader:Misspelt", "on_rctp: there is no such hook"),
         ("tests.plugins.test_loader:NotAsync", "is no `async def`"),
+        ("tests.plugins.test_loader:Equal", "Equal must not have an `__eq__` of its own"),
         ("tests.plugins.test_loader:Forgiving", "on_error is no verdict: 'defer'"),
         ("tests.plugins.test_loader:Misspelling", "on_error: there is no hook 'on_conect'"),
         ("tests.plugins.test_loader:Commaless", "on_error is no verdict: Continue("),
