@@ -557,6 +557,31 @@ async def test_a_header_in_chunks_is_changed_as_well(cut: int, nursery: trio.Nur
     assert server.queue.kept[0].content.endswith(b"+0000\r\n" + changed(SMALL))
 
 
+async def test_lmtp_is_changed_as_well(nursery: trio.Nursery) -> None:
+    server = Server(saying(on_header=Continue((*CHANGES, RemoveRecipient(CAROL)))), kind="lmtp")
+    nursery.start_soon(server.run)
+    await server.play("""
+        S: 220 ...
+        C: LHLO client.example
+        S: 250 ...
+        C: MAIL FROM:<a@b.example>
+        C: RCPT TO:<alice@here.example>
+        C: RCPT TO:<carol@here.example>
+        C: DATA
+        S: 250 ...
+        S: 250 ...
+        S: 250 ...
+        S: 354 ...
+    """)
+    await server.client.send_all(SMALL + b".\r\n")
+    for _ in range(2):  # an answer for each that was taken, whatever became of it
+        await server.expect("250 2.0.0 OK: queued as Q1")
+    (kept,) = server.queue.kept
+    assert kept.content.endswith(b"+0000\r\n" + changed(SMALL))
+    assert b" with LMTP" in kept.content
+    assert addresses(kept.envelope) == [str(ALICE)]
+
+
 async def test_a_field_beyond_ascii_is_encoded_unless_the_client_takes_it_as_it_is(
     nursery: trio.Nursery,
 ) -> None:
