@@ -117,7 +117,11 @@ class Plugin:
         return CONTINUE
 
     async def on_disconnect(self, session: Session) -> None:
-        """The connection is over, whoever ended it. Only for sessions that `on_connect` saw."""
+        """The connection is over, whoever ended it.
+
+        Also where the objection of a plugin before this one ended it, so that its `on_connect` was
+        not asked: what is to be undone here, keep in ``session.kept``.
+        """
 
     # Authentication.
 
