@@ -49,6 +49,8 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "spf": f"{_ROOM}.spf:SpfPlugin",
 }
 GROUP: Final = "elemta.plugins"
+#: What may come out of a third party's code; that of a program which is no plugin may end itself.
+_ANYTHING: Final = (Exception, SystemExit)
 
 
 class Counts(Struct):
@@ -193,7 +195,7 @@ def _make(entry: PluginEntry, where: str) -> Plugin:
         return kind.configured(entry.settings, f"{where}.settings")
     except ConfigError:
         raise
-    except Exception as error:  # a third party's constructor: its bug is a mistake of the file
+    except _ANYTHING as error:  # a third party's constructor: its bug is a mistake of the file
         raise _mistake(f"{where}.settings", f"the plugin cannot start: {_say(error)}") from error
 
 
@@ -207,7 +209,7 @@ def _find(name: str, where: str) -> type[Plugin]:
         raise _mistake(where, problem)
     try:
         kind: object = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs a third party's code: anything may come out
+    except _ANYTHING as error:  # importing runs a third party's code
         raise _mistake(where, f"{path} cannot be loaded: {_say(error)}") from error
     if not (inspect.isclass(kind) and issubclass(kind, Plugin)):
         raise _mistake(where, f"{path} is no elemta.plugins.Plugin")
@@ -249,7 +251,7 @@ def _check_failure(kind: type[Plugin], where: str) -> None:
             raise _mistake(where, f"{told} is no verdict: {verdict!r}")
 
 
-def _say(error: Exception) -> str:
+def _say(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -23,6 +23,7 @@ from elemta.plugins.built_in.recipient_limit import RecipientLimit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 class Whole(Plugin):
@@ -46,6 +47,11 @@ class Misspelt(Plugin):
 
     async def on_rctp(self) -> Verdict:
         return CONTINUE
+
+
+class Exiting(Whole):
+    def __init__(self) -> None:
+        raise SystemExit(3)
 
 
 class NotAsync(Plugin):
@@ -153,6 +159,21 @@ def test_what_is_no_plugin_is_told(name: str, want: str) -> None:
 def test_a_plugin_that_cannot_start_is_told() -> None:
     problem = problem_with('  - name: "tests.plugins.test_loader:Failing"')
     assert "plugins[0].settings: the plugin cannot start: OSError: no such socket" in problem
+
+
+def test_a_program_that_is_no_plugin_ends_nobody_but_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_program.py").write_text("raise SystemExit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert problem_with('  - name: "a_program:Main"') == (
+        "plugins[0].name: a_program:Main cannot be loaded: SystemExit: 0"
+    )
+
+
+def test_a_plugin_that_ends_itself_as_it_is_made_is_told() -> None:
+    problem = problem_with('  - name: "tests.plugins.test_loader:Exiting"')
+    assert "plugins[0].settings: the plugin cannot start: SystemExit: 3" in problem
 
 
 def test_settings_for_a_plugin_that_has_none_are_told() -> None:

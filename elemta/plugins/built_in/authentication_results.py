@@ -40,9 +40,11 @@ class Settings(Table, frozen=True):
     """The ``settings`` of ``authentication-results``."""
 
     #: Who says it; empty: the name of this server.
-    authserv_id: Annotated[str, Meta(max_length=255, pattern=r"^[!#-'*+.0-9A-Z^-~-]*$")] = ""
+    authserv_id: Annotated[str, Meta(max_length=255, pattern=r"^[!#-'*+.0-9A-Z^-~-]*\Z")] = ""
     #: Other names of ours: fields that bear them are taken out, too.
-    also_ours: tuple[str, ...] = ()
+    also_ours: tuple[
+        Annotated[str, Meta(max_length=255, pattern=r"^[!#-'*+.0-9A-Z^-~-]+\Z")], ...
+    ] = ()
 
 
 class AuthenticationResults(PluginWith[Settings]):

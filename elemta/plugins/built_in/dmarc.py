@@ -33,6 +33,7 @@ from elemta.plugins import (
 from elemta.plugins.built_in.arc import arc_of
 from elemta.plugins.built_in.dkim import dkim_of
 from elemta.plugins.built_in.spf import spf_of
+from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,6 +57,13 @@ class Settings(Table, frozen=True):
     temperror: Literal["defer", "continue"] = "defer"
     #: What is done with mail that has not one From field, or of which nobody can say whose it is.
     malformed: Literal["reject", "quarantine", "continue"] = "reject"
+
+    def __post_init__(self) -> None:
+        for name in (*self.overrides, *self.trusted_arc_sealers):
+            try:
+                _plain(name)
+            except ValueError:
+                raise ValueError(f"expected a domain, not {name!r}") from None
 
 
 class DmarcPlugin(PluginWith[Settings]):
@@ -153,4 +161,4 @@ class DmarcPlugin(PluginWith[Settings]):
 
 
 def _plain(domain: str) -> str:
-    return domain.lower().removesuffix(".")
+    return domain_to_ascii(domain.removesuffix("."))

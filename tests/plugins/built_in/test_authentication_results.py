@@ -76,6 +76,12 @@ async def test_forged_fields_go_and_others_stay(forged: bytes, trusted: bool) ->
     assert found == (b"" if trusted else OURS) + other + HEADER + other
 
 
+@pytest.mark.parametrize("name", ["mx us.example", "mx.us.example;", "", "mx.us.example\n"])
+async def test_another_name_that_nobody_can_have_is_a_mistake_of_the_file(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"here\.also_ours\[0\]"):
+        AuthenticationResults.configured({"also_ours": [name]}, "here")
+
+
 async def test_a_field_that_is_odd_saves_no_other() -> None:
     odd = b"Authentication-Results\r\n : other.example; none\r\n"
     forged = b"Authentication-Results: mx.us.example; dmarc=pass\r\n"

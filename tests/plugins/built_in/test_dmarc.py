@@ -123,6 +123,20 @@ async def test_an_override_that_is_none_is_a_mistake_of_the_file() -> None:
         DmarcPlugin.configured({"overrides": {"a.example": "destroy"}}, "here")
 
 
+@pytest.mark.parametrize("name", ["a..example", "*.a.example", "@a.example", "a b.example", ""])
+async def test_what_is_no_domain_is_a_mistake_of_the_file(name: str) -> None:
+    for settings in ({"overrides": {name: "none"}}, {"trusted_arc_sealers": [name]}):
+        with pytest.raises(ConfigError, match="expected a domain"):
+            DmarcPlugin.configured(settings, "here")
+
+
+async def test_a_domain_is_written_as_people_write_it() -> None:
+    forged = FakeContent(b"From: ann@xn--mnchen-3ya.example\r\n\r\n")
+    settings = DmarcPlugin.configured({"overrides": {"München.example": "reject"}}, "here").settings
+    _, verdict = await judge(forged, settings=settings)
+    assert isinstance(verdict, Reject)
+
+
 async def test_whoever_is_trusted_may_say_that_it_passed_with_him() -> None:
     stated = "dmarc=pass header.from=sender.example"
     passed_on = FakeContent(sealed(MESSAGE.replace(b"noon", b"one"), results=stated))
