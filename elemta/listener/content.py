@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from elemta.listener.budget import Share
     from elemta.listener.reception import Incoming
     from elemta.message import HeaderScanner
+
+
+#: Seconds to wait for memory: below what a plugin may take, who must be able to do without.
+PATIENCE: Final = 5.0
 
 
 class Arrived:
@@ -45,6 +49,7 @@ class Arrived:
         self._before = before
         self._share = share
         self._whole: bytes | None = None
+        self._crowded = False
         self._reading = trio.Lock()
 
     async def read(self, most: int | None = None) -> bytes:
@@ -53,12 +58,18 @@ class Arrived:
             raise TooLargeError(f"{self.size} octets are more than {most}")
         async with self._reading:  # those that inspect come side by side
             if self._whole is None:
-                if self._incoming is not None and not (
-                    self._share.grow(self.size) or await self._share.wait(self.size)
-                ):
+                if self._incoming is not None and not await self._room():
                     raise TooLargeError(f"no memory for {self.size} octets")
                 self._whole = b"".join([piece async for piece in self.pieces()])
             return self._whole
+
+    async def _room(self) -> bool:
+        """Whether there is memory for all of it; who asks after that knows the answer at once."""
+        if not self._crowded and not self._share.grow(self.size):
+            self._crowded = True
+            with trio.move_on_after(PATIENCE):
+                self._crowded = not await self._share.wait(self.size)
+        return not self._crowded
 
     async def pieces(self) -> AsyncGenerator[bytes]:
         """See `elemta.plugins.Content`."""

@@ -31,6 +31,7 @@ from elemta.plugins import (
     RemoveRecipient,
     Session,
     Tag,
+    TooLargeError,
     Transaction,
     Verdict,
     Via,
@@ -746,6 +747,29 @@ async def test_a_message_too_large_to_be_read_is_deferred_unless_a_plugin_says_o
     server = Server(saying(on_message=read))
     nursery.start_soon(server.run)
     await bring(server, answer="451 4.3.0 try again later")
+
+
+async def test_plugins_get_no_more_memory_than_there_is(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    content = b"\r\n" + (b"z" * 998 + b"\r\n") * 900
+    read: list[int] = []
+
+    async def look(_: Transaction, shown: Content) -> Verdict:
+        try:
+            read.append(len(await shown.read()))
+        except TooLargeError:
+            read.append(sum([len(piece) async for piece in shown.pieces()]))
+            return Quarantine("too large to be read at once")
+        return CONTINUE
+
+    config = load(CONFIG + "limits: {memory: 1 MiB}\n")
+    server = Server(saying("a", on_inspect=look), saying("b", on_inspect=look), config=config)
+    nursery.start_soon(server.run)
+    await bring(server, content)
+    assert read == [len(content)] * 2
+    assert server.queue.kept[0].envelope.holder is not None
+    assert server.house.budget.free == server.house.budget.total
 
 
 async def test_a_session_is_told_to_plugins_as_it_is(nursery: trio.Nursery) -> None:
