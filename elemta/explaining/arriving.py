@@ -9,6 +9,7 @@ from elemta.control.facts import Step
 from elemta.explaining.words import counted
 from elemta.listener import replies
 from elemta.listener.reception import Reception
+from elemta.listener.recipients import NO_SUCH_MAILBOX
 from elemta.net.limits import network
 from elemta.plugins import Discard, Quarantine, Transaction
 from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait
@@ -212,6 +213,13 @@ class Arrival:
             self._permit(event)
         found = recipients.decide(event.path, client=asked.client, login=asked.login)
         if isinstance(found, Reply):
+            if found is NO_SUCH_MAILBOX:
+                chain, message = self._chain, self._message
+                await self._ask(
+                    "on_unknown", chain.unknown, lambda dry: dry.on_unknown(message, event.path)
+                )
+                if self.ended:
+                    return
             if ours:
                 self._refuse("recipient", f"{event.path} gets no mail here", found)
             else:

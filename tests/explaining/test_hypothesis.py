@@ -13,6 +13,7 @@ from elemta.plugins import (
     CONTINUE,
     Chain,
     Content,
+    Defer,
     Discard,
     Loaded,
     Plugin,
@@ -462,3 +463,20 @@ async def test_plugins_see_the_envelope(tmp_path: Path) -> None:
         assert ends(await here.explain(sender=None))[1] == "550 5.7.1 no sender, no mail"
         question, reply = ends(await here.explain("bob@us.example"))
         assert (question, reply) == ("plugins, on_rcpt", "550 5.7.1 not to bob")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "end"),
+    [
+        (Defer((7, 0), "too many"), ("plugins, on_unknown", "451 4.7.0 too many")),
+        (CONTINUE, ("recipient", "550 5.1.1 no such mailbox")),
+    ],
+)
+async def test_plugins_may_have_another_word_for_names_that_nobody_has(
+    tmp_path: Path, verdict: Verdict, end: tuple[str, str]
+) -> None:
+    guard = saying("guard", on_unknown=verdict)
+    type(guard).dry = True
+    async with scene(tmp_path) as here:
+        here.with_plugins(Chain([Loaded(guard)]))
+        assert ends(await here.explain("nobody@us.example")) == end

@@ -81,6 +81,7 @@ class Talk:
         self._message = False  # it has heard of a message, and not of its end
         self._passed = False  # it wants to hear no more of this message
         self._discard: Discard | None = None  # what it said of one recipient is for all
+        self._about: Transaction | None = None  # the message that it has heard the sender of
 
     # The session.
 
@@ -105,7 +106,7 @@ class Talk:
 
     async def mail(self, transaction: Transaction) -> Verdict:
         """MAIL FROM; a message before it is over."""
-        self._discard, self._passed = None, self._done
+        self._about, self._discard, self._passed = transaction, None, self._done
         if self._done:
             return CONTINUE
         if (link := self._link) is not None:
@@ -117,6 +118,8 @@ class Talk:
 
     async def rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
         """RCPT TO."""
+        if (verdict := await self._begun(transaction)) is not CONTINUE:
+            return verdict
         if self._passed or self._discard is not None:
             return CONTINUE
         link = self._there()
@@ -134,6 +137,8 @@ class Talk:
 
     async def data(self, transaction: Transaction) -> Verdict:
         """DATA."""
+        if (verdict := await self._begun(transaction)) is not CONTINUE:
+            return verdict
         if self._discard is not None:
             self._passed = True
             return self._discard
@@ -146,6 +151,8 @@ class Talk:
 
     async def content(self, transaction: Transaction, content: Content) -> Verdict:
         """The message, whole."""
+        if (verdict := await self._begun(transaction)) is not CONTINUE:
+            return verdict
         if self._passed:
             return CONTINUE
         link = self._there()
@@ -181,6 +188,10 @@ class Talk:
             if link is not None:
                 await link.close()
             raise
+
+    async def _begun(self, transaction: Transaction) -> Verdict:
+        """Tell the sender, if that was not done: a plugin before this one has said `Accept`."""
+        return CONTINUE if self._about is transaction else await self.mail(transaction)
 
     def _there(self) -> Link:
         if self._link is None:

@@ -188,6 +188,25 @@ async def test_it_hears_all_of_a_session(plugin: Milter, milter: FakeMilter) -> 
     }
 
 
+@pytest.mark.parametrize("first", ["on_rcpt", "on_data", "on_message"])
+async def test_who_is_accepted_by_another_plugin_at_mail_is_shown_all_the_same(
+    plugin: Milter, milter: FakeMilter, first: str
+) -> None:
+    session = a_session(helo="client.example")
+    await plugin.on_connect(session)
+    for _ in range(2):
+        milter.heard.clear()
+        transaction = a_transaction(session)
+        if first == "on_rcpt":
+            await plugin.on_rcpt(transaction, transaction.recipients[0])
+        if first != "on_message":
+            await plugin.on_data(transaction)
+        milter.answers[wire.EndOfBody] = (wire.Reject(),)
+        assert isinstance(await plugin.on_message(transaction, FakeContent(MAIL)), Reject)
+        told = milter.said.removeprefix("A")
+        assert told == {"on_rcpt": "MRT", "on_data": "MT", "on_message": "M"}[first] + "LLNBE"
+
+
 async def test_a_client_by_ipv6_with_a_name_that_leads_back(
     service: FakeService, milter: FakeMilter
 ) -> None:
