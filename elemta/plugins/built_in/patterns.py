@@ -11,9 +11,11 @@ from typing import Final
 
 import re2
 
-#: Octets of one pattern: its program, and what RE2 remembers of searches. Its own 8 MiB would let
-#: programs grow that take a second for a long value.
+#: Octets of one pattern: its program, and what RE2 remembers of searches.
 MEMORY: Final = 256 * 1024
+#: Instructions of a program. The longest may take 0.1 s for 1000 octets, if nearly all of it is at
+#: work at each; of the 1200 of a class such as ``\pL`` few are.
+LONGEST: Final = 4000
 #: Octets of a complaint, which may quote the whole pattern.
 _SAID: Final = 200
 
@@ -45,6 +47,8 @@ class Pattern:
         except re2.error as error:
             said = error.args[0][:_SAID].decode("utf-8", "replace")
             raise ValueError(f"{said} (says RE2)") from None
+        if (size := self._found.programsize) > LONGEST:
+            raise ValueError(f"pattern too large: {size} steps, and at most {LONGEST} are taken")
 
     def search(self, text: str) -> bool:
         """Whether it matches somewhere. Halves of surrogate pairs are looked at as ``?``."""

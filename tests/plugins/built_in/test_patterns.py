@@ -108,6 +108,7 @@ def test_case_counts_where_it_is_wanted() -> None:
         ("a\ud800", "half of a surrogate pair"),
         (r"(\pL.){100}", "pattern too large"),
         ("a" * 100_000, "pattern too large"),
+        ("(?:a?){1000}" * 3, "pattern too large: 6004 steps, and at most 4000 are taken"),
         ("(a" * 100_000, "missing ): (a(a"),
     ],
 )
@@ -122,7 +123,15 @@ def test_what_cannot_be_had_is_refused(
 
 @pytest.mark.parametrize(
     "written",
-    ["(a+)+$", "(a|a?)+b", "(a|aa)*(a+)+c", ".*.*.*.*=x", "(x+x+)+y", "(?:a|x)*a(?:a|x){200}c"],
+    [
+        "(a+)+$",
+        "(a|a?)+b",
+        "(a|aa)*(a+)+c",
+        ".*.*.*.*=x",
+        "(x+x+)+y",
+        "(?:a|x)*a(?:a|x){200}c",
+        "(a?){1000}z",
+    ],
 )
 def test_no_text_takes_long(written: str, capfd: pytest.CaptureFixture[str]) -> None:
     pattern, chance = Pattern(written), random.Random(1)
