@@ -166,8 +166,9 @@ class Steering:
             keys = [hit.key for hit in page.hits if hit.key < last]
             if limit is not None:
                 keys = keys[: limit - count.messages]
-            grips = await self._grip(errand.action, condition, keys, count)
-            await self._carry_out(errand, grips)
+            while keys:
+                grips, keys = await self._grip(errand.action, condition, keys, count)
+                await self._carry_out(errand, grips)
             after = page.after
         for lane in count.lanes:
             self._queue.probe(lane)
@@ -234,11 +235,16 @@ class Steering:
 
     async def _grip(
         self, action: Action, condition: Condition, keys: list[int], count: _Count
-    ) -> list[Grip]:
-        """Take these messages in hand, as far as they are meant by the last word on them."""
+    ) -> tuple[list[Grip], list[int]]:
+        """Take these messages in hand, as far as they are meant by the last word on them.
+
+        Returns:
+            What is in hand, and those that have left memory meanwhile: ask for them again.
+        """
         away = [key for key in keys if self._residence.find(key) is None]
         fetched: dict[int, Entry] = {}
         grips: list[Grip] = []
+        left: list[int] = []
 
         def fetch(connection: sqlite3.Connection) -> None:
             for found in read_messages(connection, away):
@@ -247,6 +253,8 @@ class Steering:
                     fetched[entry.key] = entry
 
         def take() -> None:
+            asked = set(away)
+            left.extend([k for k in keys if k not in asked and self._residence.find(k) is None])
             for key in keys:
                 resident = self._residence.find(key)
                 entry = resident or fetched.get(key)
@@ -262,7 +270,7 @@ class Steering:
         else:
             await trio.lowlevel.checkpoint()
             take()
-        return grips
+        return grips, left
 
     def _take(
         self,
