@@ -67,7 +67,7 @@ def measure(server: Filter, folder: Path, of: Sequence[Letter], scale: Scale) ->
     server.prepare(folder)
     with server.run(folder) as running:
         trio.run(make_known, running.accept, of)
-        burst(running.accept, of, 1)
+        burst(running.accept, of, 3)  # so that each node has asked the DNS
         cpu, begun = running.cpu_seconds(), time.perf_counter()
         refused = burst(running.accept, of, scale.each)
         seconds = time.perf_counter() - begun
