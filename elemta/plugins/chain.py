@@ -395,8 +395,8 @@ async def judge(
             now = perf_counter()
         else:
             # What `ask` does, but for a coroutine around the plugin's, a second look at the clock
-            # and a call to count: ten plugins with six empty hooks each cost a message 35 µs of CPU
-            # so, and 65 without (`python -m bench.plugins --memory`).
+            # and a call to count: ten plugins with six empty hooks each cost a message 60 µs of CPU
+            # so, and 110 without (`python -m bench.plugins --memory`).
             counts, began = loaded.counts, now
             try:
                 found = await call(loaded.plugin)
