@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from elemta.log import logger
 from elemta.plugins.asking import FAILURES, QUICK, ask, fail, misfit, tell, verdict_of
 from elemta.plugins.loader import Counts
-from elemta.plugins.plugin import HOOKS, TRY_LATER, Granted, hooks
+from elemta.plugins.plugin import TRY_LATER, Granted, hooks
 from elemta.plugins.scene import Doomed
 from elemta.plugins.verdicts import (
     CONTINUE,
@@ -125,15 +125,6 @@ class Chain:
         found = self._at.get(listener)
         if found is None:
             found = self._at[listener] = Chain(self.plugins, listener, self.users)
-        return found
-
-    def order(self) -> dict[str, tuple[str, ...]]:
-        """By hook, in the order in which hooks are asked: which plugins are, first to last."""
-        found: dict[str, tuple[str, ...]] = {}
-        for hook in HOOKS:
-            asked = [each for each in self.plugins if each.enabled and hook in hooks(each.plugin)]
-            if asked:
-                found[hook] = tuple(each.name for each in asked)
         return found
 
     def switched(self, name: str, *, enabled: bool) -> Chain:
