@@ -298,6 +298,8 @@ class Chain:
                     raise
             for place, loaded in enumerate(self.inspect):
                 decided = heed(loaded, found[place], session, transaction)
+                if decided is CONTINUE:
+                    break  # it is discarded; the next step may still refuse it
                 if decided is not None:
                     return decided
         return await judge(

@@ -10,6 +10,7 @@ from elemta.plugins import (
     CONTINUE,
     Chain,
     Defer,
+    Discard,
     Loaded,
     Plugin,
     Reject,
@@ -19,6 +20,8 @@ from elemta.plugins import (
     hooks,
 )
 from elemta.protocol import LocalProtocolError, MailParams
+from elemta.testing import FakeContent, a_transaction
+from tests.plugins.saying import saying
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -215,3 +218,17 @@ async def test_only_those_that_may_be_asked_dry_are_and_nothing_is_counted() -> 
     assert (real.asked, harmless.asked) == (0, 1)
     assert [each.counts.asked for each in whole.plugins] == [0, 0]
     assert chain(off).switched("harmless", enabled=False).dry().connect == ()
+
+
+async def test_what_one_discards_who_inspects_it_the_next_step_may_still_refuse() -> None:
+    asked = Chain(
+        [
+            Loaded(saying("junk", on_inspect=Discard("junk"))),
+            Loaded(saying("late", on_inspect=Reject((7, 1), "unheard"))),
+            Loaded(saying("policy", on_message=Reject((7, 1), "never"))),
+        ]
+    )
+    transaction = a_transaction()
+    verdict = await asked.on_message(transaction, FakeContent(b"Subject: x\r\n\r\n"))
+    assert verdict == Reject((7, 1), "never")
+    assert [each.plugin for each in transaction.doomed] == ["junk"]

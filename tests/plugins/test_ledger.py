@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from elemta.plugins.books import Book, Row
 from elemta.plugins.ledger import BATCH, EVERY, FILE, PRUNING, SELDOM, Ledger
+from elemta.plugins.remembering import Remembering
 from elemta.testing import FakeClock, some_tools
 from elemta.testing.stand_ins import EPOCH
 
@@ -346,3 +347,19 @@ def on_disk(folder: Path) -> int:
     finally:
         connection.close()
     return int(count)
+
+
+async def test_a_plugin_that_cannot_open_its_books_leaves_the_ledger(tmp_path: Path) -> None:
+    class Forgetful(Remembering):
+        name = "forgetful"
+
+        @override
+        async def remember(self, ledger: Ledger) -> None:
+            raise OSError("no such book")
+
+    plugin = Forgetful()
+    plugin.tools = some_tools("forgetful", folder=tmp_path)
+    with pytest.raises(OSError, match="no such book"):
+        await plugin.start()
+    await plugin.stop()
+    assert plugin.tools.shared.of(Ledger)._file is None

@@ -16,13 +16,14 @@ from elemta.config import Table
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, PluginWith, Session
 from elemta.plugins.books import Book, Row, short
-from elemta.plugins.ledger import Ledger
+from elemta.plugins.remembering import Remembering
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from elemta.plugins import Verdict
+    from elemta.plugins.ledger import Ledger
 
 #: Seconds to wait at most: a hook that outlives its deadline has failed.
 LONGEST: Final = 20.0
@@ -43,7 +44,7 @@ class Settings(Table, frozen=True):
             raise ValueError(f"wait must be more than none and at most {LONGEST:.0f} s")
 
 
-class EarlyTalker(PluginWith[Settings]):
+class EarlyTalker(Remembering, PluginWith[Settings]):
     """Lets strangers wait a little before the greeting; who speaks meanwhile is refused."""
 
     name = "early-talker"
@@ -52,25 +53,11 @@ class EarlyTalker(PluginWith[Settings]):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._ledger: Ledger | None = None
         self._patient: Book[Row]
 
     @override
-    async def start(self) -> None:
-        ledger = self.tools.shared.of(Ledger)
-        await ledger.open(self.tools)
-        self._ledger = ledger
+    async def remember(self, ledger: Ledger) -> None:
         self._patient = await ledger.book("patient", Book(Row, self.settings.clients))
-
-    @override
-    async def run(self) -> None:
-        assert self._ledger is not None, "`start` comes first"
-        await self._ledger.run()
-
-    @override
-    async def stop(self) -> None:
-        if self._ledger is not None:
-            await self._ledger.close()
 
     @override
     async def on_connect(self, session: Session) -> Verdict:

@@ -18,13 +18,14 @@ from elemta.plugins import CONTINUE, Continue, Defer, PluginWith, Transaction, V
 from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.entries import Addresses, Names, Networks, name_of
 from elemta.plugins.built_in.triplets import Attempts, Passes, Terms, Triplets, triplet
-from elemta.plugins.ledger import Ledger
+from elemta.plugins.remembering import Remembering
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from elemta.plugins import Session
+    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 #: Triplets of one session of which is remembered that they were counted.
@@ -83,7 +84,7 @@ class _Seen(Struct):
     came_back: bool = False
 
 
-class Greylisting(PluginWith[Settings]):
+class Greylisting(Remembering, PluginWith[Settings]):
     """Puts off who was never here before, and lets in who comes back."""
 
     name = "greylisting"
@@ -96,14 +97,11 @@ class Greylisting(PluginWith[Settings]):
         self._recipients = Addresses(settings.recipients)
         self._spf_domains = Names(settings.spf_domains)
         self._networks = Networks(map(str, settings.networks))
-        self._ledger: Ledger | None = None
         self._triplets: Triplets
 
     @override
-    async def start(self) -> None:
-        ledger, known = self.tools.shared.of(Ledger), self.settings.known
-        await ledger.open(self.tools)
-        self._ledger = ledger
+    async def remember(self, ledger: Ledger) -> None:
+        known = self.settings.known
         self._triplets = Triplets(
             await ledger.book("attempts", Attempts(self.settings.attempts)),
             await ledger.book("passed", Book(Row, known)),
@@ -111,17 +109,7 @@ class Greylisting(PluginWith[Settings]):
             await ledger.book("clients", Book(Row, known)),
         )
         self._tell()
-
-    @override
-    async def run(self) -> None:
-        assert self._ledger is not None, "`start` comes first"
-        await self._ledger.run(self._tell)
-
-    @override
-    async def stop(self) -> None:
-        if self._ledger is not None:
-            self._tell()
-            await self._ledger.close()
+        self._also = self._tell
 
     def _tell(self) -> None:
         """What is known, for Prometheus."""

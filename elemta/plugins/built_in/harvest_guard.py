@@ -16,11 +16,12 @@ from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session, Transaction
 from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.bucket import Bucket
-from elemta.plugins.ledger import Ledger
+from elemta.plugins.remembering import Remembering
 from elemta.units import Frequency, Seconds
 
 if TYPE_CHECKING:
     from elemta.plugins import Verdict
+    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 
@@ -53,7 +54,7 @@ class Guesser(Row, array_like=True):
     barred: float = 0.0
 
 
-class HarvestGuard(PluginWith[Settings]):
+class HarvestGuard(Remembering, PluginWith[Settings]):
     """Bars clients that guess addresses, also if they connect anew for each."""
 
     name = "harvest-guard"
@@ -61,25 +62,11 @@ class HarvestGuard(PluginWith[Settings]):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._bucket = Bucket(settings.unknown.count, settings.unknown.seconds)
-        self._ledger: Ledger | None = None
         self._guessers: Book[Guesser]
 
     @override
-    async def start(self) -> None:
-        ledger = self.tools.shared.of(Ledger)
-        await ledger.open(self.tools)
-        self._ledger = ledger
+    async def remember(self, ledger: Ledger) -> None:
         self._guessers = await ledger.book("guessers", Book(Guesser, self.settings.clients))
-
-    @override
-    async def run(self) -> None:
-        assert self._ledger is not None, "`start` comes first"
-        await self._ledger.run()
-
-    @override
-    async def stop(self) -> None:
-        if self._ledger is not None:
-            await self._ledger.close()
 
     @override
     async def on_connect(self, session: Session) -> Verdict:

@@ -18,13 +18,14 @@ from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session
 from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.bucket import Bucket
 from elemta.plugins.built_in.entries import name_of
-from elemta.plugins.ledger import Ledger
+from elemta.plugins.remembering import Remembering
 from elemta.units import Frequency, Octets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from elemta.plugins import Verdict
+    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 Kind: TypeAlias = Literal["connections", "messages", "recipients", "octets"]
@@ -136,36 +137,22 @@ class _Passed:
         self.of: dict[str, int] = {}
 
 
-class RateLimit(PluginWith[Settings]):
+class RateLimit(Remembering, PluginWith[Settings]):
     """Holds clients, senders, logins and domains to so much in a time."""
 
     name = "rate-limit"
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._ledger: Ledger | None = None
         self._held: tuple[_Held, ...] = ()
 
     @override
-    async def start(self) -> None:
-        ledger = self.tools.shared.of(Ledger)
-        await ledger.open(self.tools)
-        self._ledger = ledger
+    async def remember(self, ledger: Ledger) -> None:
         held: list[_Held] = []
         for rule in self.settings.rules:
             book = await ledger.book(rule.name, Book(Row, self.settings.keys))
             held.append(_Held(rule, rule.bucket, book))
         self._held = tuple(held)
-
-    @override
-    async def run(self) -> None:
-        assert self._ledger is not None, "`start` comes first"
-        await self._ledger.run()
-
-    @override
-    async def stop(self) -> None:
-        if self._ledger is not None:
-            await self._ledger.close()
 
     # What is asked. At each step what is too much already is turned down; it is taken out of the
     # buckets once the client is about to send the message, or at once if it connects.

@@ -94,7 +94,7 @@ def test_all_that_is_a_plugin_is_registered() -> None:
         path.stem
         for path in HERE.glob("*.py")
         if re.search(r"\(Plugin\b", path.read_text())
-        or re.search(r"\(PluginWith\[", path.read_text())
+        or re.search(r"PluginWith\[\w+\]\):", path.read_text())
     }
     assert list(BUILT_IN) == sorted(BUILT_IN)
 
