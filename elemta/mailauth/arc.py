@@ -63,10 +63,10 @@ class Arc(Struct, frozen=True):
     @override
     def __str__(self) -> str:
         """As RFC 8617 §10.2 has it."""
-        said = self.reason
+        said, ours = self.reason, ""
         if self.seals:
-            said = f"i={len(self.seals)} sealed by {self.seals[0].domain}"
-        return f"arc={self.result}{comment(said)}"
+            said, ours = f"sealed by {self.seals[0].domain}", f"i={len(self.seals)}"
+        return f"arc={self.result}{comment(said, ours)}"
 
 
 async def check_arc(

@@ -95,10 +95,8 @@ class Dmarc(Struct, frozen=True):
                 said.append(f"pct={self.percent}")
         if self.done:
             said.append(f"dis={self.done}")
-        if self.reason:
-            said.append(self.reason)
         domain = f" header.from={value(self.domain)}" if self.domain else ""
-        return f"dmarc={self.result}{comment(' '.join(said))}{domain}"
+        return f"dmarc={self.result}{comment(self.reason, ' '.join(said))}{domain}"
 
 
 async def check_dmarc(

@@ -28,8 +28,9 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]{1,255}")
 _ADDRESS: Final = re.compile(
     r"[!#$%&'*+.^_`{|}~/0-9A-Za-z-]{0,64}@[0-9A-Za-z](?:[0-9A-Za-z.-]{0,253})"
 )
-_UNPRINTABLE: Final = re.compile(r"[^ -~]")
-_HARMFUL_COMMENT: Final = re.compile(r"[^ \w.:;,+/=@\[\]'-]", re.ASCII)
+#: Also what makes a result: many look for ``dmarc=pass`` anywhere in the field, and read no quotes.
+_HARMFUL: Final = re.compile(r"[^ -:<>-~]")
+_HARMFUL_COMMENT: Final = re.compile(r"[^ \w.:,+/@\[\]'-]", re.ASCII)
 
 #: Octets of a field that is worth reading; longer ones are taken to claim anything.
 _LONGEST_FIELD: Final = 64 * 1024
@@ -43,15 +44,19 @@ def value(text: str) -> str:
     text = text[:_LONGEST]
     if _TOKEN.fullmatch(text) or _ADDRESS.fullmatch(text):
         return text
-    plain = _UNPRINTABLE.sub("?", text).replace("\\", "\\\\").replace('"', '\\"')
+    plain = _HARMFUL.sub("?", text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{plain}"'
 
 
-def comment(text: str) -> str:
-    """A comment with a space before it; empty if there is nothing to say."""
-    if not text:
-        return ""
-    return f" ({_HARMFUL_COMMENT.sub('?', text[:_LONGEST_COMMENT])})"
+def comment(text: str, ours: str = "") -> str:
+    """A comment with a space before it; empty if there is nothing to say.
+
+    Args:
+        text: whoever sent the message may have chosen it.
+        ours: words of our own that stand before it as they are.
+    """
+    said = " ".join(filter(None, (ours, _HARMFUL_COMMENT.sub("?", text))))
+    return f" ({said[:_LONGEST_COMMENT]})" if said else ""
 
 
 def write_results(authserv_id: str, results: Iterable[str]) -> str:
@@ -107,6 +112,7 @@ def parse_results(field: bytes) -> Field:
             pass
         case _:
             raise ValueError("no authserv-id")
+    name = name.removeprefix('"')
     if not name or not name.isprintable() or _NO_PART_OF_A_NAME.search(name):
         raise ValueError("no authserv-id")
     stated = [each for part in parts if (each := _stated(part)) is not None]
@@ -150,7 +156,7 @@ def _stated(words: list[str]) -> Stated | None:
             name = words[place - 1]
             if place >= 3 and words[place - 2] == "/":
                 name = words[place - 3]
-            pairs.append((name.lower(), words[place + 1]))
+            pairs.append((name.lower(), words[place + 1].removeprefix('"')))
     if not pairs:
         return None
     (method, result), *properties = pairs
@@ -158,7 +164,7 @@ def _stated(words: list[str]) -> Stated | None:
 
 
 def _cut(text: str) -> list[list[str]]:
-    """Cut at semicolons; in words, quotes taken off and comments left out.
+    """Cut at semicolons; in words, comments left out. One that was quoted has a quote before it.
 
     Raises:
         ValueError: a quote or a comment does not end.
@@ -173,7 +179,7 @@ def _cut(text: str) -> list[list[str]]:
             place = _behind_comment(text, place)
         elif char == '"':
             word, place = _quoted(text, place)
-            parts[-1].append(word)
+            parts[-1].append(f'"{word}')
         elif char == ";":
             parts.append([])
             place += 1

@@ -129,6 +129,28 @@ def test_nothing_found_is_said_too() -> None:
     assert write_results("mx.us.example", []) == "mx.us.example; none"
 
 
+def test_nothing_that_a_sender_chose_looks_like_a_result() -> None:
+    # Many search the field for "dmarc=pass", and read neither quotes nor comments.
+    evil = "x; dmarc=pass"
+    results = [
+        Iprev("pass", "192.0.2.1", evil),
+        Spf("permerror", evil, "mailfrom", evil),
+        DkimSignature("permerror", evil, evil, "", evil, reason=evil),
+        Arc("pass", (Seal(evil, b""),)),
+        Arc("fail", reason=evil),
+        Dmarc("permerror", evil, reason=evil),
+    ]
+    text = write_results("mx.us.example", [str(each) for each in results])
+    assert "dmarc=pass" not in text
+    assert text.count(";") == len(results)
+
+
+@pytest.mark.parametrize("odd", ["=", "/", '\\"'])
+def test_what_is_quoted_separates_nothing(odd: str) -> None:
+    (stated,) = parse_results(f'a.example; dkim=fail header.d="{odd}" header.s=s'.encode()).stated
+    assert stated.properties == {"header.d": odd.removeprefix("\\"), "header.s": "s"}
+
+
 @settings(deadline=None)
 @given(st.text(), st.text(), st.text())
 def test_nothing_that_a_sender_chose_can_add_a_result(domain: str, selector: str, why: str) -> None:
