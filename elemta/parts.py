@@ -51,6 +51,7 @@ from elemta.plugins import (
     failure_modes,
     hooks,
     kinds,
+    load_for,
 )
 from elemta.plugins.crew import briefly
 from elemta.plugins.tools import InThread, in_thread
@@ -460,7 +461,9 @@ class Parts:
             log.warning("config.no_file")
             raise RequestError("the sandbox has no configuration file")
         if dry_run:
-            return tuple(changes(self.config, self._reread()))
+            wanted = self._reread()
+            load_for(applicable(self.config, wanted), self._house.plugins.plugins)
+            return tuple(changes(self.config, wanted))
         systemd.reloading()
         try:
             async with self._reloading:

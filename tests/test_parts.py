@@ -154,6 +154,10 @@ async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -
         for dry_run in (True, False):
             with pytest.raises(ConfigError, match=r"limits\.connections"):
                 await parts.reload(dry_run=dry_run)
+        wanted.append(text + "limits: {connections: 8}\nplugins: [{name: greylost}]\n")
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match=r"plugins\[0\]\.name"):
+                await parts.reload(dry_run=dry_run)
         assert parts.status().places == 7
 
 

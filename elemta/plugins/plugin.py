@@ -200,7 +200,7 @@ class Plugin:
         """The message is here whole, and no `on_message` was asked yet: find something out.
 
         What it finds is added to ``transaction.results``, for all `on_message` to read. These hooks
-        of all plugins run side by side, so none sees what another one finds here.
+        of all plugins run side by side, so none may count on what another one finds here.
         """
         return CONTINUE
 
