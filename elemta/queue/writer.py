@@ -261,6 +261,8 @@ class InlineWriter:
         try:
             while self._waiting:
                 self._write([self._waiting.popleft()])
+                if self._kept and self.trouble is None:
+                    self.retry()  # the disk is well again, and nobody else will notice
         finally:
             self._writing = False
 

@@ -333,6 +333,17 @@ async def test_the_inline_writer_writes_before_submit_returns() -> None:
     await writer.close()
 
 
+async def test_what_the_inline_writer_has_kept_follows_the_first_that_can_be_written() -> None:
+    paper = Paper()
+    writer = InlineWriter(paper)
+    paper.full = True
+    writer.submit(Note("1", keep=True))
+    paper.full = False
+    writer.submit(Note("2"))
+    assert paper.texts == ["2", "1"]
+    await writer.close()
+
+
 async def test_a_write_that_asks_for_a_write_is_finished_first() -> None:
     paper = Paper()
     writer = InlineWriter(paper)
