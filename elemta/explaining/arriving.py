@@ -228,13 +228,13 @@ class Arrival:
             return
         self.steps.append(_led(event, found, ours=ours))
         chain, message = self._chain, self._message
-        made = len(message.made)
+        before = message.before
         await self._ask("on_rcpt", chain.rcpt, lambda dry: dry.on_rcpt(message, event.path))
         if chain.greylist and not (self.ended or self._session.trusted):
             await self._ask(
                 "on_greylist", chain.greylist, lambda dry: dry.on_greylist(message, event.path)
             )
-        message.add(event.path, found, made)
+        message.add(event.path, found, before)
 
     def _permit(self, event: Rcpt) -> None:
         """Say why this client may send to a domain that is not ours, or may not."""

@@ -302,14 +302,14 @@ class Session:
         ):
             await self._refuse(replies.TOO_MANY_RECIPIENTS, recipient=str(rcpt.path))
             return
-        made = len(transaction.made)
+        before = transaction.before
         if (objection := await self._judge_recipient(transaction, rcpt.path)) is not None:
-            transaction.refuse(rcpt.path, made)
+            transaction.refuse(rcpt.path, before)
             await self._refuse(objection, by_plugin=True, recipient=str(rcpt.path))
             return
         led = doomed(found, transaction, rcpt.path, self._reception.house.clock())
         new = [each for each in led if transaction.lacks(each)]
-        transaction.add(rcpt.path, told(new, rcpt.params), made)
+        transaction.add(rcpt.path, told(new, rcpt.params), before)
         self._wire.reply(replies.RECIPIENT_OK)
 
     async def _refuse_recipient(

@@ -235,10 +235,10 @@ async def _add(mailbox: Mailbox, place: str, transaction: Transaction, house: Ho
         transaction.addressees and len(transaction.addressees) + len(found) > most
     ):
         raise NotTakenError(replies.TOO_MANY_AT_ONCE, place)
-    chain, made = house.plugins.at(LISTENER), len(transaction.made)
+    chain, before = house.plugins.at(LISTENER), transaction.before
     if chain.rcpt:
         _heed((await chain.on_rcpt(transaction, mailbox)).reply, place)
-    transaction.add(mailbox, doomed(found, transaction, mailbox, house.clock()), made)
+    transaction.add(mailbox, doomed(found, transaction, mailbox, house.clock()), before)
 
 
 def _heed(objection: Reply | None, place: str) -> None:

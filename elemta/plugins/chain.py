@@ -210,7 +210,7 @@ class Chain:
         self, transaction: Transaction, recipient: Mailbox
     ) -> Continue | Defer | Reject:
         """The verdict of all plugins on a recipient whom there is not. Nothing comes of changes."""
-        made = len(transaction.made)
+        before = transaction.before
         verdict = await judge(
             self.unknown,
             "on_unknown",
@@ -219,7 +219,7 @@ class Chain:
             transaction,
             recipient,
         )
-        transaction.refuse(recipient, made)
+        transaction.refuse(recipient, before)
         return verdict
 
     async def on_greylist(

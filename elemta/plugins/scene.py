@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -114,6 +114,13 @@ class Session(Struct, kw_only=True, eq=False):
         return self.trusted or self.results.first(Allowed) is not None
 
 
+class Before(NamedTuple):
+    """How much plugins had changed and said before they were asked about a recipient."""
+
+    made: int
+    said: int
+
+
 #: Stands where `Transaction` puts its own.
 _NOTHING: Final = Results()
 
@@ -199,7 +206,12 @@ class Transaction(Struct, kw_only=True, eq=False):
         known = self.addressees.get(addressee.address)
         return known is None or _doom(addressee) < _doom(known)
 
-    def add(self, recipient: Mailbox, addressees: Iterable[Addressee], made_before: int) -> None:
+    @property
+    def before(self) -> Before:
+        """For the listener: taken before plugins are asked about a recipient."""
+        return Before(len(self.made), len(self.said))
+
+    def add(self, recipient: Mailbox, addressees: Iterable[Addressee], before: Before) -> None:
         """For the listener: take a recipient that no plugin objects to.
 
         What plugins wanted changed when they were asked about him is done now that he is there.
@@ -207,22 +219,23 @@ class Transaction(Struct, kw_only=True, eq=False):
         Args:
             recipient: as the client named him.
             addressees: whom he leads to.
-            made_before: how many changes had been made before plugins were asked about him.
+            before: as it was when plugins had not been asked about him.
         """
         self.recipients.append(recipient)
         for each in addressees:
             self._put(each)
-        for made in self.made[made_before:]:
+        for made in self.made[before.made :]:
             self._do(made.change)
 
-    def refuse(self, recipient: Mailbox, made_before: int) -> None:
+    def refuse(self, recipient: Mailbox, before: Before) -> None:
         """For the listener: forget what plugins wanted because of a recipient who is not taken.
 
         Args:
             recipient: as the client named him.
-            made_before: as of `add`.
+            before: as of `add`.
         """
-        del self.made[made_before:]
+        del self.made[before.made :]
+        del self.said[before.said :]
         if recipient not in self.recipients:
             self.doomed = [each for each in self.doomed if each.recipient != recipient]
 

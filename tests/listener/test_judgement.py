@@ -322,7 +322,9 @@ async def test_what_was_wanted_of_a_recipient_who_is_refused_is_forgotten(
     wanting = saying(
         "wanting",
         on_rcpt=lambda _, recipient: (
-            Quarantine("odd", changes=(AddRecipient(FAR), AddHeader("X-To", str(recipient))))
+            Quarantine(
+                "odd", "held", changes=(AddRecipient(FAR), AddHeader("X-To", str(recipient)))
+            )
             if recipient == ALICE
             else CONTINUE
         ),
@@ -346,7 +348,7 @@ async def test_what_was_wanted_of_a_recipient_who_is_refused_is_forgotten(
         S: 250 ...
         S: 354 ...
         C: .
-        S: 250 ...
+        S: 250 2.0.0 OK: queued as Q1
     """)
     (kept,) = server.queue.kept
     assert addresses(kept.envelope) == ["bob@any.example"]
@@ -814,7 +816,7 @@ async def test_plugins_are_told_of_names_that_nobody_has(
         await trio.lowlevel.checkpoint()
         assert str(transaction.sender) == "a@b.example"
         unknown.append(str(recipient))
-        return Quarantine("no such mailbox", changes=(Tag("trap"), AddRecipient(CAROL)))
+        return Quarantine("no such mailbox", "held", changes=(Tag("trap"), AddRecipient(CAROL)))
 
     asked: list[str] = []
     server = Server(saying(on_unknown=note, asked=asked, on_rcpt=CONTINUE))
@@ -840,7 +842,7 @@ async def test_plugins_are_told_of_names_that_nobody_has(
         C: Subject: x
         C:
         C: .
-        S: 250 ...
+        S: 250 2.0.0 OK: queued as Q1
     """)
     (envelope,) = [each.envelope for each in server.queue.kept]
     assert [each.address for each in envelope.recipients] == [ALICE], "of nobody comes nothing"

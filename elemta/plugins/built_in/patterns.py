@@ -38,7 +38,6 @@ class Pattern:
         options.dot_nl = True
         options.never_capture = True  # nobody asks for the groups
         options.log_errors = False  # to standard error, and whoever made one is told anyway
-        self.text = text
         try:
             # Octets, here and below: of `str` it would count characters for places nobody asks for.
             self._found = re2.compile(text.encode("utf-8"), options)
