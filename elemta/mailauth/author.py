@@ -53,10 +53,18 @@ def _domain(address: str) -> str:
     domain = domain.strip().removesuffix(".")
     if not (local and at):
         raise AuthorError("an author without a domain")
+    if _has_at(local):
+        raise AuthorError("an author with two domains")
     try:
         return domain_to_ascii(domain)
     except ValueError:
         raise AuthorError("an author whose domain is none") from None
+
+
+def _has_at(local: str) -> bool:
+    """Outside of quotes: programs differ in which of two domains they show."""
+    outside = local.replace("\\\\", "").replace('\\"', "").split('"')[::2]
+    return any("@" in each for each in outside)
 
 
 def _addresses(text: str) -> Iterable[str]:

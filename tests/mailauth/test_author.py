@@ -27,6 +27,8 @@ from elemta.mailauth import AuthorError, author_domains
         ('"a@b"@a.example', ["a.example"]),
         ("ann@münchen.example", ["xn--mnchen-3ya.example"]),
         ('Ann <"x>y"@a.example>', ["a.example"]),
+        (r'<"\"@b.example"@a.example>', ["a.example"]),
+        (r'"x@b.example\\"@a.example', ["a.example"]),
     ],
 )
 def test_whose_message_it_is(field: str, domains: list[str]) -> None:
@@ -51,6 +53,12 @@ def test_whose_message_it_is(field: str, domains: list[str]) -> None:
         ["Undisclosed:;"],
         ["ann@a.example, bob"],
         ["ann@a.example x@b.example c"],
+        # Programs differ in which of the two they show.
+        ["eve@b.example ann@a.example"],
+        ["eve@b.example@a.example"],
+        ["eve@b.example\0@a.example"],
+        ["<eve@b.example:ann@a.example>"],
+        ['"x"eve@b.example"@"ann@a.example'],
         [", ".join(f"a@d{number}.example" for number in range(11))],
         ["a" * 20_000 + "@a.example"],
     ],
