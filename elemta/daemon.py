@@ -175,7 +175,7 @@ class _Tree:
         """See `run` above."""
         parts, keep = self._parts, self._keep
         async with trio.open_nursery() as ground:
-            await ground.start(self._heed_signals, ground.cancel_scope)
+            await ground.start(self._heed_signals, ground)
             ground.start_soon(self._stop_after, until)
             ground.start_soon(keep, "log", logs.run)
             ground.start_soon(keep, "reaper", parts.reaper.run)
@@ -226,16 +226,17 @@ class _Tree:
             log.exception("config.reload_failed")
 
     async def _heed_signals(
-        self, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+        self, ground: trio.Nursery, *, task_status: trio.TaskStatus[None]
     ) -> None:
         with trio.open_signal_receiver(*_STOP, _RELOAD) as signals:
             task_status.started()
             async for number in signals:
                 log.info("signal.received", name=signal.Signals(number).name)
                 if number == _RELOAD:
-                    await self._reload()
+                    # A plugin may take its time to start; who is to stop must not wait for it.
+                    ground.start_soon(self._reload)
                 elif self._stop.is_set():
                     log.warning("daemon.stopping_at_once")
-                    everything.cancel()
+                    ground.cancel_scope.cancel()
                 else:
                     self._stop.set()

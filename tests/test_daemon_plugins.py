@@ -53,6 +53,8 @@ class Recorder(PluginWith[Settings]):
         if self.settings.fails == "raise":
             raise OSError("no such socket")
         if self.settings.fails == "hang":
+            if self.settings.called == "slow":
+                self._tell("begins")
             await trio.sleep_forever()
         (self.tools.folder / "state").write_text(self.settings.called)
         self._tell("starts")
@@ -158,6 +160,22 @@ async def test_plugins_live_as_long_as_somebody_asks_them(tmp_path: Path, told: 
             assert timeline is not None
             assert timeline.message.tags == (tag,)
             assert tags.get(id_, (tag,)) == (tag,)
+
+
+async def test_a_server_stops_though_a_plugin_is_about_to_start(
+    tmp_path: Path, told: list[str]
+) -> None:
+    wanted = [text(tmp_path, "old")]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            run = partial(_serve, load(wanted[0]), wanted)
+            await nursery.start(lambda task_status: run(task_status=task_status))
+            slow = text(tmp_path, "slow", ", fails: hang").replace("0.2 s", "1 h")
+            wanted.append(slow)
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: told[-1] == "slow begins")
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert sorted(told[2:]) == ["old stops", "slow stops"]
 
 
 @pytest.mark.parametrize(
