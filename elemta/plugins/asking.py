@@ -140,8 +140,21 @@ def has_changes(verdict: object) -> bool:
     return all(isinstance(each, Change) for each in changes)
 
 
+#: What a failure may mean where letting it pass would lose mail, or let somebody in; else: defer.
+_HEEDED: Final[dict[str, tuple[type, ...]]] = {
+    "on_store": (Defer, Reject),
+    "on_authenticate": (Continue, Defer, Reject),
+}
+
+
 def on_error(loaded: Loaded, hook: str) -> Verdict:
     """What becomes of mail when a hook fails: the configuration says, or else the plugin."""
+    wanted = _on_error(loaded, hook)
+    heeded = _HEEDED.get(hook)
+    return wanted if heeded is None or isinstance(wanted, heeded) else TRY_LATER
+
+
+def _on_error(loaded: Loaded, hook: str) -> Verdict:
     match loaded.on_failure:
         case "continue":
             return CONTINUE

@@ -76,6 +76,7 @@ class Chain:
     Args:
         plugins: all of them, in order.
         listener: whose clients are judged; None: of any.
+        users: of the chain that this one comes from; None: it has its own.
 
     Attributes:
         plugins: all of them, also those that are not asked.

@@ -19,6 +19,7 @@ from elemta.plugins import (
     Quarantine,
     Reject,
     Verdict,
+    failure_modes,
 )
 from elemta.protocol import Notify, RcptParams
 from elemta.queue import State
@@ -112,6 +113,27 @@ async def test_a_plugin_does_not_keep_what_comes_back_again_and_again(tmp_path: 
         await trio.sleep(1)
         assert here.states(id_) == [FAILED, DELIVERED]
         assert here.replies(id_)[0].startswith("554 5.4.6 mail loop")
+
+
+@pytest.mark.parametrize("declared", [Accept("whatever"), CONTINUE, Quarantine("odd")])
+async def test_mail_is_not_kept_by_a_failure_whatever_it_shall_mean(
+    declared: Verdict, tmp_path: Path
+) -> None:
+    class Fails(Plugin):
+        name = "keeps"
+        on_error = declared
+
+        @override
+        async def on_store(self, letter: Letter) -> Verdict:
+            raise OSError("no such disk")
+
+    failing = chain(Fails())
+    async with stored(tmp_path, [failing]) as here:
+        id_ = await here.send("bob@us.example")
+        await trio.sleep(1)
+        assert here.states(id_) == [DEFERRED]
+        assert here.replies(id_) == ["451 4.3.0 try again later"]
+        assert failure_modes(failing.plugins[0]) == {"on_store": "defer"}
 
 
 @pytest.mark.parametrize("verdict", [CONTINUE, Quarantine("odd"), Discard("why not")])
