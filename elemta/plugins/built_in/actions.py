@@ -108,3 +108,13 @@ def check_tag(key: str, word: str) -> None:
         raise ValueError(
             f"`{key}` must be a word of at most 64 printable ASCII characters, not {word!r}"
         ) from None
+
+
+def check_wait(key: str, seconds: float) -> None:
+    """For settings: how long somebody else has time.
+
+    Raises:
+        ValueError: that is none at all.
+    """
+    if seconds <= 0:
+        raise ValueError(f"`{key}` must be more than 0 s")

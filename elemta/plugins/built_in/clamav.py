@@ -27,6 +27,7 @@ from elemta.plugins import (
     Tag,
     Verdict,
 )
+from elemta.plugins.built_in.actions import check_wait
 from elemta.units import Octets, Seconds
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Settings(Table, frozen=True):
     connections: Annotated[int, Meta(ge=1)] = 8
     #: How long to wait for a connection. All of a scan has the ``timeout`` of the plugin.
     connect_timeout: Seconds = Seconds(5)
+
+    def __post_init__(self) -> None:
+        check_wait("connect_timeout", self.connect_timeout)
 
 
 class Scanned(Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from elemta.config import Service, Table
 from elemta.plugins import CONTINUE, PluginWith, Verdict
+from elemta.plugins.built_in.actions import check_wait
 from elemta.plugins.built_in.iprev import iprev_of
 from elemta.plugins.milter.talk import Talk
 from elemta.units import Seconds
@@ -34,6 +35,10 @@ class Settings(Table, frozen=True):
     #: How long to wait for an answer; a milter that says "progress" gets as long again. All of a
     #: step, such as the end of a message, has the ``timeout`` of the plugin.
     reply_timeout: Seconds = Seconds(20)
+
+    def __post_init__(self) -> None:
+        check_wait("connect_timeout", self.connect_timeout)
+        check_wait("reply_timeout", self.reply_timeout)
 
 
 class Talks:

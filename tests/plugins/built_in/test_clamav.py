@@ -265,6 +265,7 @@ def test_settings_are_checked_with_their_place() -> None:
         ({"infected": "continue"}, "expected discard or quarantine or reject"),
         ({"max_size": 100}, "expected a number with a unit"),
         ({"connections": 0}, "at least 1"),
+        ({"connect_timeout": "0 s"}, "connect_timeout must be more than 0 s"),
     ):
         with pytest.raises(ConfigError, match=problem):
             ClamAv.configured(settings, "plugins[0].settings")

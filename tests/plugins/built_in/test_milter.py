@@ -770,6 +770,8 @@ def test_settings_are_checked_with_their_place() -> None:
     for settings, problem in (
         ({}, "the key `address` is missing"),
         ({"address": "inet:1234@localhost"}, "expected HOST:PORT or the path of a socket"),
+        ({"address": "/x", "connect_timeout": "0 s"}, "connect_timeout must be more than 0 s"),
+        ({"address": "/x", "reply_timeout": "0 s"}, "reply_timeout must be more than 0 s"),
     ):
         with pytest.raises(ConfigError, match=problem):
             Milter.configured(settings, "plugins[0].settings")

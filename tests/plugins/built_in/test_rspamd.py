@@ -312,5 +312,7 @@ async def test_one_that_does_not_answer_is_given_up(
 def test_settings_are_checked_and_the_password_is_masked() -> None:
     with pytest.raises(ConfigError, match=r"plugins\[1\]\.settings\.greylist: expected"):
         Rspamd.configured({"greylist": "maybe"}, "plugins[1].settings")
+    with pytest.raises(ConfigError, match="connect_timeout must be more than 0 s"):
+        Rspamd.configured({"connect_timeout": "0 s"}, "")
     told = str(shown(load(f"{CONFIG}plugins: [{{name: rspamd, settings: {{password: s3cret}}}}]")))
     assert "s3cret" not in told
