@@ -47,6 +47,8 @@ LONGEST: Final = Seconds(10)
 _QUIET: Final = 600.0
 #: Characters of a list's own words that are noted.
 _SHOWN: Final = 200
+#: Characters of what a client is told: with a long name in it twice, no reply could have it all.
+_TOLD: Final = 480
 
 
 _Of: TypeAlias = Literal["address", "sender", "helo"]
@@ -92,7 +94,7 @@ class Zone(Table, frozen=True, kw_only=True):
         text = text.replace("{zone}", self.zone)
         if "{" in text or "}" in text:
             raise ValueError("`text` may have {address}, {name} and {zone} between braces")
-        return text
+        return text[:_TOLD].rstrip()
 
 
 class Settings(Table, frozen=True, kw_only=True):

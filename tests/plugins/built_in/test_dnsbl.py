@@ -213,6 +213,17 @@ async def test_domains_that_a_client_names_are_looked_up() -> None:
     assert dns.asked == [("xn--bcher-kva.example.names.example", "A")]
 
 
+async def test_a_name_may_be_as_long_as_names_are() -> None:
+    name = ".".join(["a" * 45] * 5)
+    dns = FakeDns({(f"{name}.names.example", "A"): ["127.0.0.2"]})
+    text = "{name} is blocked, see https://check.names.example/query/domain/{name}"
+    made = plugin(dns, {"zone": "names.example", "of": ["helo"], "text": text})
+    verdict = await made.on_rcpt(a_transaction(a_session(helo=name)), BOB)
+    assert isinstance(verdict, Reject)
+    assert verdict.text.startswith(f"{name} is blocked, see https://check.names.example/")
+    assert len(bytes(verdict.reply)) <= 512
+
+
 @pytest.mark.parametrize(
     ("patterns", "answers", "weight", "odd"),
     [
