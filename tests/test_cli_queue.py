@@ -317,6 +317,11 @@ def test_a_timeline_is_shown_in_the_order_of_time() -> None:
     shown = [line.split("  ", 1)[-1] for line in inspection.history(found, NOW)][-3:]
     assert [line.split()[0] for line in shown] == ["received", "bob@example.net:", "retry"]
     assert shown[0] == "received for sales@example.org, bob@example.net"
+    # What plugins said as it came in is a moment older than that it came in, and follows it.
+    older = Note(at=found.message.received_at - 1, who="plugin:x", action="found", recipients=())
+    history = inspection.history(replace(found, notes=(older,)), NOW)
+    shown = [line.split("  ", 1)[-1] for line in history][-3:]
+    assert [line.split()[0] for line in shown] == ["received", "plugin:x", "bob@example.net:"]
 
 
 def test_a_message_is_one_line() -> None:

@@ -49,7 +49,11 @@ def history(timeline: Timeline, now: float) -> Iterator[str]:
         (each.ended, 1, f"{message.recipients[each.number].address}: {_attempt(each)}")
         for each in timeline.attempts
     ]
-    moments += [(each.at, 2, _note(each, message)) for each in timeline.notes]
+    moments += [
+        # What plugins found as it came in is a moment older than that it came in, and follows it.
+        (max(each.at, message.received_at), 2, _note(each, message))
+        for each in timeline.notes
+    ]
     if timeline.finished_at is not None:
         moments.append((timeline.finished_at, 3, "finished"))
     for at, _, text in sorted(moments, key=lambda moment: moment[:2]):

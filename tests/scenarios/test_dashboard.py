@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
 import pytest
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
+from elemta.api.server_endpoints import Plugins
+from elemta.control.facts import PluginStatus, asked_in_order
 from tests.scenarios.browser import Sandbox, Visitor, chromium
 from tests.scenarios.conftest import needs
 
@@ -34,6 +37,20 @@ GROUNDS: Final[dict[Literal["light", "dark"], str]] = {
     "light": "rgb(244, 246, 246)",
     "dark": "rgb(18, 24, 26)",
 }
+#: The sandbox has none; their names are as long as a third party's.
+PLUGINS: Final = [
+    PluginStatus(
+        name="example_plugins.of_a_third_party:Judge", about="Judges <b>mail</b>.", enabled=True,
+        hooks=("on_rcpt", "on_inspect"), timeout=30.0, asked=12, objected=5, failed=1,
+        kinds=("rcpt", "security"), listeners=("mx",), events={"seen": 7},
+        on_failure={"on_rcpt": "continue", "on_inspect": "defer"},
+    ),
+    PluginStatus(
+        name="dkim", about="Verifies.", enabled=True, hooks=("on_inspect",), timeout=30.0,
+        kinds=("security",), on_failure={"on_inspect": "quarantine"},
+    ),
+    PluginStatus(name="spf", about="Looks.", enabled=False, hooks=("on_inspect",), timeout=5.0),
+]  # fmt: skip
 PLAIN = b"From: Alice <alice@example.net>\r\nSubject: Look here\r\n\r\nhello\r\n"
 #: Would run a script, load a picture, connect, go elsewhere and send a form.
 HOSTILE = b"""\
@@ -128,6 +145,29 @@ def test_a_message_is_seen_as_it_comes_and_goes(sandbox: Sandbox, visitor: Visit
     page.locator(".transcript summary").first.click()
     expect(page.locator(".transcript .lines").first).to_contain_text("FROM:<alice@example.net>")
     picture(page, "message")
+    _read_what_plugins_said(page, known)
+
+
+def _read_what_plugins_said(page: Page, known: str) -> None:
+    """It follows that the message came in, together, though it is a moment older."""
+
+    def judged(route: Route) -> None:
+        found = route.fetch().json()
+        said = (("found", "spf=<i>pass</i>"), ("tag odd", None), ("quarantine", "looks odd"))
+        found["notes"] = [
+            {"at": found["received_at"] - 0.001, "who": "plugin:judge", "action": action,
+             "reason": reason, "recipients": ["you@example.org"]}
+            for action, reason in said
+        ]  # fmt: skip
+        route.fulfill(json=found)
+
+    page.route(f"**/v1/messages/{known}", judged)
+    page.reload()
+    steps = page.locator(".timeline li")
+    expect(steps.nth(0)).to_contain_text("Received")
+    expect(steps.nth(1)).to_contain_text("Judged by 1 plugin")
+    expect(steps.nth(1).locator("dd")).to_have_text("spf=<i>pass</i>\ntag odd")
+    expect(steps.nth(2)).to_contain_text("Quarantine by plugin:judge: looks odd")
 
 
 def test_mail_is_held_and_released_and_a_destination_suspended_and_resumed(
@@ -230,6 +270,8 @@ def test_every_page_fits_a_narrow_window_in_light_and_dark(
         viewport={"width": 360, "height": 740}, storage_state=context.storage_state()
     ) as narrow:
         visitor = Visitor(narrow)
+        told = msgspec.to_builtins(Plugins(PLUGINS, asked_in_order(PLUGINS)))
+        visitor.page.route("**/v1/plugins", lambda route: route.fulfill(json=told))
         for scheme, ground in GROUNDS.items():
             visitor.page.emulate_media(color_scheme=scheme)
             for name in PAGES if scheme == "light" else PAGES[:2]:
@@ -239,7 +281,22 @@ def test_every_page_fits_a_narrow_window_in_light_and_dark(
                 assert visitor.overflow() <= 0, name
                 expect(page.locator("body")).to_have_css("background-color", ground)
                 picture(page, f"{name}-360-{scheme}")
+                if name == "plugins":
+                    _read_about_plugins(page)
         assert visitor.complaints == []
+
+
+def _read_about_plugins(page: Page) -> None:
+    row = page.get_by_role("table", name="Plugins").locator("tbody tr").first
+    for text in (
+        "Judges <b>mail</b>.", "for clients of mx alone", "seen 7", "recipients, security",
+        "mail goes on (on_rcpt)", "mail is put off (on_inspect)",
+    ):  # fmt: skip
+        expect(row).to_contain_text(text)
+    expect(row.locator("td.number")).to_have_text(["12", "5", "1"])
+    order = page.get_by_role("table", name="Who is asked when").locator("tbody tr")
+    expect(order.locator("td:first-child")).to_have_text(["on_rcpt", "on_inspect"])
+    expect(order.nth(1).locator("li .mono")).to_have_text([PLUGINS[0].name, "dkim"])
 
 
 def test_everything_is_within_reach_of_the_keyboard(sandbox: Sandbox, visitor: Visitor) -> None:

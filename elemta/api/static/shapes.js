@@ -37,6 +37,11 @@ export function breakable(text) {
   return text.split(/(?<=@)/).flatMap((part, place) => (place ? [h("wbr"), part] : [part]));
 }
 
+/** Who holds a recipient, and why. */
+export function holder({ held_by: who, held_for: why }) {
+  return `held by ${who}${why ? `: ${why}` : ""}`;
+}
+
 /** A part of a page with a heading. `tools` stand beside it. */
 export function panel(title, tools, ...content) {
   return h(
@@ -92,12 +97,31 @@ export function poll(ask, every, signal) {
 export async function show(place, make) {
   place.setAttribute("aria-busy", "true");
   try {
-    fill(place, await make());
+    const made = await make();
+    const again = focused(place);
+    fill(place, made);
+    again();
   } catch (error) {
     if (error.name !== "AbortError") fill(place, trouble(error));
   } finally {
     place.removeAttribute("aria-busy");
   }
+}
+
+/** What is shown anew every few seconds must not lose the keyboard each time: remembers where it is. */
+function focused(place) {
+  const reachable = () => [...place.querySelectorAll("a[href], button, input, select, summary")];
+  const before = reachable();
+  const turn = before.indexOf(document.activeElement);
+  if (turn < 0) return () => {};
+  const name = (each) => each.getAttribute("aria-label") ?? each.textContent;
+  const wanted = name(before[turn]);
+  return () => {
+    const now = reachable();
+    // Its name may have changed with what it did: then it is where it was.
+    const found = now.find((each) => name(each) === wanted) ?? (now.length === before.length ? now[turn] : null);
+    found?.focus({ preventScroll: true });
+  };
 }
 
 /** Call it once when calls have stopped coming for a while, and no later than `latest` ms after the first. */

@@ -6,7 +6,7 @@ import { ACTIONS, act } from "../actions.js";
 import { fill, h } from "../dom.js";
 import { counted, duration, full, octets } from "../format.js";
 import { letter } from "../letter.js";
-import { address, badge, breakable, button, panel, poll, settled, trouble } from "../shapes.js";
+import { address, badge, breakable, button, holder, panel, poll, settled, trouble } from "../shapes.js";
 import { explanation, transcript } from "../transcript.js";
 import { facts, nothing, table } from "../table.js";
 import { ago, at } from "../times.js";
@@ -15,6 +15,8 @@ import { ago, at } from "../times.js";
 const SHOWN = 200;
 /** With more recipients, why each of them waits is folded up: it is mostly the same. */
 const FOLDED = 3;
+/** Notes of plugins that say what becomes of a message. */
+const DECIDED = /^(quarantine|discard)\b/;
 const RESULTS = { delivered: "Delivered", deferred: "Deferred", failed: "Failed", expired: "Expired" };
 
 export default function message({ rest: [id = ""], signal }, store) {
@@ -130,8 +132,19 @@ function actionsOf(found, run) {
   return usable.map(([word, { label, danger }]) => button(label, () => run(word), `small${danger ? " danger-text" : ""}`));
 }
 
-function statesOf({ recipients, finished_at: finished }) {
-  const states = [...new Set(recipients.map(({ state }) => state))];
+/** Whom it was thrown away for. To the queue that is a delivery like any other, and to people it is none. */
+function thrownAway({ attempts }) {
+  return new Set(attempts.filter(isThrownAway).map(({ recipient }) => recipient));
+}
+
+function isThrownAway({ result, remote, reply }) {
+  return result === "delivered" && !remote && reply.startsWith("250 2.0.0 discarded");
+}
+
+function statesOf(found) {
+  const { recipients, finished_at: finished } = found;
+  const nobody = thrownAway(found);
+  const states = [...new Set(recipients.map(({ address: to, state }) => (nobody.has(to) ? "discarded" : state)))];
   return [states.map((state) => badge(state)), finished ? badge("off", "finished") : null];
 }
 
@@ -158,16 +171,17 @@ function recipientsOf(found, run) {
     return words.map((word) =>
       h("button", { type: "button", class: "small quiet", "aria-label": `${ACTIONS[word].label} ${recipient}`, onclick: () => run(word, recipient) }, ACTIONS[word].label));
   };
+  const nobody = thrownAway(found);
   const list = table(
     "Recipients",
     [
       { title: "Address", kind: "name", cell: (each) => [address(each.address), each.original && each.original !== each.address ? h("small", {}, " for ", each.original) : null] },
-      { title: "State", cell: (each) => badge(each.state) },
+      { title: "State", cell: (each) => badge(nobody.has(each.address) ? "discarded" : each.state) },
       { title: "Attempts", kind: "number", cell: (each) => each.attempts },
       { title: "Next", cell: (each) => (each.due ? ago(each.due) : "–") },
       { title: "Last reply", kind: "main", cell: (each) => [
         h("span", { class: "reply" }, each.last ?? "–"),
-        each.held_by ? h("div", { class: "soft" }, `held by ${each.held_by}${each.held_for ? `: ${each.held_for}` : ""}`) : null] },
+        each.held_by ? h("div", { class: "soft" }, breakable(holder(each))) : null] },
       ...(may ? [{ title: "", kind: "row-actions", cell: buttons }] : []),
     ],
     found.recipients.slice(0, SHOWN),
@@ -188,8 +202,11 @@ function lifeOf(found) {
       `from ${found.sender ?? "<>"}`, found.client ? ` by ${found.client}` : "", found.helo ? ` (${found.helo})` : "",
       `, for ${counted(found.recipients.length, "recipient")}, ${octets(found.size)}`] },
     ...found.attempts.slice(-SHOWN).map(attemptOf),
-    ...found.notes.slice(-SHOWN).map((note) => ({
-      at: note.at, kind: note.action === "found" ? "off" : "held", title: note.action.replace(/^./, (first) => first.toUpperCase()),
+    ...judgedOf(found),
+    ...found.notes.filter((note) => !isJudgement(note, found)).slice(-SHOWN).map((note) => ({
+      // What was decided while it came in is a moment older than that it came in, and follows it.
+      at: Math.max(note.at, found.received_at),
+      kind: kindOf(note), title: note.action.replace(/^./, (first) => first.toUpperCase()),
       text: [`by ${note.who}`, note.reason ? `: ${note.reason}` : ""],
       more: note.recipients.length < found.recipients.length ? note.recipients.join(", ") : null,
     })),
@@ -212,13 +229,39 @@ function lifeOf(found) {
       h("div", { class: "what" },
         h("strong", {}, step.title), " ", step.text.map((part) => breakable(part)),
         step.reply ? h("code", { class: "reply" }, step.reply) : null,
+        step.facts ? facts(step.facts) : null,
         step.more ? h("div", { class: "soft" }, step.more) : null),
     ));
+}
+
+/** What becomes of a message stands by itself; all else that plugins said of it as it came in, together. */
+function isJudgement({ at: moment, who, action }, found) {
+  return moment <= found.received_at && who.startsWith("plugin:") && !DECIDED.test(action);
+}
+
+function kindOf({ action }) {
+  if (action === "found") return "off";
+  return action.startsWith("discard") ? "bad" : "held";
+}
+
+/** What plugins found out and changed as it came in: a line each, by plugin. */
+function judgedOf(found) {
+  const notes = found.notes.filter((note) => isJudgement(note, found)).slice(-SHOWN);
+  if (notes.length === 0) return [];
+  const plugins = Map.groupBy(notes, (note) => note.who.replace(/^plugin:/, ""));
+  const told = ({ action, reason }) => (action === "found" ? reason : `${action}${reason ? `: ${reason}` : ""}`);
+  return [{
+    at: found.received_at, kind: "off", title: "Judged", text: [`by ${counted(plugins.size, "plugin")}`],
+    facts: [...plugins].map(([name, its]) => [name, its.map(told).join("\n")]),
+  }];
 }
 
 function attemptOf(attempt) {
   const where = [attempt.host, attempt.destination].filter(Boolean).filter((each, place, all) => all.indexOf(each) === place);
   const kinds = { delivered: "good", deferred: "late", failed: "bad", expired: "bad" };
+  if (isThrownAway(attempt)) {
+    return { at: attempt.ended, kind: "off", title: "Discarded", text: [attempt.recipient, attempt.host ? ` by ${attempt.host}` : ""], reply: attempt.reply };
+  }
   return {
     at: attempt.ended,
     kind: kinds[attempt.result] ?? "off",

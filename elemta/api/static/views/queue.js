@@ -6,7 +6,7 @@ import { fill, h } from "../dom.js";
 import { choice, line, written } from "../fields.js";
 import { count, counted, octets, seconds } from "../format.js";
 import { address as hash } from "../router.js";
-import { address, badge, button, messageLink, pageLinks, poll, settled, trouble } from "../shapes.js";
+import { address, badge, button, holder, messageLink, pageLinks, poll, settled, trouble } from "../shapes.js";
 import { failed, toast } from "../toast.js";
 import { table } from "../table.js";
 import { ago } from "../times.js";
@@ -248,9 +248,10 @@ function statesOf({ recipients, priority }) {
 
 function lastOf({ recipients }) {
   const due = recipients.filter((each) => each.due !== null).map((each) => each.due);
-  const told = recipients.find((each) => each.held_for)?.held_for ?? recipients.find((each) => each.last)?.last ?? "";
+  const held = recipients.find((each) => each.held_by);
+  const told = held ? holder(held) : recipients.find((each) => each.last)?.last ?? "";
   return [
-    h("span", { class: "reply" }, told),
+    h("span", { class: held ? "soft" : "reply" }, told),
     due.length ? h("span", { class: "soft" }, told ? " · next " : "next ", ago(Math.min(...due))) : null,
   ];
 }
