@@ -87,8 +87,8 @@ async def test_what_it_says_of_itself_is_as_in_authentication_results() -> None:
         ("what is this", "no key record"),
         ("v=DKIM1; s=tlsrpt; p=AAAA", "not for mail"),
         ("v=DKIM1; p=" + "A" * 5000, "4096 octets"),
-        (ed25519_key()[1], "the key is of the kind ed25519"),
-        (rsa_key()[1] + "; h=sha1", "not for this hash"),
+        pytest.param(ed25519_key()[1], "the key is of the kind ed25519", id="another kind"),
+        pytest.param(rsa_key()[1] + "; h=sha1", "not for this hash", id="another hash"),
     ],
 )
 async def test_a_key_that_is_none_is_a_permanent_error(record: str, expected: str) -> None:
