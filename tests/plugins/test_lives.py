@@ -183,7 +183,7 @@ async def test_a_plugin_that_does_not_stop_holds_nobody_up(
         pass
     assert trio.current_time() - began == pytest.approx(seconds)
     assert told[-1] == "b stopped" or "b stopped" in told
-    assert logs.recent(limit=1)[0].event == "plugin.not_stopped"
+    assert logs.recent(logs.Level.WARNING, 1)[0].event == "plugin.not_stopped"
 
 
 # Reload.
