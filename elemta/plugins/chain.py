@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 from msgspec.structs import replace
@@ -24,7 +24,7 @@ from elemta.plugins.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from elemta.message import HeaderScanner
     from elemta.plugins.asking import Asks
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from elemta.protocol import Credentials, Mailbox
 
 log = logger(__name__)
+
+
+#: What callers hear: an objection, or none.
+Answer: TypeAlias = Continue | Defer | Reject
 
 
 class Users:
@@ -149,19 +153,19 @@ class Chain:
         """Those alone that may be asked of mail that never comes; nothing is counted."""
         return Chain([replace(each, counts=Counts()) for each in self.plugins if each.plugin.dry])
 
-    # The client.
+    # The client. What only hands on `judge` is no coroutine of its own: six a message cost 5 µs.
 
-    async def on_connect(self, session: Session) -> Continue | Defer | Reject:
+    def on_connect(self, session: Session) -> Awaitable[Answer]:
         """The verdict of all plugins on a connection."""
-        return await judge(self.connect, "on_connect", session, lambda p: p.on_connect(session))
+        return judge(self.connect, "on_connect", session, lambda p: p.on_connect(session))
 
     async def on_disconnect(self, session: Session) -> None:
         """Tell all plugins that a connection is over."""
         await tell(self.disconnect, "on_disconnect", session.id, lambda p: p.on_disconnect(session))
 
-    async def on_hello(self, session: Session, name: str) -> Continue | Defer | Reject:
+    def on_hello(self, session: Session, name: str) -> Awaitable[Answer]:
         """The verdict of all plugins on what a client calls itself."""
-        return await judge(self.hello, "on_hello", session, lambda p: p.on_hello(session, name))
+        return judge(self.hello, "on_hello", session, lambda p: p.on_hello(session, name))
 
     async def on_authenticate(
         self, session: Session, credentials: Credentials
@@ -188,17 +192,15 @@ class Chain:
 
     # The envelope.
 
-    async def on_mail(self, transaction: Transaction) -> Continue | Defer | Reject:
+    def on_mail(self, transaction: Transaction) -> Awaitable[Answer]:
         """The verdict of all plugins on a sender."""
-        return await judge(
+        return judge(
             self.mail, "on_mail", transaction.session, lambda p: p.on_mail(transaction), transaction
         )
 
-    async def on_rcpt(
-        self, transaction: Transaction, recipient: Mailbox
-    ) -> Continue | Defer | Reject:
+    def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Awaitable[Answer]:
         """The verdict of all plugins on a recipient."""
-        return await judge(
+        return judge(
             self.rcpt,
             "on_rcpt",
             transaction.session,
@@ -207,9 +209,7 @@ class Chain:
             recipient,
         )
 
-    async def on_unknown(
-        self, transaction: Transaction, recipient: Mailbox
-    ) -> Continue | Defer | Reject:
+    async def on_unknown(self, transaction: Transaction, recipient: Mailbox) -> Answer:
         """The verdict of all plugins on a recipient whom there is not. Nothing comes of changes."""
         before = transaction.before
         verdict = await judge(
@@ -223,11 +223,9 @@ class Chain:
         transaction.refuse(recipient, before)
         return verdict
 
-    async def on_greylist(
-        self, transaction: Transaction, recipient: Mailbox
-    ) -> Continue | Defer | Reject:
+    def on_greylist(self, transaction: Transaction, recipient: Mailbox) -> Awaitable[Answer]:
         """The verdict of all plugins on a stranger's recipient."""
-        return await judge(
+        return judge(
             self.greylist,
             "on_greylist",
             transaction.session,
@@ -238,17 +236,15 @@ class Chain:
 
     # The content.
 
-    async def on_data(self, transaction: Transaction) -> Continue | Defer | Reject:
+    def on_data(self, transaction: Transaction) -> Awaitable[Answer]:
         """The verdict of all plugins on an envelope."""
-        return await judge(
+        return judge(
             self.data, "on_data", transaction.session, lambda p: p.on_data(transaction), transaction
         )
 
-    async def on_header(
-        self, transaction: Transaction, header: HeaderScanner
-    ) -> Continue | Defer | Reject:
+    def on_header(self, transaction: Transaction, header: HeaderScanner) -> Awaitable[Answer]:
         """The verdict of all plugins on a header."""
-        return await judge(
+        return judge(
             self.header,
             "on_header",
             transaction.session,
@@ -256,9 +252,9 @@ class Chain:
             transaction,
         )
 
-    async def on_body(self, transaction: Transaction, octets: bytes) -> Continue | Defer | Reject:
+    def on_body(self, transaction: Transaction, octets: bytes) -> Awaitable[Answer]:
         """The verdict of all plugins on a piece of a message."""
-        return await judge(
+        return judge(
             self.body,
             "on_body",
             transaction.session,
@@ -266,9 +262,7 @@ class Chain:
             transaction,
         )
 
-    async def on_message(
-        self, transaction: Transaction, content: Content
-    ) -> Continue | Defer | Reject:
+    async def on_message(self, transaction: Transaction, content: Content) -> Answer:
         """The verdict of all plugins on a message: those that inspect it first, side by side."""
         session = transaction.session
         if self.inspect:
@@ -368,7 +362,7 @@ async def judge(
     call: Asks,
     transaction: Transaction | None = None,
     recipient: Mailbox | None = None,
-) -> Continue | Defer | Reject:
+) -> Answer:
     """Ask plugins until one decides.
 
     Args:
@@ -419,7 +413,7 @@ def heed(
     session: Session,
     transaction: Transaction | None,
     recipient: Mailbox | None = None,
-) -> Continue | Defer | Reject | None:
+) -> Answer | None:
     """Do what a plugin says. Returns what ends the asking; None: the next may be asked."""
     match verdict:
         case Continue(changes=changes, note=note):

@@ -23,6 +23,10 @@ class Settings(Table, frozen=True):
     #: What is larger is not verified: it would have to stand in memory.
     size: Octets = Octets(50 * 2**20)
 
+    def __post_init__(self) -> None:
+        if self.size <= 0:
+            raise ValueError("`size` must be more than 0 B")
+
 
 _DEFAULTS: Final = Settings()
 

@@ -15,6 +15,7 @@ from elemta.config import Table
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session, Transaction
 from elemta.plugins.books import Book, Row, short
+from elemta.plugins.built_in.actions import check_wait
 from elemta.plugins.built_in.bucket import Bucket
 from elemta.plugins.remembering import Remembering
 from elemta.units import Frequency, Seconds
@@ -40,6 +41,9 @@ class Settings(Table, frozen=True):
     ipv6_prefix: Annotated[int, Meta(ge=16, le=128)] = 64
     #: Clients that are remembered; some 300 octets each.
     clients: Annotated[int, Meta(ge=1000, le=10_000_000)] = 100_000
+
+    def __post_init__(self) -> None:
+        check_wait("barred", self.barred)
 
 
 class Guesser(Row, array_like=True):

@@ -150,3 +150,18 @@ def test_the_plugins_that_the_shipped_configuration_shows_are_some() -> None:
     shown = re.findall(r"^#   (- \{name: .*\})$", text, re.MULTILINE)
     assert len(shown) > 1
     test_each_example_is_a_configuration("\n".join(shown))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("harvest-guard", {"barred": "0 s"}),
+        ("dkim", {"size": "0 B"}),
+        ("arc", {"size": "0 B"}),
+        ("clamav", {"connect_timeout": "0 s"}),
+        ("early-talker", {"wait": "0 s"}),
+    ],
+)
+def test_no_setting_switches_a_plugin_off_in_silence(name: str, settings: dict[str, str]) -> None:
+    with pytest.raises(config.ConfigError, match=r"must be more than (0|none)"):
+        load([config.PluginEntry(name=name, settings={**settings})])
