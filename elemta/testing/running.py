@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -41,7 +41,7 @@ from elemta.testing.stand_ins import EPOCH, FakeDns, at_once, nobody
 from elemta.testing.talking import Client, octets_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 
     from elemta.delivery.transaction import StoredBody
     from elemta.log import Entry
@@ -457,11 +457,22 @@ async def _serving(
             )
             elemta = Elemta(parts, file, nursery, reader, dns, network)
             elemta.delivered = taken
-            with logs.listening(elemta.hear):
+            with logs.listening(elemta.hear), _told():
                 async with parts.plugins_living(), trio.open_nursery() as serving:
                     serving.start_soon(parts.delivery.run)
                     yield elemta
                     serving.cancel_scope.cancel()
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """The log has all that a server says usually, whatever level somebody has left."""
+    former = logs.level()
+    logs.set_level(min(former, logs.Level.INFO))
+    try:
+        yield
+    finally:
+        logs.set_level(former)
 
 
 def on_virtual_time(

@@ -6,6 +6,7 @@ import pytest
 import trio
 from typing_extensions import override
 
+from elemta import log as logs
 from elemta.config import ConfigError, Table
 from elemta.control.interface import RequestError
 from elemta.plugins import (
@@ -284,3 +285,16 @@ async def test_a_large_message_comes_through(elemta: Elemta) -> None:
     large = "Subject: large\n\n" + ("x" * 900 + "\n") * 1000
     assert (await elemta.send("", "bob@us.example", large)).code == 250
     assert elemta.delivered[0].content.count(b"x" * 900) == 1000
+
+
+async def test_the_log_is_whole_whatever_level_somebody_has_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    logs.set_level(logs.Level.ERROR)
+    try:
+        async with running() as elemta:
+            assert (await elemta.send("ann@sender.example", "bob@us.example")).code == 250
+        assert "message.received" in [each.event for each in elemta.log]
+        assert logs.level() is logs.Level.ERROR
+    finally:
+        logs.set_level(None)
