@@ -16,7 +16,7 @@ from elemta.plugins import (
     Reject,
     Verdict,
 )
-from elemta.queue import Priority, Queued
+from elemta.queue import Held, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,5 +71,6 @@ class Local(Plugin):
 
     @override
     async def on_event(self, event: QueueEvent, queue: Steers) -> None:
-        if isinstance(event, Queued) and any(each.local_part == "odd" for each in event.recipients):
+        # Not as soon as it is queued: what is being tried just then is passed over.
+        if isinstance(event, Held) and event.recipient.local_part == "odd":
             await queue.reprioritise(event.id, Priority.HIGH, "odd things first")

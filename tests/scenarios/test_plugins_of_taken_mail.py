@@ -108,10 +108,13 @@ def test_a_plugin_holds_what_is_to_be_tried_until_somebody_releases_it(elemta: D
         lambda: any(each["id"] == id_ for each in elemta.events("delivery.plugin_objected")),
         what="a hold",
     )
+    # The plugin hears of the hold when it has happened.
+    ports.eventually(
+        lambda: "odd things first" in elemta.tell("queue", "timeline", id_), what="its priority"
+    )
     timeline = elemta.tell("queue", "timeline", id_)
     assert f"plugin:{LOCAL}" in timeline
     assert "looks odd" in timeline
-    assert "odd things first" in timeline
     assert elemta.maildir("odd@example.org") == []
     elemta.tell("queue", "release", id_)
     ports.eventually(lambda: elemta.maildir("odd@example.org"), what="the released mail")
