@@ -88,15 +88,19 @@ class Authentication:
         meters.logins["tried"] += 1
         began = trio.current_time()
         match await self._chain.on_authenticate(view, credentials):
-            case Granted(login=login) if credentials.acting_as in ("", credentials.user, login):
+            case Granted(login=login) as granted if credentials.acting_as in (
+                *("", credentials.user, login),
+            ):
                 meters.logins["granted"] += 1
                 view.login, view.trusted = login, True
+                view.addresses, view.app = granted.addresses, granted.app
                 log.info(
                     "client.authenticated",
                     session=view.id,
                     listener=view.listener,
                     client=view.address,
                     login=login,
+                    **({"app": granted.app} if granted.app else {}),
                 )
                 return replies.LOGGED_IN
             case Defer():

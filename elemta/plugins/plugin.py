@@ -41,12 +41,18 @@ class Granted(Struct, frozen=True):
     Attributes:
         login: what he is called from now on: in our log, and with all that he sends. Whoever wants
             to act as another (`Credentials.acting_as`) may do so if it is that one who is named.
+        addresses: what he may send as, beside `login`, if that is an address:
+            ``bob@example.org``, ``@example.org`` for all of a domain, ``@*.example.org`` for all
+            below it, or ``*`` for anything.
+        app: what he calls the app password that he came with; empty: it was his own.
 
     Raises:
         ValueError: that is no name: empty, of more than 255 letters, or not printable.
     """
 
     login: str
+    addresses: tuple[str, ...] = ()
+    app: str = ""
 
     def __post_init__(self) -> None:
         if not (0 < len(self.login) <= LONGEST_LOGIN and self.login.isprintable()):

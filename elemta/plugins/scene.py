@@ -82,6 +82,8 @@ class Session(Struct, kw_only=True, eq=False):
         extended: it said EHLO or LHLO, not HELO.
         tls: how the connection is protected, e.g. ``TLSv1.3``; None if it is not.
         login: who is logged in, or None.
+        addresses: what he may send as beside `login`; see `Granted`.
+        app: what he calls the app password that he came with; empty: it was his own.
         results: what plugins found out about the client.
         kept: what plugins keep for themselves.
         doomed: what plugins want to become of all its mail.
@@ -96,6 +98,8 @@ class Session(Struct, kw_only=True, eq=False):
     extended: bool = False
     tls: str | None = None
     login: str | None = None
+    addresses: tuple[str, ...] = ()
+    app: str = ""
     results: Results = field(default_factory=Results)
     kept: Store = field(default_factory=Store)
     doomed: list[Doomed] = []
