@@ -191,7 +191,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
         ("./data", "4", "2:11: data_dir: expected a path, not 4"),
         ("name: mx,", "name: 7,", "4:12: listeners[0].name: expected text, not a whole number"),
         ("name: mx,", 'name: "m x",', "4:12: listeners[0].name: expected a name of letters, digits"),
-        ("name: mx,", "name: mx, kind: http,", "4:22: listeners[0].kind: expected lmtp or smtp, not 'http'"),
+        ("name: mx,", "name: mx, kind: http,", "4:22: listeners[0].kind: expected lmtp or smtp or submission, not 'http'"),
         ("name: mx,", "name: mx, recipients: 99,", "listeners[0].recipients: expected a whole number, at least 100"),
         ("name: mx,", "name: mx, messages: lots,", "listeners[0].messages: expected a whole number, not text"),
         ("name: mx,", "name: mx, message_size: 1 MB,", "expected a number and one of B, KiB, MiB, GiB, not '1 MB'"),

@@ -10,6 +10,8 @@ from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
 from elemta.config.masking import shown as shown
+from elemta.config.patterns import AddressPattern as AddressPattern
+from elemta.config.patterns import comparable_domain as comparable_domain
 from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
 from elemta.config.reading import SANDBOX_API as SANDBOX_API
 from elemta.config.reading import check as check
@@ -18,6 +20,7 @@ from elemta.config.reading import locate as locate
 from elemta.config.reading import read as read
 from elemta.config.reading import sandbox as sandbox
 from elemta.config.schema import Api as Api
+from elemta.config.schema import AuthPolicy as AuthPolicy
 from elemta.config.schema import Config as Config
 from elemta.config.schema import Control as Control
 from elemta.config.schema import Delivery as Delivery

@@ -25,6 +25,8 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 #: Whether mail goes out encrypted: never; where the server can, though in clear sooner than not at
 #: all; or always, though it may not go at all.
 TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required"]
+#: Where clients may log in: nowhere, on encrypted connections, or on all.
+AuthPolicy: TypeAlias = Literal["off", "tls", "always"]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,8 +41,9 @@ class Listener(Table, frozen=True, kw_only=True):
     #: Where to listen: ``HOST:PORT``, ``[IPV6]:PORT``, ``:PORT`` (every address of the machine) or
     #: ``systemd:NAME`` (a socket that systemd opened); one, or a list of them.
     address: str | list[str]
-    #: What is spoken: ``smtp``, or ``lmtp`` for a mail server that hands in local mail (RFC 2033).
-    kind: Literal["smtp", "lmtp"] = "smtp"
+    #: What is spoken, and to whom: ``smtp``; ``lmtp`` for a mail server that hands in local mail
+    #: (RFC 2033); or ``submission`` for people's programs, who must log in (RFC 6409).
+    kind: Literal["smtp", "lmtp", "submission"] = "smtp"
     #: What a bare CR or LF in a message gets: ``reject``, or ``normalize`` (each becomes CRLF) for
     #: clients that you trust and cannot mend. Taking them as they are allows smuggling.
     bare_newline: Literal["reject", "normalize"] = "reject"
@@ -79,8 +82,32 @@ class Listener(Table, frozen=True, kw_only=True):
     mt_priority: bool = False
     #: Whether clients may log in (AUTH), where a plugin knows who they are: ``off``; ``tls``, on
     #: encrypted connections alone, which clients cannot have yet; or ``always``, also where anybody
-    #: on the way reads their passwords: for clients of this machine, and tests.
-    auth: Literal["off", "tls", "always"] = "off"
+    #: on the way reads their passwords: for clients of this machine, and tests. None: ``tls`` where
+    #: `kind` is ``submission``, else ``off``.
+    auth: AuthPolicy | None = None
+    #: As whom those who have logged in may send: ``own``, as who their account is, and not as
+    #: anybody else, neither in the envelope nor in From; or ``any``. None: ``own`` where `kind` is
+    #: ``submission``, else ``any``.
+    senders: Literal["own", "any"] | None = None
+
+    @property
+    def submission(self) -> bool:
+        """Whether all who send must have logged in."""
+        return self.kind == "submission"
+
+    @property
+    def logins(self) -> AuthPolicy:
+        """`auth`, or what holds if it is not given."""
+        if self.auth is not None:
+            return self.auth
+        return "tls" if self.submission else "off"
+
+    @property
+    def own_senders(self) -> bool:
+        """Whether who has logged in may send only as who that is: `senders`, or what holds then."""
+        if self.senders is not None:
+            return self.senders == "own"
+        return self.submission
 
     @property
     def bindings(self) -> tuple[Binding, ...]:

@@ -37,7 +37,7 @@ def mechanisms(table: Listener, chain: Chain, *, encrypted: bool) -> tuple[str, 
         chain: the plugins there.
         encrypted: whether nobody else hears what it says.
     """
-    offered = table.auth == "always" or (table.auth == "tls" and encrypted)
+    offered = table.logins == "always" or (table.logins == "tls" and encrypted)
     return tuple(MECHANISMS) if offered and chain.authenticate else ()
 
 

@@ -89,6 +89,7 @@ class Session:
             address=host,
             port=port,
             listener=reception.table.name,
+            submission=reception.table.submission,
             trusted=house.recipients.trusts(host),
         )
         self._dialogue = Dialogue(

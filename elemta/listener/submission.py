@@ -189,6 +189,7 @@ def _transaction(submission: Submission, who: str, house: House) -> Transaction:
         address=client,
         port=0,
         listener=LISTENER,
+        submission=True,
         trusted=True,
         helo=literal if client else "",
         extended=True,

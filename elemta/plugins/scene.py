@@ -77,6 +77,7 @@ class Session(Struct, kw_only=True, eq=False):
         port: the client's; 0 for a Unix socket.
         listener: the name of the listener that took the connection; ``api`` for what is handed in
             by HTTP.
+        submission: who sends here must have logged in (RFC 6409); so it is with the API.
         trusted: the client may send to any domain (``relay.networks``, or it has logged in).
         helo: what the client calls itself: a claim; empty before EHLO.
         extended: it said EHLO or LHLO, not HELO.
@@ -93,6 +94,7 @@ class Session(Struct, kw_only=True, eq=False):
     address: str
     port: int
     listener: str
+    submission: bool = False
     trusted: bool = False
     helo: str = ""
     extended: bool = False
