@@ -28,6 +28,7 @@ from elemta.plugins.outgoing import Steers as Steers
 from elemta.plugins.plugin import HOOKS as HOOKS
 from elemta.plugins.plugin import KINDS as KINDS
 from elemta.plugins.plugin import Granted as Granted
+from elemta.plugins.plugin import Known as Known
 from elemta.plugins.plugin import Plugin as Plugin
 from elemta.plugins.plugin import PluginWith as PluginWith
 from elemta.plugins.plugin import hooks as hooks

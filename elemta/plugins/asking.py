@@ -144,6 +144,8 @@ def has_changes(verdict: object) -> bool:
 _HEEDED: Final[dict[str, tuple[type, ...]]] = {
     "on_store": (Defer, Reject),
     "on_authenticate": (Continue, Defer, Reject),
+    "on_verifier": (Continue, Defer, Reject),
+    "on_token": (Continue, Defer, Reject),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from elemta.log import logger
 from elemta.plugins.asking import FAILURES, QUICK, ask, fail, misfit, tell, verdict_of
 from elemta.plugins.loader import Counts
-from elemta.plugins.plugin import TRY_LATER, Granted, hooks
+from elemta.plugins.plugin import TRY_LATER, Granted, Known, hooks
 from elemta.plugins.scene import Doomed
 from elemta.plugins.verdicts import (
     CONTINUE,
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from elemta.plugins.outgoing import Attempted, Letter
     from elemta.plugins.scene import Content, Session, Transaction
     from elemta.plugins.verdicts import Fate, Verdict
-    from elemta.protocol import Credentials, Mailbox
+    from elemta.protocol import Credentials, Mailbox, Token
 
 log = logger(__name__)
 
 
 #: What callers hear: an objection, or none.
 Answer: TypeAlias = Continue | Defer | Reject
+
+W = TypeVar("W", Granted, Known)
 
 
 class Users:
@@ -84,9 +86,9 @@ class Chain:
 
     Attributes:
         plugins: all of them, also those that are not asked.
-        connect, disconnect, hello, authenticate, mail, rcpt, unknown, greylist, data, header, body,
-            inspect, message, attempt, attempted, event, route, store: who overrides that hook,
-            first to last.
+        connect, disconnect, hello, authenticate, verifier, token, mail, rcpt, unknown, greylist,
+            data, header, body, inspect, message, attempt, attempted, event, route, store: who
+            overrides that hook, first to last.
         users: sessions and others that hold this chain, or that of a listener: its plugins must not
             stop yet.
     """
@@ -110,6 +112,8 @@ class Chain:
         self.disconnect = who("on_disconnect")
         self.hello = who("on_hello")
         self.authenticate = who("on_authenticate")
+        self.verifier = who("on_verifier")
+        self.token = who("on_token")
         self.mail = who("on_mail")
         self.rcpt = who("on_rcpt")
         self.unknown = who("on_unknown")
@@ -167,28 +171,31 @@ class Chain:
         """The verdict of all plugins on what a client calls itself."""
         return judge(self.hello, "on_hello", session, lambda p: p.on_hello(session, name))
 
-    async def on_authenticate(
+    def on_authenticate(
         self, session: Session, credentials: Credentials
-    ) -> Granted | Defer | Reject | None:
+    ) -> Awaitable[Granted | Defer | Reject | None]:
         """What the first plugin says that knows somebody; None: none does."""
-        for loaded in self.authenticate:
-            found = await ask(
-                loaded,
-                "on_authenticate",
-                session.id,
-                lambda p: p.on_authenticate(session, credentials),
-            )
-            if isinstance(found, Granted):
-                return found
-            match verdict_of(loaded, "on_authenticate", session.id, found):
-                case (Reject() | Defer()) as verdict:
-                    return verdict
-                case Continue():
-                    pass
-                case verdict:  # whoever means `Granted` must say whom
-                    misfit(loaded, "on_authenticate", session.id, _unfit(verdict))
-                    return TRY_LATER
-        return None
+        return who_is(
+            self.authenticate,
+            "on_authenticate",
+            session,
+            lambda p: p.on_authenticate(session, credentials),
+            Granted,
+        )
+
+    def on_verifier(self, session: Session, user: str) -> Awaitable[Known | Defer | Reject | None]:
+        """What the first plugin has that keeps a verifier of somebody; None: none does."""
+        return who_is(
+            self.verifier, "on_verifier", session, lambda p: p.on_verifier(session, user), Known
+        )
+
+    def on_token(
+        self, session: Session, token: Token
+    ) -> Awaitable[Granted | Defer | Reject | None]:
+        """What the first plugin says that knows a token; None: none does."""
+        return who_is(
+            self.token, "on_token", session, lambda p: p.on_token(session, token), Granted
+        )
 
     # The envelope.
 
@@ -353,6 +360,36 @@ class Chain:
 
 def _unfit(verdict: Verdict) -> str:
     return f"{type(verdict).__name__} is no answer to this"
+
+
+async def who_is(
+    asked: tuple[Loaded, ...], hook: str, session: Session, call: Asks, wanted: type[W]
+) -> W | Defer | Reject | None:
+    """Ask plugins until one knows somebody.
+
+    Args:
+        asked: whom, first to last.
+        hook: what.
+        session: whose client.
+        call: asks one of them.
+        wanted: what it answers if it knows him.
+
+    Returns:
+        That; a verdict: no other is asked; None: nobody knows him.
+    """
+    for loaded in asked:
+        found = await ask(loaded, hook, session.id, call)
+        if isinstance(found, wanted):
+            return found
+        match verdict_of(loaded, hook, session.id, found):
+            case (Reject() | Defer()) as verdict:
+                return verdict
+            case Continue():
+                pass
+            case verdict:  # whoever means `Granted` must say whom
+                misfit(loaded, hook, session.id, _unfit(verdict))
+                return TRY_LATER
+    return None
 
 
 async def judge(

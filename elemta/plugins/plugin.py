@@ -13,6 +13,7 @@ from msgspec import Struct
 from typing_extensions import get_original_bases, override
 
 from elemta.config import ConfigError, Mistake, Table, check
+from elemta.login import ScramVerifier
 from elemta.plugins.verdicts import CONTINUE, Defer, Verdict
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from elemta.plugins.outgoing import Attempted, Letter, Steers
     from elemta.plugins.scene import Content, Session, Transaction
     from elemta.plugins.tools import Tools
-    from elemta.protocol import Credentials, Mailbox
+    from elemta.protocol import Credentials, Mailbox, Token
     from elemta.queue import Destined, QueueEvent
 
 S = TypeVar("S", bound=Table)
@@ -57,6 +58,18 @@ class Granted(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not (0 < len(self.login) <= LONGEST_LOGIN and self.login.isprintable()):
             raise ValueError("no name of somebody who logs in")
+
+
+class Known(Struct, frozen=True):
+    """Somebody whose password need not be said to us to be proved (SCRAM, RFC 5802).
+
+    Attributes:
+        verifier: what is kept of his password.
+        granted: who he is, once he has proved that he knows it.
+    """
+
+    verifier: ScramVerifier
+    granted: Granted
 
 
 class Plugin:
@@ -142,6 +155,35 @@ class Plugin:
         Returns:
             `Granted` if that is true; `Continue`: this plugin does not know him; `Reject` or
             `Defer`: no other is asked.
+        """
+        return CONTINUE
+
+    async def on_verifier(self, session: Session, user: str) -> Known | Verdict:
+        """Somebody wants to prove that he knows a user's password, and does not say it.
+
+        SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 7677) are offered while a plugin has this hook.
+        For a user whom nobody knows the client is shown what looks like a verifier all the same,
+        and hears at the end that its proof is wrong: so take as long if nobody is called so.
+
+        Args:
+            session: the client's.
+            user: whose password, prepared by the client or not: compare it as you compare that of
+                `Credentials`.
+
+        Returns:
+            `Known`; `Continue`: this plugin does not know him, or keeps no verifier of him;
+            `Reject`: as if nobody knew him; `Defer`: nobody can say now. After the last two no
+            other is asked.
+        """
+        return CONTINUE
+
+    async def on_token(self, session: Session, token: Token) -> Granted | Verdict:
+        """Somebody shows what he was given elsewhere (OAUTHBEARER, RFC 7628; XOAUTH2).
+
+        Both are offered while a plugin has this hook.
+
+        Returns:
+            As `on_authenticate`.
         """
         return CONTINUE
 
@@ -297,7 +339,7 @@ def _schema(kind: type[PluginWith[S]]) -> type[S]:
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "connection": ("on_connect", "on_disconnect"),
     "hello": ("on_hello",),
-    "authentication": ("on_authenticate",),
+    "authentication": ("on_authenticate", "on_verifier", "on_token"),
     "mail": ("on_mail",),
     "rcpt": ("on_rcpt", "on_unknown"),
     "greylisting": ("on_greylist",),
@@ -311,8 +353,17 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
 
 #: All hooks in the order in which they are asked.
 HOOKS: Final = (
-    *("on_connect", "on_hello", "on_authenticate", "on_mail", "on_rcpt", "on_unknown"),
-    *("on_greylist", "on_data", "on_header", "on_body", "on_inspect", "on_message"),
+    *("on_connect", "on_hello", "on_authenticate", "on_verifier", "on_token", "on_mail"),
+    *(
+        "on_rcpt",
+        "on_unknown",
+        "on_greylist",
+        "on_data",
+        "on_header",
+        "on_body",
+        "on_inspect",
+        "on_message",
+    ),
     *("on_disconnect", "on_event", "on_route", "on_attempt", "on_store", "on_attempted"),
 )
 #: Those that decide nothing of mail by failing: what they are told has happened already, or, of a

@@ -73,6 +73,7 @@ from elemta.protocol.reply import reply as reply
 from elemta.protocol.sasl import MECHANISMS as MECHANISMS
 from elemta.protocol.sasl import Credentials as Credentials
 from elemta.protocol.sasl import Mechanism as Mechanism
+from elemta.protocol.sasl import Token as Token
 from elemta.protocol.sasl import challenge as challenge
 from elemta.protocol.sasl import login_responses as login_responses
 from elemta.protocol.sasl import plain_response as plain_response

@@ -36,6 +36,23 @@ class Credentials(Struct, frozen=True):
         return f"Credentials({self.user!r}, ..., {self.acting_as!r})"
 
 
+class Token(Struct, frozen=True):
+    """Who somebody claims to be, and what somebody else has given him to prove it (RFC 6750).
+
+    Attributes:
+        user: who he says he is; empty: the token alone says it (RFC 7628 §3.1).
+        token: opaque to us: letters, digits and ``-._~+/=``.
+    """
+
+    user: str
+    token: str
+
+    @override
+    def __repr__(self) -> str:
+        """Without the token: what is shown may be logged."""
+        return f"Token({self.user!r}, ...)"
+
+
 class Mechanism(Protocol):
     """One exchange, as the server sees it."""
 
