@@ -150,6 +150,29 @@ def test_the_examples_in_the_documentation_are_right() -> None:
             config.load(example, name)
 
 
+#: Where a type comes from outside, and the event loop alone decodes it.
+DECODED_BY_THE_LOOP = {"api/reading.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_decoders_are_made_before_any_thread_decodes(path: Path) -> None:
+    """Two threads that decode the first of a kind at once crash the process (msgspec 0.22).
+
+    A `Decoder` at the top of a module learns all of its kind when it is imported.
+    """
+    if str(path.relative_to(PACKAGE)) in DECODED_BY_THE_LOOP:
+        return
+    calls = [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)]
+    late = [
+        call.lineno
+        for call in calls
+        if isinstance(call.func, ast.Attribute)
+        and call.func.attr == "decode"
+        and any(keyword.arg == "type" for keyword in call.keywords)
+    ]
+    assert not late, f"{path}:{late}: make it a Decoder at the top of the module"
+
+
 def test_no_index_or_host_is_in_a_file_that_is_installed_from() -> None:
     told = re.compile(r"(?<!no-emit-)index-url|(?<!no-emit-)find-links|file:|https?://")
     for name in (*ROOT.glob("constraints*.txt"), "Makefile", ".ci/run", "pyproject.toml"):

@@ -72,6 +72,7 @@ class Noted(Struct, frozen=True, kw_only=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
+_noted: Final = msgspec.json.Decoder(Noted)
 
 
 class AuditLog:
@@ -213,7 +214,7 @@ def _tail(path: Path) -> list[Noted]:
     found: list[Noted] = []
     for line in lines:
         try:
-            found.append(msgspec.json.decode(line, type=Noted))
+            found.append(_noted.decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
     return found

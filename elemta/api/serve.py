@@ -53,12 +53,16 @@ HANDSHAKE: Final = 10.0
 GRACE: Final = 1.0
 #: Seconds to wait when there are no descriptors left, as `trio.serve_listeners` has it.
 _PAUSE: Final = 0.1
+#: Clients that are let in at one turn of the loop.
+BATCH: Final = 64
 
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\n"
     b"content-type: text/plain\r\ncontent-length: 21\r\n\r\ntoo many connections\r\n"
 )
 _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: The socket is none that can be accepted on: there is no use in trying again.
+_OURS: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 
 
 async def run(
@@ -98,14 +102,15 @@ class Server:
 
     async def run(self, sockets: Sequence[socket.socket], stopping: trio.Event) -> None:
         """See `run` above."""
-        listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(each)) for each in sockets]
+        for each in sockets:
+            each.setblocking(False)
         lifespan = Lifespan(self._app, self._config, {})
         async with trio.open_nursery() as nursery:
             await nursery.start(lifespan.handle_lifespan)
             await lifespan.wait_for_startup()
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    for each in listeners:
+                    for each in sockets:
                         accepting.start_soon(self._accept, each, connections)
                     await stopping.wait()
                     accepting.cancel_scope.cancel()
@@ -115,20 +120,32 @@ class Server:
                 connections.cancel_scope.deadline = trio.current_time() + GRACE
             nursery.cancel_scope.cancel()
 
-    async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
-        while True:
-            try:
-                stream = await listener.accept()
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
-                log.warning("api.no_room", error=error.strerror)
-                await trio.sleep(_PAUSE)
-            else:
-                connections.start_soon(self._serve, stream)
+    async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
+        """Let clients in, all that wait there at a time.
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+        One at each turn of the loop would let a hundred of them wait for each other, while others
+        make every turn a long one.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            for _ in range(BATCH):
+                try:
+                    client, _ = sock.accept()
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno in _NO_ROOM:
+                        log.warning("api.no_room", error=error.strerror)
+                        await trio.sleep(_PAUSE)
+                        break
+                    if error.errno in _OURS:
+                        raise
+                    continue  # the client went away before we came to it (accept(2))
+                connections.start_soon(self._serve, client)
+
+    async def _serve(self, sock: socket.socket) -> None:
         """Serve one client. Whatever happens to it must not end the others."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         try:
             client, server = stream.socket.getpeername(), stream.socket.getsockname()
             with self._limit.hold(network(client[0])):

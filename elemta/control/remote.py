@@ -310,10 +310,13 @@ class _Told(Struct):
     detail: str = ""
 
 
+_told: Final = msgspec.json.Decoder(_Told)
+
+
 def _refused(server: Remote, error: trio_websocket.ConnectionRejected) -> ControlError:
     """What the server says in place of a websocket."""
     try:
-        detail = msgspec.json.decode(error.body or b"{}", type=_Told).detail
+        detail = _told.decode(error.body or b"{}").detail
     except (msgspec.DecodeError, UnicodeDecodeError):
         detail = ""
     status = error.status_code

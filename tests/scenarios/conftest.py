@@ -74,8 +74,11 @@ def make_elemta(place: Path, request: pytest.FixtureRequest) -> Iterator[MakeDae
 
     yield make
     for daemon in made:
+        ended = None if daemon.process is None else daemon.process.poll()
         daemon.kill()
         # pytest shows this with a failure only.
+        if ended is not None:
+            sys.stdout.write(f"--- the daemon had ended by itself, with {ended}\n")
         sys.stdout.write(f"--- the daemon's log ends:\n{daemon.log_tail()}\n")
 
 

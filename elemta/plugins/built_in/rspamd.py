@@ -141,6 +141,9 @@ class Answer(Struct, frozen=True):
     dkim_signature: str | list[str] = field(name="dkim-signature", default="")
 
 
+_answer: Final = msgspec.json.Decoder(Answer)
+
+
 class Rspamd(PluginWith[Settings]):
     """Asks rspamd about each message of a stranger, and does what it says."""
 
@@ -184,7 +187,7 @@ class Rspamd(PluginWith[Settings]):
         if answer.status != 200:
             raise AnswerError(f"status {answer.status}: {answer.body[:200]!r}")
         try:
-            return msgspec.json.decode(answer.body, type=Answer)
+            return _answer.decode(answer.body)
         except (msgspec.DecodeError, RecursionError) as error:
             raise AnswerError(f"an answer that says nothing: {error}") from error
 
