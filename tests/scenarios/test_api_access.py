@@ -227,6 +227,7 @@ def test_no_client_holds_up_the_end_nor_the_mail(make_elemta: MakeDaemon) -> Non
         program = connect(
             f"ws://127.0.0.1:{port}/v1/events",
             additional_headers={"Authorization": f"Bearer {token}"},
+            open_timeout=60,  # a thousand listings that nobody reads are made meanwhile
         )
         with program:
             daemon.send(messages.numbered("y"), ["bob@example.org"])
