@@ -23,6 +23,9 @@ _LOCAL_PART: Final = re.compile(r"[^@\x00-\x1f\x7f]+")
 #: Scheme, host and port of a page, as browsers write them (RFC 6454 §6.1).
 _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 
+#: What may stand before a tag. Not what other servers take for routes, nor a dot.
+_DELIMITERS: Final = "+-=_~#"
+
 _DAY: Final = 86400
 _QUOTED: Final = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
@@ -177,6 +180,11 @@ def _domain(domain: Domain, own: dict[str, Domain], at: str) -> Iterator[Mistake
             yield from _alias_recipient(recipient, domain, own, f"{inner}[{index}]")
         if _leads_back(alias, domain):
             yield Mistake(inner, f"the alias {alias!r} leads back to itself, and to no mailbox")
+    if domain.delimiter and (len(domain.delimiter) > 1 or domain.delimiter not in _DELIMITERS):
+        problem = f"expected one of {' '.join(_DELIMITERS)}, not {domain.delimiter!r}"
+        yield Mistake(f"{at}.delimiter", problem)
+    for index, recipient in enumerate(domain.catch_all):
+        yield from _alias_recipient(recipient, domain, own, f"{at}.catch_all[{index}]")
 
 
 def _alias_recipient(
@@ -198,8 +206,12 @@ def _alias_recipient(
 
 
 def _exists(local_part: str, domain: Domain) -> bool:
-    known = {"*", "postmaster", *domain.mailboxes, *domain.aliases}
-    return "*" in domain.mailboxes or local_part.lower() in {name.lower() for name in known}
+    if "*" in domain.mailboxes:
+        return True
+    known = {name.lower() for name in ("postmaster", *domain.mailboxes, *domain.aliases)}
+    name = local_part.lower()
+    bare = name.partition(domain.delimiter)[0] if domain.delimiter else name
+    return name in known or bare in known
 
 
 def _leads_back(alias: str, domain: Domain) -> bool:

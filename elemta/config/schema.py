@@ -155,6 +155,11 @@ class Domain(Table, frozen=True, kw_only=True):
     mailboxes: list[str] = []
     #: Local parts that stand for others: names of this domain, or whole addresses.
     aliases: dict[str, list[str]] = {}
+    #: Who gets what is for nobody else: names of this domain, or whole addresses.
+    catch_all: list[str] = []
+    #: What stands before a tag: with ``+``, mail for ``bob+tag`` comes to ``bob``, unless there is
+    #: a ``bob+tag``. Empty: there are no tags.
+    delimiter: str = ""
     #: Where its mail goes: ``maildir``, ``lmtp://HOST:PORT``, ``lmtp:///path/to/socket``,
     #: ``smtp://HOST:PORT``, ``pipe:/path/to/program ARGUMENT…``, ``plugin:NAME`` (one of `plugins`
     #: that keeps mail) or ``discard``.

@@ -80,7 +80,7 @@ class MaildirStore:
 
     def letter(self, message: Message, recipient: Recipient, body: StoredBody) -> Letter:
         """What to deliver of a message to one of its recipients."""
-        head = return_path(message.sender) + delivered_to(recipient.address)
+        head = return_path(message.sender) + delivered_to(recipient.address, recipient.original)
         return Letter(
             mailbox=recipient.address,
             name=f"{int(message.received_at)}.{message.id}_{recipient.number}.{self._host_mark}",

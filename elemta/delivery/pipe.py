@@ -124,7 +124,9 @@ async def deliver(
         arguments = pipe.arguments(values)
     except ValueError as error:
         return made(553, 1, 3, f"the address cannot be given to a program: {error}")
-    head = (return_path(message.sender) + delivered_to(address)).replace(b"\r\n", b"\n")
+    head = (return_path(message.sender) + delivered_to(address, recipient.original)).replace(
+        b"\r\n", b"\n"
+    )
     return _reply(arguments[0], await run(arguments, head, body, time_limit))
 
 

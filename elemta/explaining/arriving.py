@@ -8,8 +8,8 @@ from elemta import plugins
 from elemta.control.facts import Step
 from elemta.explaining.words import counted
 from elemta.listener import replies
+from elemta.listener.expansion import NO_SUCH_MAILBOX
 from elemta.listener.reception import Reception
-from elemta.listener.recipients import NO_SUCH_MAILBOX
 from elemta.net.limits import network
 from elemta.plugins import Discard, Quarantine, Transaction
 from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait

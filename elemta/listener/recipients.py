@@ -12,31 +12,27 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from elemta.log import logger
-from elemta.protocol import Mailbox, Notify, Reply, domain_to_ascii, parse_mailbox, reply
+from elemta.listener.expansion import (
+    NO_SUCH_MAILBOX,
+    Expansion,
+    OwnDomain,
+    addressees,
+    ascii_domain,
+)
+from elemta.protocol import Mailbox, Notify, Reply, reply
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elemta.config import Config, Domain, Network
+    from elemta.config import Config, Network
+    from elemta.listener.expansion import Led
     from elemta.protocol import RcptParams
-
-log = logger(__name__)
-
-#: How many aliases may lead from one to the next, and how many recipients one may stand for.
-MAX_DEPTH: Final = 100
-MAX_EXPANSION: Final = 1000
 
 #: Clients whose permission is remembered; beyond it all are forgotten and found anew.
 REMEMBERED: Final = 10_000
 
-NO_SUCH_MAILBOX: Final = reply(550, 1, 1, "no such mailbox")
 RELAY_DENIED: Final = reply(550, 7, 1, "relay access denied")
-#: Our own mistake: the mail waits with its sender until it is mended.
-ALIAS_LOOP: Final = reply(451, 4, 6, "an alias leads back to itself")
-ALIAS_TOO_LARGE: Final = reply(451, 4, 6, "an alias leads too far")
-ALIAS_BROKEN: Final = reply(451, 3, 5, "an alias leads nowhere")
 
 #: Left to themselves, other servers take these for routes (RFC 5321 appendix F.2).
 _ROUTING: Final = ("%", "!", "@")
@@ -46,7 +42,7 @@ class Recipients:
     """Decides from the configuration alone."""
 
     def __init__(self, config: Config) -> None:
-        domains = [_OwnDomain(domain) for domain in config.domains]
+        domains = [OwnDomain(domain) for domain in config.domains]
         self._own: Final = {own.name: own for own in domains}
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
         self._home = config.domains[0].name if domains else config.hostname
@@ -108,64 +104,54 @@ class Recipients:
                 return RELAY_DENIED
             return (Addressee(address=mailbox),)
         local_part = mailbox.local_part.lower()
-        if local_part not in own.aliases:
+        if own.listed and local_part not in own.aliases:
             return (Addressee(address=mailbox),) if own.has(local_part) else NO_SUCH_MAILBOX
-        return self._expand(mailbox)
+        led = self._led(mailbox)
+        return led if isinstance(led, Reply) else addressees(led, mailbox)
 
-    def _find(self, domain: str) -> _OwnDomain | None:
+    async def owner_of(self, mailbox: Mailbox) -> Mailbox | None:
+        """Whose an address is: the one mailbox of ours that mail for it comes to.
+
+        Args:
+            mailbox: as somebody writes it: an alias, a sub-address, what a catch-all catches.
+
+        Returns:
+            The mailbox, in lower case, with the A-labels of its domain, without a tag. None: the
+            address is not ours, leads nowhere, abroad, or to several.
+        """
+        if not mailbox.domain:
+            mailbox = Mailbox(mailbox.local_part, self._home)
+        if self._find(mailbox.domain) is None:
+            return None
+        led = self._led(mailbox)
+        return led[0].owner if not isinstance(led, Reply) and len(led) == 1 else None
+
+    def _led(self, mailbox: Mailbox) -> tuple[Led, ...] | Reply:
+        """Whom an address of ours leads to, or why to nobody."""
+        steps = Expansion(self._find).expand(mailbox)
+        try:
+            next(steps)
+        except StopIteration as end:
+            led: tuple[Led, ...] | Reply = end.value
+            return led
+        raise AssertionError("there is no map to ask")
+
+    def _find(self, domain: str) -> OwnDomain | None:
         if (own := self._own.get(domain)) is not None or domain.isascii():
             return own
-        return self._own.get(_ascii(domain))
+        return self._own.get(ascii_domain(domain))
 
     def relayed(self, domain: str) -> str | None:
         """Which of ``relay.domains`` lets anybody send to a domain; None: none does."""
         pattern = self._relay.pattern
         found = pattern(domain)
-        return found if found is not None or domain.isascii() else pattern(_ascii(domain))
+        return found if found is not None or domain.isascii() else pattern(ascii_domain(domain))
 
     def _find_network(self, client: str) -> Network | None:
         if not client:
             return None
         address = ipaddress.ip_address(client)
         return next((each for each in self._relay.networks if address in each), None)
-
-    def _expand(self, start: Mailbox) -> tuple[Addressee, ...] | Reply:
-        """Follow the aliases from one mailbox, breadth first; each recipient is told once."""
-        found: dict[Mailbox, Addressee] = {}
-        seen: set[tuple[str, str]] = set()
-        level = [start]
-        for _ in range(MAX_DEPTH):
-            ahead: list[Mailbox] = []
-            for mailbox in level:
-                own = self._find(mailbox.domain)
-                local_part = mailbox.local_part.lower()
-                if own is None:
-                    found[mailbox] = Addressee(address=mailbox, original=start)
-                elif local_part in own.aliases:
-                    if (own.name, local_part) not in seen:
-                        seen.add((own.name, local_part))
-                        ahead += own.aliases[local_part]
-                    elif own.has(local_part):
-                        # `bob: [bob, carol]`: a copy to carol, and the mailbox behind the alias.
-                        found[mailbox] = Addressee(address=mailbox, original=start)
-                elif own.has(local_part):
-                    found[mailbox] = Addressee(address=mailbox, original=start)
-                else:
-                    log.error("alias.broken", alias=str(start), target=str(mailbox))
-                    return ALIAS_BROKEN
-            if len(found) + len(ahead) > MAX_EXPANSION:
-                log.error("alias.too_large", alias=str(start), most=MAX_EXPANSION)
-                return ALIAS_TOO_LARGE
-            if not ahead:
-                break
-            level = ahead
-        else:
-            log.error("alias.too_deep", alias=str(start), most=MAX_DEPTH)
-            return ALIAS_TOO_LARGE
-        if not found:
-            log.error("alias.loop", alias=str(start))
-            return ALIAS_LOOP
-        return tuple(found.values())
 
 
 def told(addressees: Sequence[Addressee], params: RcptParams) -> Sequence[Addressee]:
@@ -182,37 +168,3 @@ def told(addressees: Sequence[Addressee], params: RcptParams) -> Sequence[Addres
         left = notify - {Notify.SUCCESS} or frozenset({Notify.NEVER})
         others = replace(params, notify=left)
     return [replace(each, params=others if n else params) for n, each in enumerate(addressees)]
-
-
-class _OwnDomain:
-    """A domain of ours, as it is asked: lower case, aliases parsed.
-
-    Attributes:
-        name: lower case, A-labels.
-        aliases: the recipients of each alias.
-    """
-
-    def __init__(self, domain: Domain) -> None:
-        self.name = _ascii(domain.name)
-        self.aliases = {
-            alias.lower(): tuple(_recipient(text, domain.name) for text in recipients)
-            for alias, recipients in domain.aliases.items()
-        }
-        self._any = "*" in domain.mailboxes
-        self._mailboxes = {"postmaster", *(name.lower() for name in domain.mailboxes)}
-
-    def has(self, local_part: str) -> bool:
-        """Whether there is such a mailbox (lower case)."""
-        return self._any or local_part in self._mailboxes
-
-
-def _recipient(text: str, domain: str) -> Mailbox:
-    return parse_mailbox(text if "@" in text else f"{text}@{domain}")
-
-
-def _ascii(domain: str) -> str:
-    """The one form that domains are compared in; a domain that has none is compared as it is."""
-    try:
-        return domain_to_ascii(domain).lower()
-    except ValueError:
-        return domain.lower()

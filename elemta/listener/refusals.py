@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from elemta.listener import recipients, replies
+from elemta.listener import expansion, recipients, replies
 from elemta.protocol import Fault
 
 if TYPE_CHECKING:
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 _REASONS: Final = {
     recipients.RELAY_DENIED: "relay_denied",
-    recipients.NO_SUCH_MAILBOX: "unknown_mailbox",
-    recipients.ALIAS_LOOP: "alias",
-    recipients.ALIAS_TOO_LARGE: "alias",
-    recipients.ALIAS_BROKEN: "alias",
+    expansion.NO_SUCH_MAILBOX: "unknown_mailbox",
+    expansion.ALIAS_LOOP: "alias",
+    expansion.ALIAS_TOO_LARGE: "alias",
+    expansion.ALIAS_BROKEN: "alias",
     replies.TOO_BIG: "too_big",
     replies.HEADER_TOO_BIG: "too_big",
     replies.TOO_MANY_RECIPIENTS: "too_many_recipients",

@@ -13,11 +13,12 @@ import trio
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.authentication import Authentication
+from elemta.listener.expansion import NO_SUCH_MAILBOX
 from elemta.listener.intake import Intake
 from elemta.listener.judgement import doomed
 from elemta.listener.patience import Patience
 from elemta.listener.precedence import allowed
-from elemta.listener.recipients import NO_SUCH_MAILBOX, told
+from elemta.listener.recipients import told
 from elemta.listener.refusals import reason
 from elemta.listener.roster import DrainedError
 from elemta.listener.wire import Wire

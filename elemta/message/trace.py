@@ -102,9 +102,18 @@ def return_path(sender: ReversePath) -> bytes:
     return _wire(f"Return-Path: <{path(sender) if sender is not None else ''}>")
 
 
-def delivered_to(mailbox: Mailbox) -> bytes:
-    """The field of final delivery by which a mailbox knows its own mail again (RFC 9228)."""
-    return _wire(f"Delivered-To: {path(mailbox)}")
+def delivered_to(mailbox: Mailbox, original: Mailbox | None = None) -> bytes:
+    """The field of final delivery by which a mailbox knows its own mail again (RFC 9228).
+
+    Args:
+        mailbox: whose it is.
+        original: as the client named it, if an alias, a tag or a catch-all led here: it stands in
+            a field of its own, whose name others have made usual.
+    """
+    field = _wire(f"Delivered-To: {path(mailbox)}")
+    if original is None or original == mailbox:
+        return field
+    return field + _wire(f"X-Original-To: {path(original)}")
 
 
 def date(time: float) -> str:

@@ -72,7 +72,9 @@ class Letter(Struct, frozen=True, eq=False):
 
         By the latter mail that comes back is known to go round in circles.
         """
-        return return_path(self.message.sender) + delivered_to(self.recipient.address)
+        return return_path(self.message.sender) + delivered_to(
+            self.recipient.address, self.recipient.original
+        )
 
 
 class Attempted(Struct, frozen=True):

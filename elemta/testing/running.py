@@ -342,7 +342,7 @@ class _Mailboxes:
     def letter(self, message: Message, recipient: Recipient, body: StoredBody) -> Letter:
         name = f"{message.id}_{recipient.number}"
         self._senders[name] = str(message.sender or "")
-        head = return_path(message.sender) + delivered_to(recipient.address)
+        head = return_path(message.sender) + delivered_to(recipient.address, recipient.original)
         return Letter(mailbox=recipient.address, name=name, head=head, body=body)
 
     async def deliver(self, letters: Sequence[Letter]) -> list[OSError | None]:

@@ -4,15 +4,13 @@ import msgspec
 import pytest
 
 from elemta.config import Domain, load
-from elemta.listener.recipients import (
+from elemta.listener.expansion import (
     ALIAS_BROKEN,
     ALIAS_LOOP,
     ALIAS_TOO_LARGE,
     NO_SUCH_MAILBOX,
-    RELAY_DENIED,
-    Recipients,
-    told,
 )
+from elemta.listener.recipients import RELAY_DENIED, Recipients, told
 from elemta.protocol import (
     Mailbox,
     Notify,
@@ -236,3 +234,92 @@ def test_what_is_ours_needs_no_leave() -> None:
     assert who.is_ours(parse_mailbox("a@here.example"))
     assert who.is_ours(Mailbox("postmaster", ""))
     assert not who.is_ours(parse_mailbox("a@far.example"))
+
+
+def tagged(*mailboxes: str, deliver: str = "maildir", **keys: object) -> Recipients:
+    domain = Domain(name="a.example", mailboxes=list(mailboxes), delimiter="+", deliver=deliver)
+    return recipients(msgspec.structs.replace(domain, **keys))
+
+
+def led(address: str, who: Recipients) -> list[tuple[str, str]]:
+    found = who.decide(parse_mailbox(address), client=STRANGER)
+    assert not isinstance(found, Reply), found
+    return [(str(each.address), str(each.original or "")) for each in found]
+
+
+def test_a_sub_address_comes_to_the_maildir_of_its_mailbox_and_is_remembered() -> None:
+    assert led("Bob+Tag@a.example", tagged("bob")) == [("Bob@a.example", "Bob+Tag@a.example")]
+
+
+def test_who_sorts_by_the_tag_is_given_it() -> None:
+    who = tagged("bob", deliver="lmtp://127.0.0.1:24")
+    assert led("bob+tag@a.example", who) == [("bob+tag@a.example", "")]
+
+
+def test_a_name_in_full_comes_before_the_one_without_its_tag() -> None:
+    who = tagged("bob", "bob+own", aliases={"bob+led": ["carol@b.example"]})
+    assert led("bob+own@a.example", who) == [("bob+own@a.example", "")]
+    assert led("bob+led@a.example", who) == [("carol@b.example", "bob+led@a.example")]
+
+
+def test_what_is_named_comes_before_what_takes_any() -> None:
+    who = tagged("*", "bob")
+    assert led("bob+tag@a.example", who)[0][0] == "bob@a.example"
+    assert led("eve+tag@a.example", who)[0][0] == "eve@a.example"
+
+
+@pytest.mark.parametrize("address", ["+tag@a.example", "eve+tag@a.example"])
+def test_a_tag_makes_no_mailbox(address: str) -> None:
+    assert decide(address, tagged("bob")) is NO_SUCH_MAILBOX
+
+
+def test_an_alias_may_be_named_with_a_tag_and_lead_to_one() -> None:
+    who = tagged("bob", aliases={"sales": ["bob+sales"]})
+    assert led("sales+x@a.example", who) == [("bob@a.example", "sales+x@a.example")]
+
+
+def test_the_catch_all_gets_what_is_for_nobody_else() -> None:
+    who = tagged("bob", "eve", aliases={"team": ["eve"]}, catch_all=["bob", "far@b.example"])
+    assert led("eve@a.example", who) == [("eve@a.example", "")]
+    assert led("team@a.example", who) == [("eve@a.example", "team@a.example")]
+    assert led("gone+x@a.example", who) == [
+        ("bob@a.example", "gone+x@a.example"),
+        ("far@b.example", "gone+x@a.example"),
+    ]
+
+
+def test_a_catch_all_that_catches_itself_defers() -> None:
+    assert decide("x@a.example", tagged(catch_all=["gone"])) is ALIAS_LOOP
+
+
+async def test_an_address_of_ours_has_an_owner_if_it_comes_to_one_mailbox() -> None:
+    who = tagged(
+        "bob",
+        "eve",
+        aliases={
+            "Sales": ["Bob+s"],
+            "all": ["bob", "eve"],
+            "out": ["x@b.example"],
+            "loop": ["loop"],
+        },
+    )
+    owners = {
+        address: await who.owner_of(parse_mailbox(address))
+        for address in (
+            *("BOB@A.example", "bob+x@a.example", "sales@a.example", "all@a.example"),
+            *("out@a.example", "loop@a.example", "gone@a.example", "bob@b.example"),
+        )
+    }
+    bob = Mailbox("bob", "a.example")
+    assert [address for address, owner in owners.items() if owner is not None] == [
+        *("BOB@A.example", "bob+x@a.example", "sales@a.example"),
+    ]
+    assert owners["sales@a.example"] == owners["bob+x@a.example"] == bob
+    assert await who.owner_of(Mailbox("postmaster", "")) == Mailbox("postmaster", "a.example")
+
+
+async def test_the_owner_of_what_a_catch_all_catches_is_who_gets_it() -> None:
+    who = tagged("bob", catch_all=["bob"])
+    assert await who.owner_of(parse_mailbox("any@a.example")) == Mailbox("bob", "a.example")
+    lmtp = tagged("bob", deliver="lmtp://127.0.0.1:24")
+    assert await lmtp.owner_of(parse_mailbox("bob+x@a.example")) == Mailbox("bob", "a.example")

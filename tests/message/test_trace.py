@@ -115,6 +115,13 @@ def test_delivered_to_names_the_mailbox() -> None:
     assert delivered_to(BOB) == b"Delivered-To: bob@example.net\r\n"
 
 
+def test_delivered_to_has_the_address_that_the_client_named_below_it() -> None:
+    assert delivered_to(BOB, BOB) == delivered_to(BOB)
+    assert delivered_to(BOB, Mailbox("bob+x", "example.net")) == (
+        b"Delivered-To: bob@example.net\r\nX-Original-To: bob+x@example.net\r\n"
+    )
+
+
 def test_an_address_cannot_end_a_line() -> None:
     evil = Mailbox("a\r\nBcc: b", "example.net")
     assert delivered_to(evil) == b'Delivered-To: "a??Bcc: b"@example.net\r\n'
