@@ -28,6 +28,7 @@ from elemta.control.interface import (
 )
 from elemta.delivery.carrier import Dial
 from elemta.delivery.local import Mailboxes
+from elemta.delivery.notices import Notices
 from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.explaining.hypothesis import explain
@@ -55,8 +56,9 @@ from elemta.plugins import (
 )
 from elemta.plugins.crew import briefly
 from elemta.plugins.tools import InThread, in_thread
-from elemta.protocol import Mailbox
-from elemta.queue import KeyReusedError, StoreUnavailable
+from elemta.plugins.watching import Hand
+from elemta.protocol import Mailbox, Reply
+from elemta.queue import Addressee, KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
 if TYPE_CHECKING:
@@ -188,6 +190,12 @@ class Parts:
             plugins=lambda: self._house.plugins,
             mailboxes=outside.mailboxes,
         )
+        self._notices = Notices(
+            queue,
+            hostname=lambda: self.config.hostname,
+            postmaster=self._postmaster,
+            clock=clock,
+        )
         self._router = router
         self._choosing = Choosing()
         self._watching = Watching(queue, self.report)
@@ -292,9 +300,18 @@ class Parts:
             connect=self._outside.connect,
             shared=self._shared.setdefault(loaded.name, Store()),
             routes_changed=self._choosing.changed,
+            queue=Hand(self.queue, self.report, loaded.name),
+            tell_postmaster=partial(self._notices.tell, f"plugin:{loaded.name}"),
             counts=loaded.counts.events,
             meters=self._meters,
         )
+
+    def _postmaster(self) -> tuple[Mailbox, Sequence[Addressee]]:
+        """Our own, and whom the address leads to: himself, if it leads nowhere."""
+        domains = self.config.domains
+        home = Mailbox("postmaster", domains[0].name if domains else self.config.hostname)
+        found = self._house.recipients.decide(home, client="", login="postmaster")
+        return home, (Addressee(address=home),) if isinstance(found, Reply) else found
 
     # How they are.
 

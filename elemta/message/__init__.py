@@ -4,6 +4,7 @@ from elemta.message.header import HeaderFault as HeaderFault
 from elemta.message.header import HeaderScanner as HeaderScanner
 from elemta.message.header import split as split
 from elemta.message.header import without as without
+from elemta.message.notice import write_notice as write_notice
 from elemta.message.report import write_report as write_report
 from elemta.message.status import Action as Action
 from elemta.message.status import RecipientStatus as RecipientStatus

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 from msgspec import Struct, field
@@ -15,7 +15,11 @@ from elemta.metrics.meters import Meters
 from elemta.net.dns import Records
 from elemta.net.services import Connects, connect_service
 from elemta.plugins.crew import briefly
+from elemta.plugins.outgoing import Steers
 from elemta.plugins.results import Store
+
+if TYPE_CHECKING:
+    from elemta.queue import MessageId, Priority
 
 T = TypeVar("T")
 
@@ -45,6 +49,54 @@ def nobody_routes() -> None:
     """Nothing waits that could be sorted."""
 
 
+class Tells(Protocol):
+    """Tells the postmaster something, by mail."""
+
+    def __call__(self, subject: str, text: str, /) -> Awaitable[bool]:
+        """Put a message to the postmaster of our first domain into the queue.
+
+        It waits for the disk: not for a hook in which a client waits, but for `Plugin.run`. Of one
+        plugin's there are twenty in an hour at most; the log has the subjects of all.
+
+        Args:
+            subject: in one line.
+            text: lines; long ones are wrapped.
+
+        Returns:
+            Whether it is on its way. It does not raise for want of a disk.
+        """
+        ...
+
+
+async def tell_nobody(subject: str, text: str) -> bool:
+    """Where there is no postmaster."""
+    return False
+
+
+class NoMail:
+    """A queue that has no mail; see `Steers`."""
+
+    async def hold(self, id: MessageId, reason: str) -> None:  # noqa: A002 # the word of people
+        """It is not there."""
+
+    async def release(self, id: MessageId, reason: str = "") -> None:  # noqa: A002
+        """It is not there."""
+
+    async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002
+        """It is not there."""
+
+    async def reprioritise(
+        self,
+        id: MessageId,  # noqa: A002
+        priority: Priority,
+        reason: str = "",
+    ) -> None:
+        """It is not there."""
+
+    async def bounce(self, id: MessageId, reason: str) -> None:  # noqa: A002
+        """It is not there."""
+
+
 class Tools(Struct, kw_only=True, eq=False):
     """What there is for one plugin.
 
@@ -64,6 +116,8 @@ class Tools(Struct, kw_only=True, eq=False):
             on for a while beside those after it.
         routes_changed: to be called once `Plugin.on_route` says other things than before: within
             some seconds what waits is sorted anew. Not from a thread.
+        queue: to be steered, from `Plugin.run`; a hook in which a client waits should not.
+        tell_postmaster: what an operator must hear of who looks at no log.
         counts: what it counts, by word; in metrics they are
             ``elemta_plugin_events_total{plugin,event}``.
         meters: for built-in plugins, whose metrics have names of their own.
@@ -81,6 +135,8 @@ class Tools(Struct, kw_only=True, eq=False):
     connect: Connects = connect_service
     shared: Store = field(default_factory=Store)
     routes_changed: Callable[[], None] = nobody_routes
+    queue: Steers = field(default_factory=NoMail)
+    tell_postmaster: Tells = tell_nobody
     counts: Counter[str] = field(default_factory=Counter[str])
     meters: Meters = field(default_factory=Meters)
 

@@ -11,6 +11,7 @@ import trio
 from elemta.message import HeaderScanner
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
 from elemta.plugins import Letter, Session, TooLargeError, Tools, Transaction
+from elemta.plugins.tools import NoMail, tell_nobody
 from elemta.protocol import Mailbox, MailParams, parse_mailbox
 from elemta.queue import Addressee, Message, Recipient
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from elemta.config import Service
     from elemta.net.services import Connects
+    from elemta.plugins import Steers
+    from elemta.plugins.tools import Tells
 
 T = TypeVar("T")
 
@@ -228,6 +231,8 @@ def some_tools(
     random: float = 0.5,
     connect: Connects | None = None,
     ours: Sequence[str] = ("us.example",),
+    queue: Steers | None = None,
+    tell_postmaster: Tells = tell_nobody,
 ) -> Tools:
     """What a plugin works with.
 
@@ -239,6 +244,8 @@ def some_tools(
         random: what chance always says.
         connect: to services; None: none is there.
         ours: domains whose mail is delivered here.
+        queue: None: it has no mail.
+        tell_postmaster: remembers, say, what the postmaster is told.
     """
 
     def make_folder() -> Path:
@@ -257,6 +264,8 @@ def some_tools(
         in_thread=at_once,
         briefly=at_once,
         connect=connect or nobody,
+        queue=queue or NoMail(),
+        tell_postmaster=tell_postmaster,
     )
 
 
