@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from elemta.plugins.ledger import Ledger
+from elemta.ledger import Ledger
 from elemta.plugins.plugin import Plugin
 
 if TYPE_CHECKING:

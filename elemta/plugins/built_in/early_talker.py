@@ -13,17 +13,17 @@ from msgspec import Meta
 from typing_extensions import override
 
 from elemta.config import Table
+from elemta.ledger import Book, Row, short
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, PluginWith, Session
-from elemta.plugins.books import Book, Row, short
 from elemta.plugins.remembering import Remembering
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from elemta.ledger import Ledger
     from elemta.plugins import Verdict
-    from elemta.plugins.ledger import Ledger
 
 #: Seconds to wait at most: a hook that outlives its deadline has failed.
 LONGEST: Final = 20.0

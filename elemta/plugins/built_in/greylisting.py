@@ -13,9 +13,9 @@ from msgspec import Meta, Struct, field
 from typing_extensions import override
 
 from elemta.config import Network, Table
+from elemta.ledger import Book, Row, short
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Continue, Defer, PluginWith, Transaction, Verdict
-from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.entries import Addresses, Names, Networks, name_of
 from elemta.plugins.built_in.triplets import Attempts, Passes, Terms, Triplets, triplet
 from elemta.plugins.remembering import Remembering
@@ -24,8 +24,8 @@ from elemta.units import Seconds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from elemta.ledger import Ledger
     from elemta.plugins import Session
-    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 #: Triplets of one session of which is remembered that they were counted.

@@ -12,17 +12,17 @@ from msgspec import Meta
 from typing_extensions import override
 
 from elemta.config import Table
+from elemta.ledger import Book, Row, short
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session, Transaction
-from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.actions import check_wait
 from elemta.plugins.built_in.bucket import Bucket
 from elemta.plugins.remembering import Remembering
 from elemta.units import Frequency, Seconds
 
 if TYPE_CHECKING:
+    from elemta.ledger import Ledger
     from elemta.plugins import Verdict
-    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 

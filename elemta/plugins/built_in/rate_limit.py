@@ -13,9 +13,9 @@ from msgspec import Meta
 from typing_extensions import override
 
 from elemta.config import Table
+from elemta.ledger import Book, Row, short
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Reject, Session, Transaction
-from elemta.plugins.books import Book, Row, short
 from elemta.plugins.built_in.bucket import Bucket
 from elemta.plugins.built_in.entries import name_of
 from elemta.plugins.remembering import Remembering
@@ -24,8 +24,8 @@ from elemta.units import Frequency, Octets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from elemta.ledger import Ledger
     from elemta.plugins import Verdict
-    from elemta.plugins.ledger import Ledger
     from elemta.protocol import Mailbox
 
 Kind: TypeAlias = Literal["connections", "messages", "recipients", "octets"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 from typing_extensions import override
 
-from elemta.plugins.books import Book, Row, short
+from elemta.ledger import Book, Row, short
 
 if TYPE_CHECKING:
     from elemta.protocol import Mailbox, ReversePath

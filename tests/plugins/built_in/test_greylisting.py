@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from elemta.config import ConfigError, Network
+from elemta.ledger import FILE
 from elemta.plugins import CONTINUE, Allowed, Defer, Verdict
 from elemta.plugins.built_in.greylisting import Greylisting, Settings
-from elemta.plugins.ledger import FILE
 from elemta.testing import FakeClock, FakeDns, a_session, a_transaction, mailbox, some_tools
 from elemta.units import Seconds
 from tests.dialogue import TRUSTED, Server

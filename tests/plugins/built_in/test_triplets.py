@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from elemta.plugins.books import Book, Row
+from elemta.ledger import Book, Row
 from elemta.plugins.built_in.triplets import (
     SOME,
     Attempts,

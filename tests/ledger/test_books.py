@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from elemta.plugins.books import LONGEST, Book, Row, short
+from elemta.ledger import LONGEST, Book, Row, short
 
 
 class Visit(Row, array_like=True):

@@ -1,11 +1,11 @@
-"""What a plugin remembers over restarts: rows in memory, written to a small SQLite file behind it.
+"""What somebody remembers over restarts: rows in memory, written to a small SQLite file behind it.
 
 The rules of this file:
 
 - No hook waits for a disk: rows are read from memory, where all of them are, and changes are
   written some at a time by a thread. What the last second or two changed may be lost in a crash.
 - It is bounded: a book has so many rows, and those that mean least are dropped for new ones.
-- A file that cannot be read is put aside, and the plugin begins anew: it knows guesses, and mail
+- A file that cannot be read is put aside, and its owner begins anew: it knows guesses, and mail
   must not wait for them. One that must not be read or written is a mistake of whoever set up the
   machine, and keeps the server from starting. A full or dying disk is neither: all goes on in
   memory, and is written once that works again.
@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
+from elemta.ledger.file import File
 from elemta.log import logger
-from elemta.plugins.ledger_file import File
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
+    from pathlib import Path
 
-    from elemta.plugins.books import Row
-    from elemta.plugins.ledger_file import Line
-    from elemta.plugins.tools import Tools
+    from elemta.ledger.books import Row
+    from elemta.ledger.file import Line
 
 log = logger(__name__)
 
-#: What the file is called, in the plugin's folder.
+#: What the file is called, in its owner's folder.
 FILE: Final = "ledger.sqlite"
 #: Seconds between two batches, and at most between two when the disk fails.
 EVERY: Final = 1.0
@@ -43,6 +43,36 @@ PRUNING: Final = 60.0
 SELDOM: Final = 3600.0
 #: Rows that are written at a time.
 BATCH: Final = 5000
+
+
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """Whose ledger it is, and what it works with: `elemta.plugins.Tools` is one."""
+
+    @property
+    def name(self) -> str:
+        """For the log."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where the file lies; it is there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Gives seconds since the epoch."""
+        ...
+
+    def in_thread(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """Run what blocks."""
+        ...
 
 
 class Pages(Protocol):
@@ -82,9 +112,10 @@ B = TypeVar("B", bound=Pages)
 
 
 class Ledger:
-    """The books of one plugin, and the file behind them.
+    """The books of one owner, and the file behind them.
 
-    All entries of one name have one, and so have those before and after a reload, which overlap::
+    All entries of a plugin of one name have one, and so have those before and after a reload, which
+    overlap::
 
         self._ledger = self.tools.shared.of(Ledger)
         await self._ledger.open(self.tools)  # in `start`
@@ -101,15 +132,15 @@ class Ledger:
         self._books: dict[str, Pages] = {}
         self._users = 0
         self._file: File | None = None
-        self._tools: Tools | None = None
+        self._tools: Owner | None = None
         self._turn = trio.Lock()
         self._stirred = trio.Event()
 
-    async def open(self, tools: Tools) -> None:
+    async def open(self, tools: Owner) -> None:
         """Read the file, or make it.
 
         Args:
-            tools: of the plugin.
+            tools: whose it is.
 
         Raises:
             OSError, sqlite3.Error: it must not be read or written, or somebody else has it.

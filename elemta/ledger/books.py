@@ -1,7 +1,7 @@
 """What a plugin remembers, in memory: rows by key, each with a time when it means nothing any more.
 
 A book has so many rows at most, and those go first whose time would be over first. What has changed
-is noted for whoever writes it down (`elemta.plugins.ledger`).
+is noted for whoever writes it down (`elemta.ledger`).
 """
 
 from __future__ import annotations

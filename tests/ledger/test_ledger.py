@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from typing_extensions import override
 
-from elemta.plugins.books import Book, Row
-from elemta.plugins.ledger import BATCH, EVERY, FILE, PRUNING, SELDOM, Ledger
+from elemta.ledger import Book, Row
+from elemta.ledger.ledger import BATCH, EVERY, FILE, PRUNING, SELDOM, Ledger
 from elemta.plugins.remembering import Remembering
 from elemta.testing import FakeClock, some_tools
 from elemta.testing.stand_ins import EPOCH

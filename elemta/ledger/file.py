@@ -1,4 +1,4 @@
-"""The file of a `elemta.plugins.ledger`: opened, read and written in threads.
+"""The file of a `elemta.ledger`: opened, read and written in threads.
 
 A damaged file is put aside; a full or dying disk may be well again, and is tried anew; anything
 else, such as permissions, is a mistake of whoever set up the machine.
@@ -18,7 +18,7 @@ from elemta.log import logger
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from elemta.plugins.books import Row
+    from elemta.ledger.books import Row
 
 log = logger(__name__)
 
