@@ -38,6 +38,7 @@ from elemta.queue.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from elemta.protocol import ReversePath
     from elemta.queue import Claim, Destined, Queue
 
 BATCH: Final = 5000
@@ -61,7 +62,7 @@ _BUSY: Final = reply(451, 4, 1, "cannot connect")
 _TAKEN: Final = reply(250, 2, 0, "queued as 4XyZ1234567")
 
 
-def lane(recipient: Destined) -> str:
+def lane(recipient: Destined, _sender: ReversePath) -> str:
     """Each domain is a destination."""
     return f"mx:{recipient.address.domain}"
 

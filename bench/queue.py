@@ -35,6 +35,8 @@ from elemta.queue import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from elemta.protocol import ReversePath
+
 PRODUCERS: Final = 20
 SIZES: Final = {"4 KB": (4096, 20_000), "100 KB": (100_000, 3000), "1 MB": (1_000_000, 500)}
 QUEUED: Final = 100_000
@@ -57,7 +59,7 @@ def envelope(number: int) -> Envelope:
     )
 
 
-def smarthost(recipient: Destined) -> str:
+def smarthost(recipient: Destined, _sender: ReversePath) -> str:
     """All mail goes to one place."""
     return "smtp:[127.0.0.1]:2600"
 

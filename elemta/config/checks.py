@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
+from elemta.config.outgoing import route_mistakes
 from elemta.config.source import Mistake, place, steps
 from elemta.config.targets import ALONE, strangers, target
 from elemta.protocol import parse_domain, parse_mailbox
@@ -47,9 +48,10 @@ def mistakes(config: Config) -> Iterator[Mistake]:
     own = {domain.name.lower(): domain for domain in config.domains}
     for index, table in enumerate(config.domains):
         yield from _domain(table, own, f"domains[{index}]")
-    yield from _twice("routes", "match", [route.match.lower() for route in config.routes])
+    yield from _twice("routes", "match", [_matched(route) for route in config.routes])
     for index, route in enumerate(config.routes):
         yield from _route(route, own, f"routes[{index}]")
+        yield from route_mistakes(route, config.delivery.tls, f"routes[{index}]")
     if config.delivery.hello_name is not None:
         yield from _fits(_domain_name, config.delivery.hello_name, "delivery.hello_name")
     for key in ("connect_timeout", "command_timeout", "content_timeout", "pipe_timeout"):
@@ -242,6 +244,12 @@ def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
     if route.hello_name is not None:
         yield from _fits(_domain_name, route.hello_name, f"{at}.hello_name")
     yield from _sources(route.source, f"{at}.source")
+
+
+def _matched(route: Route) -> str:
+    """What a route is for: another of the same would never be asked."""
+    senders = ", ".join(sorted(route.senders))
+    return route.match.lower() + (f" from {senders}" if senders else "")
 
 
 def _sources(source: Sequence[str], at: str) -> Iterator[Mistake]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
+from elemta.config.masking import MASK, masked
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def changes(before: Config, after: Config) -> list[Change]:
     old, new = dict(_values(before)), dict(_values(after))
     places = sorted({*old, *new})
     found = [
-        Change(place, old.get(place), new.get(place))
+        Change(place, _told(place, old.get(place)), _told(place, new.get(place)))
         for place in places
         if old.get(place) != new.get(place)
     ]
@@ -102,7 +103,7 @@ def _values(config: Config) -> Iterator[tuple[str, str]]:
         "domains": [(table.name, table) for table in config.domains],
         "listeners": [(table.name, table) for table in config.listeners],
         "plugins": [(table.name, table) for table in config.plugins],
-        "routes": [(table.match, table) for table in config.routes],
+        "routes": [(" from ".join((each.match, *each.senders)), each) for each in config.routes],
     }
     for key, tables in lists.items():
         for name, table in tables:
@@ -120,6 +121,15 @@ def _within(table: Struct, place: str) -> Iterator[tuple[str, str]]:
             yield from _within(value, f"{place}{key}.")
         else:
             yield f"{place}{key}", msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _told(place: str, text: str | None) -> str | None:
+    """A value as people may see it, who read it in the log."""
+    if text is None or not place.endswith((".login.password", ".settings")):
+        return text
+    if place.endswith(".password"):
+        return text if text == "null" else f'"{MASK}"'
+    return msgspec.json.encode(masked(msgspec.json.decode(text))).decode()
 
 
 def _plain(value: object) -> str:

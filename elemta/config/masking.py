@@ -14,7 +14,7 @@ import msgspec
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
-    from elemta.config.schema import Config
+    from elemta.config.schema import Config, Route
 
 #: What stands in place of a secret.
 MASK: Final = "***"
@@ -41,10 +41,19 @@ _USERINFO: Final = re.compile(r"(?<=://)\S*@")
 def shown(config: Config) -> dict[str, object]:
     """The values of a configuration: quantities with their units, secrets masked."""
     plugins = [
-        {**_bare_table(_plain(entry)), "settings": _masked(_plain(entry.settings))}
+        {**_bare_table(_plain(entry)), "settings": masked(_plain(entry.settings))}
         for entry in config.plugins
     ]
-    return {**_bare_table(_plain(config)), "plugins": plugins}
+    found: dict[str, object] = {**_bare_table(_plain(config)), "plugins": plugins}
+    found["routes"] = [_without_password(each) for each in config.routes]
+    return found
+
+
+def _without_password(route: Route) -> dict[str, Plain]:
+    login = route.login
+    if login is not None and login.password is not None:
+        login = msgspec.structs.replace(login, password=MASK)
+    return _bare_table(_plain(msgspec.structs.replace(route, login=login)))
 
 
 def _plain(value: object) -> dict[str, Plain]:
@@ -71,7 +80,8 @@ def _bare(value: Plain) -> Plain:
     return _bare_table(value) if isinstance(value, dict) else value
 
 
-def _masked(settings: dict[str, Plain]) -> dict[str, Plain]:
+def masked(settings: dict[str, Plain]) -> dict[str, Plain]:
+    """Settings without what is called like a secret."""
     return {
         key: MASK if _is_secret(key, value) else _within(value) for key, value in settings.items()
     }
@@ -79,7 +89,7 @@ def _masked(settings: dict[str, Plain]) -> dict[str, Plain]:
 
 def _within(value: Plain) -> Plain:
     if isinstance(value, dict):
-        return _masked(value)
+        return masked(value)
     return [_within(each) for each in value] if isinstance(value, list) else _bare(value)
 
 

@@ -98,7 +98,20 @@ def load(
             key = api.key and (base / api.key).resolve()
             api = msgspec.structs.replace(api, certificate=certificate, key=key)
             config = msgspec.structs.replace(config, api=api)
+        routes = [_rooted(route, base) for route in config.routes]
+        config = msgspec.structs.replace(config, routes=routes)
     return config
+
+
+def _rooted(route: Route, base: Path) -> Route:
+    """A route whose paths begin at the root."""
+    keys = ("authorities", "certificate", "key")
+    found = {key: (base / path).resolve() for key in keys if (path := getattr(route, key))}
+    login = route.login
+    if login is not None and login.password_file is not None:
+        file = (base / login.password_file).resolve()
+        login = msgspec.structs.replace(login, password_file=file)
+    return msgspec.structs.replace(route, login=login, **found)
 
 
 def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_API) -> Config:

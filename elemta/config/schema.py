@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
+from typing_extensions import override
 
 from elemta.config.addresses import Binding, HostPort, Network, binding, host_port, nameserver
 from elemta.config.targets import Target, target
@@ -23,8 +24,8 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
 #: Whether mail goes out encrypted: never; where the server can, though in clear sooner than not at
-#: all; or always, though it may not go at all.
-TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required"]
+#: all; always, though it may not go at all; or always, and to who proves who he is.
+TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required", "verified"]
 #: Where clients may log in: nowhere, on encrypted connections, or on all.
 AuthPolicy: TypeAlias = Literal["off", "tls", "always"]
 
@@ -161,8 +162,9 @@ class Domain(Table, frozen=True, kw_only=True):
     #: a ``bob+tag``. Empty: there are no tags.
     delimiter: str = ""
     #: Where its mail goes: ``maildir``, ``lmtp://HOST:PORT``, ``lmtp:///path/to/socket``,
-    #: ``smtp://HOST:PORT``, ``pipe:/path/to/program ARGUMENT…``, ``plugin:NAME`` (one of `plugins`
-    #: that keeps mail) or ``discard``.
+    #: ``smtp://HOST:PORT``, ``smtps://HOST:PORT`` (in TLS from the first octet),
+    #: ``pipe:/path/to/program ARGUMENT…``, ``plugin:NAME`` (one of `plugins` that keeps mail) or
+    #: ``discard``.
     deliver: str = "maildir"
 
     @property
@@ -171,21 +173,63 @@ class Domain(Table, frozen=True, kw_only=True):
         return target(self.deliver)
 
 
+class Login(Table, frozen=True, kw_only=True):
+    """``login`` of a route: who we are to its servers (RFC 4954).
+
+    One of `password` and `password_file` is given.
+    """
+
+    #: The name to log in with.
+    user: str
+    #: The password. A file of its own is better: this one is shown around.
+    password: str | None = None
+    #: A file whose first line is the password; not for others to read. Relative to the directory
+    #: of this file; read at the start and at each reload.
+    password_file: Path | None = None
+
+    @override
+    def __repr__(self) -> str:
+        """Without the password: what is shown may be logged."""
+        return f"Login({self.user!r})"
+
+
 class Route(Table, frozen=True, kw_only=True):
     """An entry of ``routes``: where mail to domains goes that are not ours, and how."""
 
     #: A domain, ``*.example.net`` for all below it, or ``"*"`` for every domain.
     match: str
-    #: Where to: as `deliver` of `domains`. Several ``smtp://`` or several ``lmtp://`` are tried in
-    #: their order. Empty: the domain's MX.
+    #: Where to: as `deliver` of `domains`. Several ``smtp://`` and ``smtps://``, or several
+    #: ``lmtp://``, are tried in their order. Empty: the domain's MX.
     via: list[str] = []
     #: What we call ourselves to these servers. None: `hello_name` of `delivery`.
     hello_name: str | None = None
     #: Our own IP addresses to connect from, at most one of IPv4 and one of IPv6; a server that has
     #: no address of their kind is not reached. Empty: the system chooses.
     source: list[str] = []
-    #: Whether to encrypt. None: `tls` of `delivery`.
+    #: Whether to encrypt, as `tls` of `delivery`. None: as there; with a `login`, ``verified``.
     tls: TlsPolicy | None = None
+    #: The name that the servers are asked for (SNI) and that their certificates must have, if it is
+    #: not their own; ``domain`` for servers found by MX: it must lie in the domain that they take
+    #: mail for, so that forged DNS leads nowhere.
+    server_name: str | None = None
+    #: A PEM file with the authorities that certificates must lead to. None: those of the system.
+    #: This and the next two are relative to the directory of this file.
+    authorities: Path | None = None
+    #: Our own certificate, PEM, with those that lead to its root behind it, for servers that want
+    #: one; and its private key.
+    certificate: Path | None = None
+    key: Path | None = None
+    #: Who we are to the servers of `via`, where they want a login.
+    login: Login | None = None
+    #: Envelope senders whose mail it is for: ``bob@example.org``, ``@example.org``,
+    #: ``@*.example.org``, ``*``, or ``<>`` for reports and other mail that nobody may answer.
+    #: Empty: anybody's.
+    senders: list[str] = []
+
+    @property
+    def encryption(self) -> TlsPolicy | None:
+        """`tls`, and what a login takes; None: as everywhere."""
+        return self.tls or ("verified" if self.login is not None else None)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -228,7 +272,8 @@ class Delivery(Table, frozen=True, kw_only=True):
     #: What we call ourselves to other servers. None: `hostname`.
     hello_name: str | None = None
     #: Whether to encrypt: ``opportunistic`` does where the server can, and goes in clear where that
-    #: fails; ``required`` does not deliver to servers that cannot; ``off``.
+    #: fails; ``required`` does not deliver to servers that cannot; ``verified`` nor to those whose
+    #: certificate is not theirs; ``off``.
     tls: TlsPolicy = "opportunistic"
     #: The port of a domain's mail exchangers.
     port: Annotated[int, Meta(ge=1, le=65535)] = 25

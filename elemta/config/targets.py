@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 LMTP_PORT: Final = 24
+#: Submission in TLS from the first octet (RFC 8314 §7.3).
+SMTPS_PORT: Final = 465
 
 #: What an argument of a `Pipe` may stand in for.
 PLACEHOLDERS: Final = ("sender", "recipient", "local_part", "domain", "id")
@@ -22,7 +24,13 @@ PLACEHOLDERS: Final = ("sender", "recipient", "local_part", "domain", "id")
 MAX_SOCKET_PATH: Final = 107
 
 #: What is wrong with targets that do not stand together.
-ALONE: Final = "expected several smtp:// or several lmtp://: any other target stands alone"
+ALONE: Final = (
+    "expected several smtp:// and smtps://, or several lmtp://: any other target stands alone"
+)
+
+#: What is spoken to hosts, by how targets begin, and on which port if none is given.
+_PROTOCOLS: Final = {"smtp": "smtp", "smtps": "smtp", "lmtp": "lmtp"}
+_PORTS: Final = {"smtp": SMTP_PORT, "smtps": SMTPS_PORT, "lmtp": LMTP_PORT}
 
 _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 
@@ -58,15 +66,20 @@ class Discard(Struct, frozen=True):
 
 
 class Smarthost(Struct, frozen=True):
-    """Delivery by SMTP to a host that is named, without asking for its MX."""
+    """Delivery by SMTP to a host that is named, without asking for its MX.
+
+    Attributes:
+        implicit: in TLS from the first octet, not by STARTTLS (RFC 8314 §3).
+    """
 
     host: str
     port: int
+    implicit: bool = False
 
     @override
     def __str__(self) -> str:
         """As the configuration writes it."""
-        return f"smtp://{HostPort(self.host, self.port)}"
+        return f"smtp{'s' if self.implicit else ''}://{HostPort(self.host, self.port)}"
 
 
 class LmtpHost(Struct, frozen=True):
@@ -160,26 +173,29 @@ def target(text: str) -> Target:
     scheme, mark, rest = text.partition("://")
     if scheme == "lmtp" and rest.startswith("/"):
         return LmtpSocket(_socket_path(rest))
-    if mark and scheme in ("smtp", "lmtp"):
-        found = host_port(rest.removesuffix("/"), SMTP_PORT if scheme == "smtp" else LMTP_PORT)
+    if mark and scheme in _PORTS:
+        found = host_port(rest.removesuffix("/"), _PORTS[scheme])
         if found.host and found.port:
-            kind = Smarthost if scheme == "smtp" else LmtpHost
-            return kind(found.host, found.port)
+            if scheme == "lmtp":
+                return LmtpHost(found.host, found.port)
+            return Smarthost(found.host, found.port, scheme == "smtps")
     if text.startswith("pipe:"):
         return Pipe(_command(text.removeprefix("pipe:")))
     if text.startswith("plugin:") and (name := text.removeprefix("plugin:").strip()):
         return Storage(name)
     raise ValueError(
-        "expected maildir, smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///path/to/socket, "
-        f"pipe:/path/to/program ARGUMENT…, plugin:NAME or discard, not {text!r}"
+        "expected maildir, smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT, "
+        "lmtp:///path/to/socket, pipe:/path/to/program ARGUMENT…, plugin:NAME or discard, "
+        f"not {text!r}"
     )
 
 
 def strangers(targets: Sequence[str]) -> Iterator[int]:
     """Which of these may not stand beside the first: hosts of one protocol alone may."""
     for index, text in enumerate(targets):
-        kind = text.partition("://")[0]
-        if index and (kind not in ("smtp", "lmtp") or not targets[0].startswith(f"{kind}://")):
+        kind = _PROTOCOLS.get(text.partition("://")[0])
+        first = _PROTOCOLS.get(targets[0].partition("://")[0])
+        if index and (kind is None or kind != first):
             yield index
 
 
@@ -205,7 +221,9 @@ def chosen_targets(texts: Sequence[str], *, discard: bool = False) -> tuple[Targ
         if isinstance(found[-1], (Pipe, Storage)) or (
             isinstance(found[-1], Discard) and not discard
         ):
-            raise TargetError(index, "expected smtp://, lmtp:// or maildir: no other can be chosen")
+            raise TargetError(
+                index, "expected smtp://, smtps://, lmtp:// or maildir: no other can be chosen"
+            )
     for index in strangers(texts):
         raise TargetError(index, ALONE)
     return tuple(found)

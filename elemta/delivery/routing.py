@@ -13,16 +13,19 @@ from __future__ import annotations
 
 import ipaddress
 from contextlib import suppress
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from elemta.config import (
     Discard,
     HostPort,
     LmtpHost,
     LmtpSocket,
+    Login,
     Maildir,
     Pipe,
     Smarthost,
@@ -31,6 +34,7 @@ from elemta.config import (
     chosen_targets,
 )
 from elemta.delivery.destinations import Destinations
+from elemta.delivery.senders import Senders
 from elemta.plugins import Undecided
 from elemta.protocol import domain_to_ascii
 
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from elemta.config import Config, Target
     from elemta.config import Route as Entry
     from elemta.plugins import Choice
+    from elemta.protocol import ReversePath
     from elemta.queue import Destined, LaneLimits, RetryPolicy
 
 #: Domains whose route is remembered.
@@ -54,17 +59,44 @@ class Terms(Struct, frozen=True, kw_only=True):
         source: our own addresses to connect from, at most one of each family; none: whichever
             the kernel takes.
         tls: whether to encrypt.
+        server_name: what a host is asked for, and its certificate must name; ``domain``: that
+            must lie in the domain whose mail it takes; None: its own name.
+        authorities: a file with those whose certificates are trusted; None: the system's.
+        certificate: a file with ours, if hosts want one; `key` is the file of its private key.
+        login: who we are to them; None: nobody.
     """
 
     hello_name: str | None = None
     source: tuple[str, ...] = ()
     tls: TlsPolicy | None = None
+    server_name: str | None = None
+    authorities: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    login: Login | None = None
 
     @property
     def lane(self) -> str:
         """What stands behind the name of a lane for it; empty for what is usual."""
-        told = {"hello": self.hello_name, "source": ",".join(self.source), "tls": self.tls}
+        if self is USUAL:
+            return ""
+        told = {
+            "hello": self.hello_name,
+            "source": ",".join(self.source),
+            "tls": self.tls,
+            "name": self.server_name,
+            "authorities": self.authorities,
+            "certificate": self.certificate,
+            "login": self.login and self.login.user,
+        }
         return "".join(f";{name}={value}" for name, value in told.items() if value)
+
+    @property
+    def elsewhere(self) -> Terms:
+        """The same for hosts that the route does not name: who we are is not for them to know."""
+        if self.login is None and self.server_name is None and self.certificate is None:
+            return self
+        return replace(self, login=None, server_name=None, certificate=None, key=None)
 
 
 USUAL: Final = Terms()
@@ -117,16 +149,19 @@ class ToHosts(Struct, frozen=True):
         hosts: names or IP addresses without brackets, never asked for their MX; or, with port 0,
             paths of Unix sockets, which begin with a slash.
         lmtp: speak LMTP (RFC 2033): they deliver finally.
+        implicit: those of them that are talked to in TLS from the first octet (RFC 8314 §3).
     """
 
     hosts: tuple[HostPort, ...]
     lmtp: bool = False
     terms: Terms = USUAL
+    implicit: frozenset[HostPort] = frozenset()
 
     @property
     def lane(self) -> str:
         """What the queue calls this destination, e.g. ``smtp:[192.0.2.1]:25,b.example:25``."""
-        hosts = ",".join(map(_lane_host, self.hosts))
+        marks = ("/tls" if each in self.implicit else "" for each in self.hosts)
+        hosts = ",".join(map("".join, zip(map(_lane_host, self.hosts), marks, strict=True)))
         return f"{'lmtp' if self.lmtp else 'smtp'}:{hosts}{self.terms.lane}"
 
 
@@ -155,6 +190,27 @@ Route: TypeAlias = LocalMaildir | Nowhere | ToProgram | ToStorage | Undecided | 
 _Way: TypeAlias = "tuple[Route, str, RetryPolicy]"
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+
+class _Entry(NamedTuple):
+    """An entry of ``routes``."""
+
+    rank: int
+    #: Whose mail it is for; None: anybody's.
+    senders: Senders | None
+    terms: Terms
+    #: None: to the MX of each domain.
+    route: Route | None
+
+
+class _Step(NamedTuple):
+    """An entry as it is for one domain."""
+
+    senders: Senders | None
+    place: str
+    terms: Terms
+    route: Route
 
 
 class Router:
@@ -178,22 +234,29 @@ class Router:
         self._home = next(iter(own), "")
         #: By domain: which entry, and where it leads.
         self._own: Final = own
-        #: By pattern: which entry, the terms there, and where it leads, if not to the MX.
-        self._routes: Final[dict[str, tuple[int, Terms, Route | None]]] = {}
+        #: By pattern: the entries that are for it, in their order.
+        self._routes: Final[dict[str, list[_Entry]]] = {}
         for rank, entry in enumerate(config.routes):
             terms = _terms(entry)
             route = _route(entry.targets, terms) if entry.via else None
-            self._routes.setdefault(_ascii(entry.match), (rank, terms, route))
+            senders = Senders.of(entry.senders) if entry.senders else None
+            found = _Entry(rank, senders, terms, route)
+            self._routes.setdefault(_ascii(entry.match), []).append(found)
+        self._by_sender: Final = any(entry.senders for entry in config.routes)
+        #: By domain, where its mail goes, whoever sent it.
         self._known: Final[dict[str, _Way]] = {}
-        self._chosen: Final[dict[tuple[str, tuple[str, ...]], _Way]] = {}
+        #: By domain, where that depends on the sender: whose mail goes where, in order; the last
+        #: is for all who are left.
+        self._parted: Final[dict[str, tuple[tuple[Senders | None, _Way], ...]]] = {}
+        self._chosen: Final[dict[tuple[str, tuple[str, ...], str], _Way]] = {}
         self._remembered = remembered
         self._destinations = Destinations(config, _ascii, _patterns)
 
-    def route(self, recipient: Destined) -> Route:
-        """Where to deliver a recipient's mail."""
-        return self._way(recipient)[0]
+    def route(self, recipient: Destined, sender: ReversePath) -> Route:
+        """Where to deliver a recipient's mail of a sender."""
+        return self._way(recipient, sender)[0]
 
-    def entry(self, recipient: Destined) -> str:
+    def entry(self, recipient: Destined, sender: ReversePath) -> str:
         """Who says so, e.g. ``routes[0]`` or ``plugin:NAME``; empty if nobody does.
 
         Of a recipient that somebody chose hosts for it says whose terms hold, at most.
@@ -202,21 +265,21 @@ class Router:
             chosen = self.choose(recipient)
             if chosen is not None:
                 return f"plugin:{chosen.plugin}"
-        return self._decide(_ascii(recipient.address.domain) or self._home)[0]
+        return self._decide(_ascii(recipient.address.domain) or self._home, sender).place
 
-    def lane(self, recipient: Destined) -> str:
+    def lane(self, recipient: Destined, sender: ReversePath) -> str:
         """The name of that destination: what has the same lane may share a connection."""
-        return self._way(recipient)[1]
+        return self._way(recipient, sender)[1]
 
-    def policy(self, recipient: Destined) -> RetryPolicy:
-        """How patient the queue is with a recipient's mail."""
-        return self._way(recipient)[2]
+    def policy(self, recipient: Destined, sender: ReversePath) -> RetryPolicy:
+        """How patient the queue is with a recipient's mail of a sender."""
+        return self._way(recipient, sender)[2]
 
     def limits(self, lane: str) -> LaneLimits:
         """What may go to a destination."""
         return self._destinations.limits(lane)
 
-    def _way(self, recipient: Destined) -> _Way:
+    def _way(self, recipient: Destined, sender: ReversePath) -> _Way:
         domain, via = recipient.address.domain, recipient.via
         if not via and self.choose is not None:
             match self.choose(recipient):
@@ -228,40 +291,59 @@ class Router:
                 case chosen:
                     via = chosen.targets
         if not via:
-            return self._known.get(domain) or self._find(domain)
-        key = (domain, via)
-        return self._chosen.get(key) or self._find_chosen(key)
+            return self._known.get(domain) or self._find(domain, sender)
+        place = ""
+        if self._by_sender:
+            place = self._decide(_ascii(domain) or self._home, sender).place
+        key = (domain, via, place)
+        return self._chosen.get(key) or self._find_chosen(key, sender)
 
-    def _find(self, domain: str) -> _Way:
-        name = _ascii(domain) or self._home
-        return self._remember(self._known, domain, name, self._decide(name)[2])
+    def _find(self, domain: str, sender: ReversePath) -> _Way:
+        parted = self._parted.get(domain)
+        if parted is None:
+            name = _ascii(domain) or self._home
+            steps = [*self._steps(name)]
+            if len(steps) == 1:
+                return self._remember(self._known, domain, self._way_of(name, steps[0].route))
+            ways = tuple((step.senders, self._way_of(name, step.route)) for step in steps)
+            parted = self._remember(self._parted, domain, ways)
+        return next(way for senders, way in parted if senders is None or sender in senders)
 
-    def _find_chosen(self, key: tuple[str, tuple[str, ...]]) -> _Way:
-        domain, via = key
+    def _find_chosen(self, key: tuple[str, tuple[str, ...], str], sender: ReversePath) -> _Way:
+        domain, via, _ = key
         name = _ascii(domain) or self._home
-        _, terms, route = self._decide(name)
+        step = self._decide(name, sender)
+        route = step.route
         with suppress(ValueError):  # another version's: then as the configuration says
-            route = _route(chosen_targets(via, discard=True), terms)
-        return self._remember(self._chosen, key, name, route)
+            route = _route(chosen_targets(via, discard=True), step.terms.elsewhere)
+        return self._remember(self._chosen, key, self._way_of(name, route))
 
-    def _remember(self, known: dict[T, _Way], key: T, name: str, route: Route) -> _Way:
-        policy = self._destinations.policy(name, route.lane)
+    def _remember(self, known: dict[T, V], key: T, found: V) -> V:
         if len(known) >= self._remembered:
             known.clear()
-        found = known[key] = (route, route.lane, policy)
+        known[key] = found
         return found
 
-    def _decide(self, domain: str) -> tuple[str, Terms, Route]:
+    def _way_of(self, domain: str, route: Route) -> _Way:
+        return route, route.lane, self._destinations.policy(domain, route.lane)
+
+    def _decide(self, domain: str, sender: ReversePath) -> _Step:
         """Which entry matches, on which terms, and where it leads."""
+        steps = self._steps(domain)
+        return next(each for each in steps if each.senders is None or sender in each.senders)
+
+    def _steps(self, domain: str) -> Iterator[_Step]:
+        """The entries that are for a domain, in order; the last is for any sender."""
         if (own := self._own.get(domain)) is not None:
-            return own[0], USUAL, own[1]
-        matching = [
-            self._routes[pattern] for pattern in _patterns(domain) if pattern in self._routes
-        ]
-        if not matching:
-            return "", USUAL, ByMx(domain)
-        rank, terms, route = min(matching, key=itemgetter(0))
-        return f"routes[{rank}]", terms, ByMx(domain, terms) if route is None else route
+            yield _Step(None, own[0], USUAL, own[1])
+            return
+        found = [self._routes[each] for each in _patterns(domain) if each in self._routes]
+        for rank, senders, terms, route in sorted(chain.from_iterable(found), key=_rank):
+            here = ByMx(domain, terms) if route is None else route
+            yield _Step(senders, f"routes[{rank}]", terms, here)
+            if senders is None:
+                return
+        yield _Step(None, "", USUAL, ByMx(domain))
 
 
 def _patterns(domain: str) -> Iterator[str]:
@@ -275,13 +357,27 @@ def _patterns(domain: str) -> Iterator[str]:
         yield f"*.{domain}"
 
 
+def _rank(entry: _Entry) -> int:
+    return entry.rank
+
+
 def _terms(entry: Entry) -> Terms:
-    return Terms(hello_name=entry.hello_name, source=tuple(entry.source), tls=entry.tls)
+    return Terms(
+        hello_name=entry.hello_name,
+        source=tuple(entry.source),
+        tls=entry.encryption,
+        server_name=entry.server_name,
+        authorities=entry.authorities,
+        certificate=entry.certificate,
+        key=entry.key,
+        login=entry.login,
+    )
 
 
 def _route(targets: Sequence[Target], terms: Terms) -> Route:
     """What ``via`` or ``deliver`` lead to: at least one; only hosts have others beside them."""
     hosts: list[HostPort] = []
+    implicit: set[HostPort] = set()
     for target in targets:
         match target:
             case Maildir():
@@ -296,7 +392,10 @@ def _route(targets: Sequence[Target], terms: Terms) -> Route:
                 hosts.append(HostPort(path, 0))
             case Smarthost(host, port) | LmtpHost(host, port):
                 hosts.append(HostPort(host, port))
-    return ToHosts(tuple(hosts), not isinstance(targets[0], Smarthost), terms)
+                if isinstance(target, Smarthost) and target.implicit:
+                    implicit.add(hosts[-1])
+    lmtp = not isinstance(targets[0], Smarthost)
+    return ToHosts(tuple(hosts), lmtp, terms, frozenset(implicit))
 
 
 def _ascii(domain: str) -> str:

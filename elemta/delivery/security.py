@@ -48,7 +48,7 @@ class Security:
         policy = policy or self.policy
         if policy == "off" or not host.port:
             return None
-        required = policy == "required"
+        required = policy in ("required", "verified")
         if not required and self._failed.get((host.address, host.port), now) > now:
             return None
         name = None if is_address(host.name) else host.name

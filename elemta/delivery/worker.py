@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from elemta.delivery.transaction import StoredBody
     from elemta.net.dns import Resolver
     from elemta.net.transport import Transport
+    from elemta.protocol import ReversePath
     from elemta.queue import Claim, Destined, Queue, Recipient, Work
 
 log = logger(__name__)
@@ -147,11 +148,11 @@ class Delivery:
         )
         self._local = Local(config, self._mailboxes)
 
-    def outlook(self, recipient: Destined) -> Outlook:
-        """Where a recipient's mail would go just now."""
+    def outlook(self, recipient: Destined, sender: ReversePath) -> Outlook:
+        """Where a recipient's mail of a sender would go just now."""
         router = self._router
-        route = router.route(recipient)
-        return Outlook(entry=router.entry(recipient), route=route, lane=route.lane)
+        route = router.route(recipient, sender)
+        return Outlook(entry=router.entry(recipient, sender), route=route, lane=route.lane)
 
     async def meet(self, route: Remote) -> Meeting:
         """How the hosts of a route would be met just now; DNS is asked, they are not."""
@@ -237,9 +238,10 @@ class Delivery:
 
     def _route_of(self, work: Work) -> Route | None:
         """Where all recipients of a work go; None, if routes have changed and they part here."""
-        route = self._router.route(work.recipients[0])
+        sender = work.message.sender
+        route = self._router.route(work.recipients[0], sender)
         for recipient in work.recipients[1:]:
-            if self._router.route(recipient) != route:
+            if self._router.route(recipient, sender) != route:
                 return None
         return route
 
@@ -343,20 +345,23 @@ class Delivery:
         """
         groups: dict[Route, list[Recipient]] = {}
         for recipient in recipients:
-            groups.setdefault(self._router.route(recipient), []).append(recipient)
-        own: tuple[Route, list[Recipient]] | None = None
+            route = self._router.route(recipient, work.message.sender)
+            groups.setdefault(route, []).append(recipient)
+        own: list[tuple[Route, list[Recipient]]] = []
         for route, group in groups.items():
             if route.lane == work.lane:
-                own = route, group
+                own.append((route, group))
                 continue
             # Routes have changed since it was sorted: what this comes to says nothing of the lane.
             await self._go(route, group, work, body, carrier, found)
             for each in group:
                 if (tried := found.get(each.number)) is not None:
                     found[each.number] = replace(tried, lane=route.lane)
-        if own is None:
-            return None
-        return await self._go(*own, work, body, carrier, found)
+        met: Welcome | None = None
+        for route, group in own:  # one, but for routes that differ in what no lane's name tells
+            here = await self._go(route, group, work, body, carrier, found)
+            met = here if met is None or here.value < met.value else met
+        return met
 
     async def _go(
         self,

@@ -10,10 +10,10 @@ from elemta.explaining.words import counted, moment
 from elemta.queue import parse_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from elemta.protocol import Mailbox
-    from elemta.queue import Destination, Destined, Suspension
+    from elemta.protocol import Mailbox, ReversePath
+    from elemta.queue import Destination, Destined, LaneOf, Suspension
 
 
 class Queue(Protocol):
@@ -25,8 +25,8 @@ class Queue(Protocol):
         ...
 
     @property
-    def lane_of(self) -> Callable[[Destined], str]:
-        """Where a recipient goes, suspended or not."""
+    def lane_of(self) -> LaneOf:
+        """Where a recipient's mail of a sender goes, suspended or not."""
         ...
 
     def destinations(self) -> list[Destination]:
@@ -52,15 +52,16 @@ class LaneState(Struct, frozen=True, kw_only=True):
     details: tuple[str, ...] = ()
 
 
-def lane_state(queue: Queue, recipient: Destined, now: float) -> LaneState:
+def lane_state(queue: Queue, recipient: Destined, sender: ReversePath, now: float) -> LaneState:
     """How it stands with the lane of a recipient.
 
     Args:
         queue: where the lane is.
         recipient: whose lane it is.
+        sender: of the mail that is for it.
         now: seconds since the epoch.
     """
-    name = queue.lane_of(recipient)
+    name = queue.lane_of(recipient, sender)
     known = {each.name: each for each in queue.destinations()}
     suspension = _suspension(queue.suspensions, name, recipient.address)
     # What waits for a domain that is suspended waits in a lane of that domain.

@@ -49,9 +49,9 @@ class Departure:
     async def steps(self, address: Mailbox, sender: ReversePath) -> list[Step]:
         """All that would be decided for one recipient; the same lane is told of once."""
         recipient = Addressee(address=address)
-        outlook = self._delivery.outlook(recipient)
+        outlook = self._delivery.outlook(recipient, sender)
         steps = [self._route(address, outlook)]
-        state = lane_state(self._queue, recipient, self._now)
+        state = lane_state(self._queue, recipient, sender, self._now)
         if state.name in self._told:
             return [*steps, Step(question="lane", answer=f"{state.name}: see above", good=True)]
         self._told.add(state.name)
@@ -121,7 +121,7 @@ class Departure:
         ]
 
     def _patience(self, recipient: Addressee, sender: ReversePath) -> Step:
-        policy = self._queue.patience.policy(recipient)
+        policy = self._queue.patience.policy(recipient, sender)
         lifetime = self._queue.patience.lifetime(sender, recipient)
         waits = ", ".join(Seconds(each).written for each in policy.schedule)
         told = policy.delay_warning

@@ -91,7 +91,7 @@ class _Waiting:
         if standing is not None and standing.tried:
             self.times.append(now)
             return f"is being tried just now, in {standing.lane}", ()
-        state = lane_state(self._queue, recipient, now)
+        state = lane_state(self._queue, recipient, self._message.sender, now)
         if standing is None and recipient.due > now:
             return self._put_off(recipient, state)
         self._note(state, now)
@@ -131,7 +131,7 @@ class _Waiting:
             self.times.append(max(due, state.until))
 
     def _patience(self, recipient: Recipient) -> tuple[str, ...]:
-        policy = self._queue.patience.policy(recipient)
+        policy = self._queue.patience.policy(recipient, self._message.sender)
         waits = ", ".join(Seconds(each).written for each in policy.schedule)
         end = moment(self._queue.deadline(self._message, recipient), self._now)
         count = counted(recipient.attempts, "attempt")

@@ -57,6 +57,7 @@ from elemta.queue.model import Attempt as Attempt
 from elemta.queue.model import Destined as Destined
 from elemta.queue.model import Envelope as Envelope
 from elemta.queue.model import Holder as Holder
+from elemta.queue.model import LaneOf as LaneOf
 from elemta.queue.model import Message as Message
 from elemta.queue.model import MessageId as MessageId
 from elemta.queue.model import Note as Note

@@ -12,10 +12,8 @@ from elemta.queue.model import MessageId, Priority, State
 from elemta.queue.window import NO_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from elemta.protocol import Mailbox
-    from elemta.queue.model import Destined, Message, Recipient
+    from elemta.protocol import Mailbox, ReversePath
+    from elemta.queue.model import LaneOf, Message, Recipient
 
 
 class View(enum.Enum):
@@ -110,7 +108,7 @@ class Condition:
             Reading a record takes a hundred times as long as looking for this in it.
     """
 
-    def __init__(self, filter: Filter, now: float, lane: Callable[[Destined], str] | None) -> None:  # noqa: A002 # the word of people
+    def __init__(self, filter: Filter, now: float, lane: LaneOf | None) -> None:  # noqa: A002 # the word of people
         if filter.destination is not None and lane is None:
             raise ValueError("only the running server knows where a recipient goes")
         self._filter = filter
@@ -135,7 +133,7 @@ class Condition:
         """The recipients of a message that are meant; `key` is its own."""
         if not self._meant(message, key):
             return []
-        found = [each for each in message.recipients if self._among(each)]
+        found = [each for each in message.recipients if self._among(each, message.sender)]
         if self._text is None or not found or _is_told_by(message, self._text):
             return found
         return [each for each in found if _is_told_of(each, self._text)]
@@ -154,7 +152,7 @@ class Condition:
             and (filter.priority is None or message.priority == filter.priority)
         )
 
-    def _among(self, recipient: Recipient) -> bool:
+    def _among(self, recipient: Recipient, sender: ReversePath) -> bool:
         owner, address = self._filter.owner, recipient.address
         return (
             view_of(recipient, self.now) in self.views
@@ -164,7 +162,7 @@ class Condition:
             and (
                 owner is None or (recipient.holder is not None and recipient.holder.owner == owner)
             )
-            and (self._lane is None or self._lane(recipient) == self._filter.destination)
+            and (self._lane is None or self._lane(recipient, sender) == self._filter.destination)
         )
 
 

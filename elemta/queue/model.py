@@ -7,11 +7,14 @@ Times are seconds since the epoch (`time.time`): they outlive the process. Whate
 from __future__ import annotations
 
 import enum
-from typing import Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from elemta.protocol import Mailbox, MailParams, RcptParams, Reply, ReversePath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Sortable by time, unguessable, 26 letters and digits (ULID text form).
 MessageId: TypeAlias = str
@@ -95,6 +98,10 @@ class Destined(Protocol):
     def via(self) -> tuple[str, ...]:
         """Targets that somebody chose for it; none: the configuration decides."""
         ...
+
+
+#: Where a recipient's mail of a sender goes: the name of its lane.
+LaneOf: TypeAlias = "Callable[[Destined, ReversePath], str]"
 
 
 class Recipient(Struct, kw_only=True, omit_defaults=True):

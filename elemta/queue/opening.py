@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from pathlib import Path
 
-    from elemta.queue.model import Destined
+    from elemta.queue.model import LaneOf
     from elemta.queue.rate import LaneLimits
+    from elemta.queue.retry import PolicyOf
     from elemta.queue.writer import Applies, Writer
     from elemta.supervision import Keeps
 
@@ -55,9 +56,9 @@ class Tuning(Struct, frozen=True, kw_only=True):
 @asynccontextmanager
 async def open_queue(
     path: Path,
-    policy: RetryPolicy | Callable[[Destined], RetryPolicy],
+    policy: RetryPolicy | PolicyOf,
     *,
-    lane: Callable[[Destined], str],
+    lane: LaneOf,
     limits: Callable[[str], LaneLimits] = unlimited,
     clock: Callable[[], float] = time.time,
     tuning: Tuning | None = None,

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from elemta.queue.lane import Lane
     from elemta.queue.model import (
         Attempt,
-        Destined,
         Envelope,
+        LaneOf,
         Message,
         MessageId,
         Receipt,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     )
     from elemta.queue.rate import LaneLimits
     from elemta.queue.reader import StoreReader
-    from elemta.queue.retry import RetryPolicy
+    from elemta.queue.retry import PolicyOf, RetryPolicy
     from elemta.queue.standing import Standing
     from elemta.queue.store import Store
     from elemta.queue.suspension import Suspension, Suspensions
@@ -84,9 +84,9 @@ class Queue:
         store: Store,
         writer: Writer,
         reader: StoreReader,
-        policy: RetryPolicy | Callable[[Destined], RetryPolicy],
+        policy: RetryPolicy | PolicyOf,
         *,
-        lane: Callable[[Destined], str],
+        lane: LaneOf,
         limits: Callable[[str], LaneLimits],
         suspensions: Suspensions,
         clock: Callable[[], float],
@@ -323,9 +323,9 @@ class Queue:
     def retune(
         self,
         *,
-        policy: RetryPolicy | Callable[[Destined], RetryPolicy] | None = None,
+        policy: RetryPolicy | PolicyOf | None = None,
         limits: Callable[[str], LaneLimits] | None = None,
-        lane: Callable[[Destined], str] | None = None,
+        lane: LaneOf | None = None,
     ) -> None:
         """From now on these hold, for what waits already too. What is None stays as it is.
 
@@ -368,7 +368,7 @@ class Queue:
                 if attempt.expired:
                     recipient.state = State.EXPIRED
                 else:
-                    policy = self.patience.policy(recipient)
+                    policy = self.patience.policy(recipient, entry.message.sender)
                     delay = policy.delay(recipient.attempts, lambda: chance)
                     deadline = self.patience.deadline(entry.message, recipient)
                     recipient.due = min(now + delay, max(now, deadline))

@@ -25,12 +25,12 @@ from elemta.queue.store import database
 from elemta.queue.window import NO_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from elemta.queue.filter import Filter
     from elemta.queue.load import Found
-    from elemta.queue.model import Destined, Message, MessageId
+    from elemta.queue.model import LaneOf, Message, MessageId
     from elemta.queue.search import Page
 
 
@@ -70,7 +70,7 @@ class StoreReader:
         limit: int = 100,
         after: MessageId | None = None,
         newest: bool = False,
-        lane: Callable[[Destined], str] | None = None,
+        lane: LaneOf | None = None,
     ) -> list[Message]:
         """Messages of which at least one recipient is meant, finished or not.
 
@@ -104,7 +104,7 @@ class StoreReader:
         now: float,
         after: MessageId | None = None,
         newest: bool = False,
-        lane: Callable[[Destined], str] | None = None,
+        lane: LaneOf | None = None,
     ) -> Iterator[list[Message]]:
         """The same without a limit, some at a time; a part may be empty though more follow.
 

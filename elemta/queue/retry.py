@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -76,6 +76,10 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
         return self.delay(attempts, lambda: 0.0)
 
 
+#: How patient the queue is with a recipient, of a message of this sender.
+PolicyOf: TypeAlias = "Callable[[Destined, ReversePath], RetryPolicy]"
+
+
 class Patience:
     """What the policy means for each recipient of a message.
 
@@ -84,18 +88,18 @@ class Patience:
     that waits already.
 
     Args:
-        policy: one for all, or one for each recipient.
+        policy: one for all, or one for each recipient and the sender of what is for it.
     """
 
-    def __init__(self, policy: RetryPolicy | Callable[[Destined], RetryPolicy]) -> None:
+    def __init__(self, policy: RetryPolicy | PolicyOf) -> None:
         if isinstance(policy, RetryPolicy):
-            self.policy: Callable[[Destined], RetryPolicy] = lambda _: policy
+            self.policy: PolicyOf = lambda _recipient, _sender: policy
         else:
             self.policy = policy
 
     def lifetime(self, sender: ReversePath, recipient: Destined) -> float:
         """How long this recipient is tried, in seconds since the message was begun."""
-        policy = self.policy(recipient)
+        policy = self.policy(recipient, sender)
         if sender is None:
             return min(policy.lifetime, policy.report_lifetime)
         return policy.lifetime
@@ -106,7 +110,7 @@ class Patience:
 
     def expires(self, message: Message, recipient: Recipient, now: float) -> bool:
         """See `Queue.expires`."""
-        policy = self.policy(recipient)
+        policy = self.policy(recipient, message.sender)
         shortest = policy.shortest_delay(recipient.attempts + 1)
         return now + shortest > self.deadline(message, recipient)
 
@@ -122,7 +126,7 @@ class Patience:
 
     def _warning(self, message: Message, recipient: Recipient) -> float:
         """When its sender is told of the delay, seconds since the epoch; infinity if never."""
-        after = self.policy(recipient).delay_warning
+        after = self.policy(recipient, message.sender).delay_warning
         notify = recipient.params.notify
         if not after or recipient.warned or message.sender is None:
             return math.inf

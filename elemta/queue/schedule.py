@@ -27,9 +27,10 @@ from elemta.queue.suspension import DOMAIN, Scopes, domain_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
 
+    from elemta.protocol import ReversePath
     from elemta.queue.backlog import Item
     from elemta.queue.entry import Entry
-    from elemta.queue.model import Destined, Message, Recipient
+    from elemta.queue.model import Destined, LaneOf, Message, Recipient
     from elemta.queue.rate import LaneLimits
 
 #: Seconds between two looks at closed lanes, for what has no time left there.
@@ -59,7 +60,7 @@ class Schedule:
 
     def __init__(
         self,
-        lane: Callable[[Destined], str],
+        lane: LaneOf,
         entries: Mapping[int, Entry],
         *,
         word: Callable[[Message, Recipient], float],
@@ -97,10 +98,10 @@ class Schedule:
             now: seconds since the epoch.
             late: their time is over: they are given up, not tried.
         """
-        stands = entry.stands
+        stands, sender = entry.stands, entry.message.sender
         closed: list[tuple[Lane, Stand]] | None = None
         for recipient in recipients:
-            name = self._lane(recipient)
+            name = self._lane(recipient, sender)
             stand = stands.get(name)
             if stand is not None:
                 stand.recipients.append(recipient)
@@ -170,19 +171,20 @@ class Schedule:
                 del entry.shelved[name]
         return withdrawn
 
-    def lane_of(self, recipient: Destined) -> str:
-        """The name of the lane where a recipient goes, suspended or not."""
-        return self._route(recipient)
+    def lane_of(self, recipient: Destined, sender: ReversePath) -> str:
+        """The name of the lane where a recipient's mail of a sender goes, suspended or not."""
+        return self._route(recipient, sender)
 
     def astray(self, entry: Entry) -> set[int]:
         """Numbers of those who stand elsewhere than they would now: where lanes lead may change."""
+        sender = entry.message.sender
         stood = [(name, stand.recipients) for name, stand in entry.stands.items()]
         stood += entry.shelved.items()
         return {
             each.number
             for name, recipients in stood
             for each in recipients
-            if self._lane(each) != name
+            if self._lane(each, sender) != name
         }
 
     # Between memory and disk.
@@ -190,7 +192,7 @@ class Schedule:
     def wants(self, message: Message, recipients: Iterable[Recipient]) -> bool:
         """Whether some of these go where so little stands that they should be in memory."""
         for recipient in recipients:
-            lane = self._lanes.get(self._lane(recipient))
+            lane = self._lanes.get(self._lane(recipient, message.sender))
             if lane is None or lane.lacks(message.priority):
                 return True
         return False
@@ -200,7 +202,7 @@ class Schedule:
         words: dict[str, float] = {}
         message = entry.message
         for recipient in recipients:
-            name = self._lane(recipient)
+            name = self._lane(recipient, message.sender)
             words[name] = min(self._word(message, recipient), words.get(name, math.inf))
         for name, word in words.items():
             lane = self._lanes.get(name)
@@ -427,7 +429,7 @@ class Schedule:
 
     # What people decide.
 
-    def reroute(self, lane: Callable[[Destined], str] | None, now: float) -> None:
+    def reroute(self, lane: LaneOf | None, now: float) -> None:
         """From now on lanes are these; so for what is ready already, and in memory.
 
         Where they are as before (None), what is on disk has to be found again all the same.
@@ -481,10 +483,12 @@ class Schedule:
                 for recipients in shelved.values():
                     self.ready(entry, recipients, now)
 
-    def _lane_or_domain(self, recipient: Destined) -> str:
+    def _lane_or_domain(self, recipient: Destined, sender: ReversePath) -> str:
         """The lane of a recipient; of one whose domain is suspended, a lane of that domain."""
         domain = domain_of(recipient.address.domain)
-        return DOMAIN + domain if domain in self._scopes.domains else self._route(recipient)
+        if domain in self._scopes.domains:
+            return DOMAIN + domain
+        return self._route(recipient, sender)
 
     def probe(self, name: str, now: float) -> bool:
         """Let a parked lane be tried now; whether there is such a one."""
@@ -527,9 +531,10 @@ class Schedule:
             here = Standing(lane=name, ahead=self._lanes[name].ready, on_disk=True)
             found.update((each.number, here) for each in recipients)
         if entry.works:
+            sender = entry.message.sender
             for each in entry.message.recipients:
                 if each.state is State.READY and each.number not in found:
-                    found[each.number] = Standing(lane=self._route(each), tried=True)
+                    found[each.number] = Standing(lane=self._route(each, sender), tried=True)
         return found
 
     def destinations(self) -> list[Destination]:

@@ -284,7 +284,8 @@ class Steering:
         meant = concerned(action, message, condition.selects(message, entry.key))
         free = self._sort(resident, message, meant, count)
         if isinstance(action, Retry):
-            count.lanes.update([self._schedule.lane_of(each) for each in free])
+            lane_of = self._schedule.lane_of
+            count.lanes.update([lane_of(each, message.sender) for each in free])
             astray = set[int]() if resident is None else self._schedule.astray(resident)
             free = [each for each in free if each.state is not State.READY or each.number in astray]
         if not free:

@@ -55,8 +55,8 @@ def test_where_nothing_is_said_all_is_as_usual() -> None:
     plain, others = router(), router("match: x.example, connections: 3")
     for each in (plain, others):
         assert each.limits("mx:y.example") == LaneLimits()
-        assert each.policy(to("y.example")) == usual
-    assert others.policy(to("x.example")) == usual
+        assert each.policy(to("y.example"), None) == usual
+    assert others.policy(to("x.example"), None) == usual
 
 
 def test_limits_are_found_by_domain_or_first_host_and_the_first_match_says_it_all() -> None:
@@ -90,13 +90,13 @@ def test_patience_is_found_by_the_domain_of_a_recipient_or_by_its_destination() 
         "match: relay.example, retry: [5 min]",
         'match: "*", lifetime: 2 d',
     )
-    smart = found.policy(to("smart.example"))
+    smart = found.policy(to("smart.example"), None)
     assert (smart.lifetime, smart.delay_warning) == (3600, 0)
     assert (smart.schedule, smart.report_lifetime) == ((60.0, 120.0), 2 * 86400)
-    assert found.policy(to("else.example")).lifetime == 2 * 86400
+    assert found.policy(to("else.example"), None).lifetime == 2 * 86400
     by_host = router("match: relay.example, retry: [5 min]", 'match: "*.example", lifetime: 2 d')
-    assert by_host.policy(to("smart.example")).schedule == (300.0,)
-    assert by_host.policy(to("else.example")).schedule == (60.0, 120.0)
+    assert by_host.policy(to("smart.example"), None).schedule == (300.0,)
+    assert by_host.policy(to("else.example"), None).schedule == (60.0, 120.0)
     chosen = to("smart.example", "smtp://other.example:25")
-    assert by_host.policy(chosen).schedule == (60.0, 120.0)
-    assert by_host.policy(to("else.example", "smtp://relay.example:25")).schedule == (300.0,)
+    assert by_host.policy(chosen, None).schedule == (60.0, 120.0)
+    assert by_host.policy(to("else.example", "smtp://relay.example:25"), None).schedule == (300.0,)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from elemta.config import Config, HostPort, Pipe, load
@@ -13,7 +15,7 @@ from elemta.delivery.routing import (
     ToHosts,
     ToProgram,
 )
-from elemta.protocol import Mailbox
+from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import Addressee
 
 CONFIG = """
@@ -76,8 +78,8 @@ def test_the_first_match_wins_and_own_domains_come_first(
 ) -> None:
     router = Router(config())
     for _ in range(2):  # found, then remembered
-        assert router.route(at(domain)) == route
-        assert router.lane(at(domain)) == lane
+        assert router.route(at(domain), None) == route
+        assert router.lane(at(domain), None) == lane
 
 
 WAYS = """
@@ -129,33 +131,33 @@ def test_what_goes_another_way_stands_in_a_lane_of_its_own(
     domain: str, route: Route, lane: str
 ) -> None:
     router = Router(config(WAYS))
-    assert router.route(at(domain)) == route
-    assert router.lane(at(domain)) == lane
+    assert router.route(at(domain), None) == route
+    assert router.lane(at(domain), None) == lane
 
 
 def test_mail_for_the_rest_of_the_world_goes_by_mx_unless_a_route_takes_it() -> None:
     # Fault 1 of the original: everything went to one LMTP host.
-    assert Router(config()).route(at("gmail.example")) == ByMx("gmail.example")
+    assert Router(config()).route(at("gmail.example"), None) == ByMx("gmail.example")
     everything = CONFIG + '  - {match: "*", via: ["smtp://smarthost.example:587"]}\n'
     router = Router(config(everything))
-    assert router.route(at("gmail.example")) == ToHosts((HostPort("smarthost.example", 587),))
-    assert router.route(at("[192.0.2.1]")) == ToHosts((HostPort("smarthost.example", 587),))
-    assert router.route(at("example.com")) == LocalMaildir()
+    assert router.route(at("gmail.example"), None) == ToHosts((HostPort("smarthost.example", 587),))
+    assert router.route(at("[192.0.2.1]"), None) == ToHosts((HostPort("smarthost.example", 587),))
+    assert router.route(at("example.com"), None) == LocalMaildir()
 
 
 def test_without_a_domain_of_ours_a_bare_postmaster_goes_nowhere() -> None:
     router = Router(load("hostname: a.example\nlisteners: [{name: mx, address: ':25'}]"))
-    assert router.route(at("")) == ByMx("")
+    assert router.route(at(""), None) == ByMx("")
 
 
 def test_a_domain_that_dns_cannot_say_is_still_routed() -> None:
-    assert Router(config()).route(at("a_b.example")) == ByMx("a_b.example")
+    assert Router(config()).route(at("a_b.example"), None) == ByMx("a_b.example")
 
 
 def test_memory_of_domains_is_bounded() -> None:
     router = Router(config(), remembered=100)
     for number in range(1_000):
-        assert router.lane(at(f"d{number}.example")) == f"mx:d{number}.example"
+        assert router.lane(at(f"d{number}.example"), None) == f"mx:d{number}.example"
     assert len(router._known) <= 100
 
 
@@ -181,14 +183,14 @@ def test_what_was_chosen_for_a_recipient_goes_before_the_configuration(
     domain: str, via: tuple[str, ...], lane: str
 ) -> None:
     router = Router(config())
-    assert router.lane(at(domain, *via)) == lane
-    assert router.lane(at(domain, *via)) == lane, "from memory"
-    assert router.route(at(domain, *via)).lane == lane
+    assert router.lane(at(domain, *via), None) == lane
+    assert router.lane(at(domain, *via), None) == lane, "from memory"
+    assert router.route(at(domain, *via), None).lane == lane
 
 
 def test_chosen_hosts_are_met_on_the_terms_of_the_domain() -> None:
     text = CONFIG + '  - {match: "*.org", hello_name: out.example.com, tls: required}\n'
-    route = Router(config(text)).route(at("example.org", "smtp://a.example"))
+    route = Router(config(text)).route(at("example.org", "smtp://a.example"), None)
     terms = Terms(hello_name="out.example.com", tls="required")
     assert route == ToHosts((HostPort("a.example", 25),), terms=terms)
 
@@ -197,7 +199,7 @@ def test_what_was_chosen_is_remembered_for_so_many() -> None:
     router = Router(config(), remembered=2)
     for number in range(5):
         chosen = at("example.org", f"smtp://h{number}.example")
-        assert router.lane(chosen) == f"smtp:h{number}.example:25"
+        assert router.lane(chosen, None) == f"smtp:h{number}.example:25"
     assert len(router._chosen) <= 2
 
 
@@ -214,4 +216,99 @@ def test_what_was_chosen_is_remembered_for_so_many() -> None:
     ],
 )
 def test_the_entry_that_decides_is_named(domain: str, entry: str) -> None:
-    assert Router(config()).entry(at(domain)) == entry
+    assert Router(config()).entry(at(domain), None) == entry
+
+
+BY_SENDER = (
+    CONFIG
+    + """
+  - {match: "*.org", via: ["smtp://orgs.internal"], senders: ["@orgs.example"]}
+  - match: "*"
+    via: ["smtp://shop.internal:587"]
+    source: [192.0.2.7]
+    senders: ["@shop.example", "ann@example.com"]
+  - {match: "*", via: ["smtp://reports.internal"], senders: ["<>"]}
+"""
+)
+SHOP = "smtp:shop.internal:587;source=192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("sender", "domain", "lane", "entry"),
+    [
+        (Mailbox("sales", "shop.example"), "gmail.example", SHOP, "routes[6]"),
+        (Mailbox("Ann", "EXAMPLE.com"), "gmail.example", SHOP, "routes[6]"),
+        (Mailbox("bob", "example.com"), "gmail.example", "mx:gmail.example", ""),
+        (Mailbox("x", "sub.shop.example"), "gmail.example", "mx:gmail.example", ""),
+        (None, "gmail.example", "smtp:reports.internal:25", "routes[7]"),
+        # The first that matches wins, whether it looks at senders or not.
+        (
+            Mailbox("sales", "shop.example"),
+            "exact.example.net",
+            "smtp:exact.internal:25",
+            "routes[0]",
+        ),
+        (Mailbox("x", "orgs.example"), "a.org", "smtp:orgs.internal:25", "routes[5]"),
+        (Mailbox("sales", "shop.example"), "a.org", SHOP, "routes[6]"),
+        # Mail to us stays here, whoever sends it.
+        (Mailbox("sales", "shop.example"), "example.com", "maildir", "domains[0]"),
+    ],
+)
+def test_a_route_may_be_for_some_senders_alone(
+    sender: ReversePath, domain: str, lane: str, entry: str
+) -> None:
+    router = Router(config(BY_SENDER))
+    for _ in range(2):  # found, then remembered
+        assert router.lane(at(domain), sender) == lane
+        assert router.route(at(domain), sender).lane == lane
+        assert router.entry(at(domain), sender) == entry
+        assert router.lane(at(domain), Mailbox("nobody", "else.example")) != SHOP
+
+
+def test_chosen_hosts_are_met_on_the_terms_that_the_sender_has() -> None:
+    router = Router(config(BY_SENDER))
+    to = at("gmail.example", "smtp://other.example")
+    for _ in range(2):
+        assert router.lane(to, None) == "smtp:other.example:25"
+        assert router.lane(to, Mailbox("a", "shop.example")) == (
+            "smtp:other.example:25;source=192.0.2.7"
+        )
+
+
+def test_memory_of_domains_is_bounded_where_senders_part() -> None:
+    router = Router(config(BY_SENDER), remembered=100)
+    for number in range(1_000):
+        assert router.lane(at(f"d{number}.example"), None) == "smtp:reports.internal:25"
+    assert len(router._parted) <= 100
+    assert not router._known
+
+
+SMART = """
+hostname: mx.example.com
+listeners: [{name: mx, address: "127.0.0.1:25"}]
+routes:
+  - match: "*"
+    via: ["smtps://a.internal", "smtp://[2001:db8::1]:587"]
+    login: {user: us, password: hush}
+    server_name: mail.internal
+    authorities: /ca.pem
+"""
+
+
+def test_what_is_said_to_a_smarthost_stands_in_its_lane_but_no_secret() -> None:
+    router = Router(load(SMART))
+    assert router.lane(at("far.example"), None) == (
+        "smtp:a.internal:465/tls,[2001:db8::1]:587"
+        ";tls=verified;name=mail.internal;authorities=/ca.pem;login=us"
+    )
+    route = router.route(at("far.example"), None)
+    assert "hush" not in repr(route)
+    assert isinstance(route, ToHosts)
+    assert route.implicit == {HostPort("a.internal", 465)}
+
+
+def test_nobody_learns_who_we_are_but_the_hosts_of_the_route() -> None:
+    router = Router(load(SMART))
+    route = router.route(at("far.example", "smtps://other.internal:4650"), None)
+    assert isinstance(route, ToHosts)
+    assert route.terms == Terms(tls="verified", authorities=Path("/ca.pem"))

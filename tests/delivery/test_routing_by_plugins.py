@@ -68,25 +68,25 @@ def router(*plugins: Plugin) -> Router:
 async def test_a_plugin_is_asked_before_the_configuration_and_after_an_operator() -> None:
     way = router(Table(b=["smtp://192.0.2.9:25"], us=["smtp://192.0.2.9:25"]))
     bob = to("bob@b.example")
-    assert isinstance(way.route(bob), ToHosts)
-    assert way.lane(bob) == "smtp:[192.0.2.9]:25"
-    assert way.entry(bob) == "plugin:table"
-    assert isinstance(way.route(to("bob@us.example")), ToHosts)
-    assert way.entry(to("bob@us.example")) == "plugin:table"
-    assert way.route(to("bob@c.example")) == ByMx("c.example")
-    assert way.entry(to("bob@routed.example")) == "routes[0]"
+    assert isinstance(way.route(bob, None), ToHosts)
+    assert way.lane(bob, None) == "smtp:[192.0.2.9]:25"
+    assert way.entry(bob, None) == "plugin:table"
+    assert isinstance(way.route(to("bob@us.example"), None), ToHosts)
+    assert way.entry(to("bob@us.example"), None) == "plugin:table"
+    assert way.route(to("bob@c.example"), None) == ByMx("c.example")
+    assert way.entry(to("bob@routed.example"), None) == "routes[0]"
     chosen = Addressee(address=bob.address, via=("maildir",))
-    assert way.route(chosen) == LocalMaildir()
-    assert way.entry(chosen) == ""
+    assert way.route(chosen, None) == LocalMaildir()
+    assert way.entry(chosen, None) == ""
 
 
 async def test_where_a_plugin_fails_mail_goes_nowhere() -> None:
     way = router(Table(b=ValueError("a bug")))
     bob = to("bob@b.example")
-    assert way.route(bob) == Undecided("table")
-    assert way.lane(bob) == "undecided:table"
-    assert way.entry(bob) == "plugin:table"
-    assert way.policy(bob) == way.policy(to("bob@c.example"))
+    assert way.route(bob, None) == Undecided("table")
+    assert way.lane(bob, None) == "undecided:table"
+    assert way.entry(bob, None) == "plugin:table"
+    assert way.policy(bob, None) == way.policy(to("bob@c.example"), None)
 
 
 async def test_mail_goes_where_a_plugin_says(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.delivery.transaction import StoredBody
+    from elemta.protocol import ReversePath
     from elemta.queue import Destined, Queue, Timeline
     from elemta.queue.operation import Operation
     from elemta.queue.store import Store
@@ -59,7 +60,7 @@ def a_queue(
     disk: Callable[[Store], Applies] = lambda store: store,
     policy: RetryPolicy = POLICY,
 ) -> AbstractAsyncContextManager[Queue]:
-    def lane(recipient: Destined) -> str:
+    def lane(recipient: Destined, _: ReversePath) -> str:
         return recipient.address.domain
 
     return open_queue(folder, policy, lane=lane, clock=now, inline=True, disk=disk)

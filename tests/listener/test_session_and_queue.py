@@ -32,7 +32,7 @@ async def test_what_was_answered_for_is_on_the_disk(tmp_path: Path) -> None:
     reserve = Reserve(octets=0, share=0, inodes=0)
     with trio.fail_after(30):
         async with open_queue(
-            tmp_path / "queue", RetryPolicy(), lane=lambda mailbox: "maildir", reserve=reserve
+            tmp_path / "queue", RetryPolicy(), lane=lambda *_: "maildir", reserve=reserve
         ) as queue:
             house = House.of(load(CONFIG), queue=queue, reaper=Reaper())
             server = Server(house=house)

@@ -367,7 +367,7 @@ async def test_what_was_handed_in_is_on_the_disk_and_known_after_a_start(tmp_pat
     for again in (False, True):
         with trio.fail_after(30):
             async with open_queue(
-                tmp_path / "queue", RetryPolicy(), lane=lambda _: "maildir", reserve=reserve
+                tmp_path / "queue", RetryPolicy(), lane=lambda *_: "maildir", reserve=reserve
             ) as queue:
                 where = House.of(load(CONFIG), queue=queue, reaper=Reaper())
                 for key, content in (("small", CONTENT), ("large", large)):

@@ -85,10 +85,10 @@ listeners: [{{name: mx, address: ":25"}}]
     assert places(told) == [Place(1, 1)]
     left = Place(3, 1)
     assert left.retired
-    async with open_queue(left.queue(tmp_path), RetryPolicy(), lane=str) as queue:
+    async with open_queue(left.queue(tmp_path), RetryPolicy(), lane=lambda *_: "x") as queue:
         pass
     assert places(told) == [Place(1, 1)], "there is nothing in it"
-    async with open_queue(left.queue(tmp_path), RetryPolicy(), lane=str) as queue:
+    async with open_queue(left.queue(tmp_path), RetryPolicy(), lane=lambda *_: "x") as queue:
         await queue.accept(ENVELOPE, b"To: you\r\n\r\n")
     assert places(told) == [Place(1, 1), left]
     assert folders(tmp_path) == [tmp_path / "queue", tmp_path / "nodes" / "3" / "queue"]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from elemta.queue import Destined, HistoryLimits, Queue, Tuning, Work
+    from elemta.protocol import ReversePath
+    from elemta.queue import Destined, HistoryLimits, LaneOf, Queue, Tuning, Work
     from elemta.queue.operation import Operation
     from elemta.queue.writer import Applies
 
@@ -63,7 +64,7 @@ def envelope(*recipients: str, priority: Priority = Priority.NORMAL) -> Envelope
     )
 
 
-def by_domain(recipient: Destined) -> str:
+def by_domain(recipient: Destined, _sender: ReversePath = None) -> str:
     return ",".join(recipient.via) or f"mx:{recipient.address.domain}"
 
 
@@ -117,7 +118,7 @@ def virtual_queue(
     history: HistoryLimits | None = None,
     disk: Callable[[Store], Applies] = lambda store: store,
     limits: Callable[[str], LaneLimits] = lambda _: LaneLimits(),
-    lane: Callable[[Destined], str] | None = None,
+    lane: LaneOf | None = None,
 ) -> AbstractAsyncContextManager[Queue]:
     """A queue on virtual time: for tests with `autojump_clock`."""
     return open_queue(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from elemta.protocol import ReversePath
     from elemta.queue import Destined, Queue
 
 
@@ -27,7 +28,7 @@ class Says:
     def __init__(self, lane: str) -> None:
         self.lane = lane
 
-    def __call__(self, recipient: Destined) -> str:
+    def __call__(self, recipient: Destined, sender: ReversePath) -> str:
         return self.lane
 
 
@@ -81,7 +82,7 @@ async def test_with_lanes_that_are_others_each_time_all_mail_is_tried(
 ) -> None:
     chance = random.Random(seed)
 
-    def lane(_: Destined) -> str:
+    def lane(_: Destined, _sender: ReversePath) -> str:
         return f"lane{chance.randrange(4)}"
 
     async with virtual_queue(

@@ -462,15 +462,15 @@ def test_when_lanes_are_others_what_was_known_of_the_disk_is_forgotten() -> None
     gone = house.message("gone", "u@y")
     house.schedule.leave(gone, gone.message.recipients)
     assert len(house.schedule.hungry) == 1
-    assert house.schedule.lane_of(Addressee(address=address("u@x"))) == "mx:x"
-    house.schedule.reroute(lambda _: "smarthost", 0.0)
+    assert house.schedule.lane_of(Addressee(address=address("u@x")), None) == "mx:x"
+    house.schedule.reroute(lambda *_: "smarthost", 0.0)
     assert house.schedule.hungry == []
     assert shelved.shelved == {}
-    assert house.schedule.lane_of(Addressee(address=address("u@x"))) == "smarthost"
+    assert house.schedule.lane_of(Addressee(address=address("u@x")), None) == "smarthost"
     smarthost = house.schedule.destinations()[-1]
     assert (smarthost.ready, smarthost.on_disk) == (FEW + 1, 0)
     house.schedule.reroute(None, 0.0)
-    assert house.schedule.lane_of(Addressee(address=address("u@x"))) == "smarthost"
+    assert house.schedule.lane_of(Addressee(address=address("u@x")), None) == "smarthost"
 
 
 def test_a_parked_lane_with_something_on_disk_is_not_forgotten() -> None:

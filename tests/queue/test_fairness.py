@@ -269,7 +269,7 @@ async def test_a_reload_finds_everything_on_disk_again(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(postmen.run)
             await trio.sleep(10)
-            queue.retune(lane=lambda _: "smarthost", limits=lambda _: LaneLimits(500))
+            queue.retune(lane=lambda *_: "smarthost", limits=lambda _: LaneLimits(500))
             await trio.sleep(200)
             went = [id_ for _, lane, id_ in postmen.went if lane == "smarthost"]
             assert len(went) == len(set(went)) == len(ids) - 2  # two are in the hands of workers

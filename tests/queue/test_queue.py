@@ -683,7 +683,7 @@ async def test_after_a_reload_what_waits_goes_where_it_goes_now(
 ) -> None:
     async with virtual_queue(tmp_path / "queue") as queue:
         await queue.accept(envelope("a@x"), CONTENT)
-        queue.retune(lane=lambda _: "smarthost")
+        queue.retune(lane=lambda *_: "smarthost")
         with await queue.claim() as claim:
             assert claim.lane == "smarthost"
 
@@ -702,7 +702,7 @@ async def test_after_a_reload_lifetimes_are_counted_anew_for_what_waits_already(
                 assert queue.deadline(work.message, recipient) == EPOCH + POLICY.lifetime
                 assert not queue.expires(work.message, recipient, now())
                 assert not queue.warns(work.message, recipient, now())
-                queue.retune(policy=lambda _: RetryPolicy(lifetime=5000.0, delay_warning=500.0))
+                queue.retune(policy=lambda *_: RetryPolicy(lifetime=5000.0, delay_warning=500.0))
                 assert queue.warns(work.message, recipient, now())
                 queue.retune(policy=RetryPolicy(lifetime=500.0))
                 assert queue.expires(work.message, recipient, now())

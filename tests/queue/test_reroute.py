@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from elemta.protocol import ReversePath
     from elemta.queue import Destined
 
 VIA = ("smtp://relay:25",)
@@ -109,7 +110,7 @@ async def test_it_holds_after_a_restart_until_it_is_taken_back(
 async def test_other_routes_free_only_what_nobody_has_chosen_hosts_for(
     folder: Path, autojump_clock: MockClock
 ) -> None:
-    def smarthost(recipient: Destined) -> str:
+    def smarthost(recipient: Destined, _: ReversePath) -> str:
         return ",".join(recipient.via) or "smarthost"
 
     async with virtual_queue(folder) as queue:
@@ -181,7 +182,7 @@ async def test_patience_and_limits_are_those_of_where_it_goes(
 
     async with open_queue(
         folder,
-        lambda to: fast if to.via else slow,
+        lambda to, _: fast if to.via else slow,
         lane=by_domain,
         limits=limits,
         clock=now,

@@ -57,7 +57,7 @@ def message(*to: str, sender: str | None = "ann@home.example") -> Message:
 
 def test_each_recipient_has_the_lifetime_of_its_own_policy_counted_from_when_it_came() -> None:
     short = RetryPolicy(schedule=(60.0,), jitter=0.0, lifetime=7200.0)
-    patience = Patience(lambda to: short if to.address.domain == "x" else RetryPolicy())
+    patience = Patience(lambda to, _: short if to.address.domain == "x" else RetryPolicy())
     both = message("u@x", "u@y")
     x, y = both.recipients
     assert patience.deadline(both, x) == 1000 + 7200

@@ -462,7 +462,7 @@ def test_rerouting_moves_what_stands() -> None:
     lane = house.claim()
     house.schedule.failed(lane, 5.0, park=True)
     house.schedule.release(lane)
-    house.schedule.reroute(lambda _: "smarthost", 6.0)
+    house.schedule.reroute(lambda *_: "smarthost", 6.0)
     lane = house.claim()
     assert lane.name == "smarthost"
     assert {house.take(lane) for _ in range(3)} == {"a", "b", "late"}

@@ -112,7 +112,7 @@ class Stuck:
 
         folder = self.daemon.data / "queue"
         async with (
-            open_queue(folder, RetryPolicy(), lane=lambda to: to.address.domain) as queue,
+            open_queue(folder, RetryPolicy(), lane=lambda to, _: to.address.domain) as queue,
             trio.open_nursery() as nursery,
         ):
             for _ in range(100):

@@ -142,7 +142,7 @@ async def _put(folder: Path, name: str, age: float) -> str:
         holder=Holder(owner="operator:root", since=time.time() - age) if name == "held" else None,
     )
     async with open_queue(
-        folder, RetryPolicy(), lane=lambda to: to.address.domain, clock=lambda: time.time() - age
+        folder, RetryPolicy(), lane=lambda to, _: to.address.domain, clock=lambda: time.time() - age
     ) as queue:
         return await queue.accept(envelope, messages.numbered(name))
 
