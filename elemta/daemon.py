@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from elemta.api.opening import Api
     from elemta.config import Config
     from elemta.listener.sockets import BoundListener
+    from elemta.net.certificates import Certificates
     from elemta.net.transport import Endpoint
 
 log = logger(__name__)
@@ -58,6 +59,7 @@ async def run(
     queue_dir: Path | None = None,
     until: Callable[[], Awaitable[None]] = trio.sleep_forever,
     clock: Callable[[], float] = time.time,
+    certificates: Certificates | None = None,
     ready: Callable[[list[Endpoint]], None] = lambda addresses: None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT.
@@ -68,7 +70,7 @@ async def run(
         └── queue                       closed last: what was answered is written
         plugins                     live as long as all below
             └── ground                  cancelled when all above is over, or at a second signal
-                ├── signals, log, reaper, control, lag, what systemd is told
+                ├── signals, log, reaper, control, lag, certificates, what systemd is told
                 └── api                 shows to the end what goes on; then cut off
                     └── delivery        begins nothing more; what it has begun it may finish
                         └── sessions    the idle are sent away; who is in a message may finish it
@@ -86,6 +88,7 @@ async def run(
         queue_dir: where the queue lies; None: in `data_dir`.
         until: the server stops when this returns, too.
         clock: seconds since the epoch.
+        certificates: of this configuration, read already; None: they are read.
         ready: told where clients find us, once mail can be taken.
 
     Raises:
@@ -133,6 +136,7 @@ async def run(
                     file=file,
                     meters=meters,
                     folder=folder.parent / "plugins",
+                    certificates=certificates,
                 )
                 node = Node(parts, reader, folder, clock)
                 async with parts.plugins_living():
@@ -181,6 +185,7 @@ class _Tree:
             ground.start_soon(keep, "reaper", parts.reaper.run)
             ground.start_soon(keep, "control", self._control.run)
             ground.start_soon(keep, "lag", partial(watch_loop, self._meters))
+            ground.start_soon(keep, "certificates", parts.renew_certificates)
             api = self._api
             async with nullcontext() if api is None else api.serving(keep, self._node.steered_by):
                 await self._serve_mail(ground, ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -38,6 +39,7 @@ from elemta.listener.reception import House
 from elemta.listener.submission import NotTakenError, hand_in
 from elemta.log import logger
 from elemta.metrics.meters import Meters
+from elemta.net.certificates import LOOK
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
@@ -69,12 +71,15 @@ if TYPE_CHECKING:
     from elemta.control.facts import Explanation, Hypothesis, Metric, Submission
     from elemta.control.measuring import Stored
     from elemta.listener.sockets import BoundListener
+    from elemta.net.certificates import Certificates
     from elemta.privileges import Files
     from elemta.queue import MakesReports, Queue, StoreReader, Timeline
     from elemta.supervision import Supervision
 
 log = logger(__name__)
 
+#: Seconds between two complaints of the same certificate.
+_DAY: Final = 86400.0
 #: What the folder of a plugin is not called by.
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 #: What reports are counted as, beside events.
@@ -129,6 +134,7 @@ class Parts:
         meters: what the queue counts in, too.
         outside: what it meets there; None: the world.
         folder: where plugins may keep files; None: in `data_dir`. Each node has its own.
+        certificates: of this configuration, read already; None: they are read.
 
     Attributes:
         config: what runs.
@@ -157,6 +163,7 @@ class Parts:
         meters: Meters | None = None,
         outside: Outside | None = None,
         folder: Path | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         meters, outside = meters or Meters(), outside or Outside()
         self._folder = folder or config.data_dir / "plugins"
@@ -174,6 +181,7 @@ class Parts:
             clock=clock,
             meters=meters,
             loaded=outside.loaded,
+            certificates=certificates,
         )
         self.listeners = Listeners(bound, self._house, keep=supervision.keep)
         self.dialogues = self._house.dialogues
@@ -230,6 +238,22 @@ class Parts:
     def house(self) -> House:
         """What sessions share that begin now."""
         return self._house
+
+    async def renew_certificates(self) -> None:
+        """Show clients new certificates once there are some, for ever; complain of old ones."""
+        complained = -math.inf
+        while True:
+            if (now := self._clock()) - complained >= _DAY:
+                complained = now
+                self._house.certificates.complain(now)
+            await trio.sleep(LOOK)
+            known = self._house.certificates
+            found = await trio.to_thread.run_sync(known.newest, abandon_on_cancel=True)
+            # A reload may have been faster.
+            if found is not known and self._house.certificates is known:
+                complained = -math.inf
+                self._house = self._house.showing(found)
+                self.listeners.reconfigure(self._house)
 
     @property
     def report(self) -> MakesReports:
@@ -332,6 +356,12 @@ class Parts:
             found.append(f"no mail is taken, as the queue cannot be written: {self.queue.why}")
         elif not self.queue.room():
             found.append(f"no mail is taken, as the disk of {self.config.data_dir} is nearly full")
+        now = self._clock()
+        found += [
+            f"the certificate of {each.name} has run out"
+            for each in self._house.certificates.known
+            if each.ends <= now
+        ]
         found += [
             f"{part.name} failed: {part.failure}"
             for part in self._supervision.parts

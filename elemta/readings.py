@@ -198,9 +198,19 @@ class Readings:
         meters = self._meters
         yield from _each("elemta_delivery_duration_seconds", meters.attempts)
         yield from _each("elemta_host_connections_total", meters.hosts)
-        for version, count in meters.tls.items():
-            yield Reading("elemta_tls_connections_total", count, ("out", version))
+        for way, versions in (("in", meters.tls_in), ("out", meters.tls)):
+            for version, count in versions.items():
+                yield Reading("elemta_tls_connections_total", count, (way, version))
+        yield Reading("elemta_tls_handshake_failures_total", meters.tls_in_failures, ("in",))
         yield Reading("elemta_tls_handshake_failures_total", meters.tls_failures, ("out",))
+        now = self._clock()
+        # One a name: of several certificates of one, which is shown, the first.
+        for each in {
+            each.name: each for each in reversed(self._house().certificates.known)
+        }.values():
+            label = (each.name, each.issuer)
+            yield Reading("elemta_tls_certificate_expiry_seconds", each.ends - now, label)
+            yield Reading("elemta_tls_certificate_valid", each.is_good(now), (each.name,))
 
     def _of_names(self) -> Iterator[Reading]:
         resolver = self._resolver

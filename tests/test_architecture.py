@@ -72,6 +72,8 @@ def test_no_file_is_too_long_to_read(path: Path) -> None:
 TABLES: dict[str, type[config.Table]] = {
     "": config.Config,
     "listeners": config.Listener,
+    "tls": config.Tls,
+    "tls.certificates": config.Certificate,
     "limits": config.Limits,
     "relay": config.Relay,
     "domains": config.Domain,
@@ -109,7 +111,7 @@ def test_every_default_is_documented_as_it_is() -> None:
     told = documented()
     text = 'hostname: mx.example.org\nlisteners:\n  - name: mx\n    address: ":25"\n'
     text += defaults(told["listeners"], "    ") + defaults(told[""], "")
-    for place in ("limits", "relay", "delivery", "queue", "dns", "control", "log"):
+    for place in ("tls", "limits", "relay", "delivery", "queue", "dns", "control", "log"):
         text += f"{place}:\n" + defaults(told[place], "  ")
         if place == "queue":
             text += "  history:\n" + defaults(told["queue.history"], "    ")
@@ -138,12 +140,19 @@ def test_the_shipped_configuration_names_every_key() -> None:
     keys = set(re.findall(r"^(?:\s*(?:- )?|#   )(\w+):", text, re.MULTILINE))
     for place, table in TABLES.items():
         # There are none of these by default.
-        if place not in ("domains", "routes", "routes.login", "destinations", "plugins"):
+        rare = ("tls.certificates", "domains", "routes", "routes.login", "destinations", "plugins")
+        if place not in rare:
             assert set(table.__struct_fields__) <= keys, place
 
 
 def test_the_examples_in_the_documentation_are_right() -> None:
-    for name in ("README.md", "docs/configuration.md", "docs/api-access.md", "docs/plugins.md"):
+    for name in (
+        "README.md",
+        "docs/configuration.md",
+        "docs/api-access.md",
+        "docs/plugins.md",
+        "docs/tls.md",
+    ):
         text = (ROOT / name).read_text()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         assert examples

@@ -116,7 +116,7 @@ def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
         "OK: good.yaml",
         "  hostname   mx.example.org",
         f"  data       {here / 'data'}",
-        "  listener   mx: 127.0.0.1:2525 [::1]:2525",
+        "  listener   mx: 127.0.0.1:2525 [::1]:2525, in clear",
         "  relay      127.0.0.1/32",
         "  relay to   example.com",
         "  domain     example.org: 1 mailboxes, 1 aliases, maildir",

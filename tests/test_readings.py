@@ -186,6 +186,8 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_delivery_duration_seconds",
         "elemta_host_connections_total",
         "elemta_tls_connections_total",
+        "elemta_tls_certificate_expiry_seconds",
+        "elemta_tls_certificate_valid",
         "elemta_dns_answers_total",
         "elemta_clamav_scans_total",
         "elemta_rspamd_checks_total",

@@ -82,9 +82,17 @@ def serve(
 @config_option
 def check(path: Path | None) -> None:
     """Say whether the configuration is right, and if not, where and what was expected."""
-    from elemta.cli.summary import summary
+    from elemta.cli.summary import summary, warnings
 
     config, found = configuration(path, sandbox=False, port=None)
+    if config.tls.files:
+        from elemta.config import ConfigError, locate
+        from elemta.net.certificates import Certificates
+
+        try:
+            Certificates.read(config.tls)
+        except ConfigError as error:
+            misconfigured(locate(error, found) if found else error)
     if config.api is not None and config.api.certificate is not None:
         from elemta.api.certificate import context
         from elemta.config import ConfigError, locate
@@ -102,6 +110,8 @@ def check(path: Path | None) -> None:
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))
+    for warning in warnings(config):
+        click.echo(f"warning: {warning}", err=True)
 
 
 @main.command()

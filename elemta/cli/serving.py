@@ -21,6 +21,7 @@ from elemta import daemon, log, nodes, privileges
 from elemta.cli import codes
 from elemta.config import SANDBOX_API, ConfigError, locate, read
 from elemta.listener.sockets import BindError, bind
+from elemta.net.certificates import Certificates
 from elemta.nodes import LIFELINE, Place, inherited, places, share
 from elemta.privileges import StartError
 from elemta.queue import SpoolError
@@ -62,6 +63,8 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     try:
         who = privileges.identity(config.user, allow_root=allow_root or path is None)
         privileges.open_files(config.limits.connections, config.delivery.max_connections)
+        # while we may still read keys
+        certificates = Certificates.read(config.tls)
         # while we may still open ports below 1024
         bound = bind(config) if place is None else inherited(config, os.environ)
         api = _open_api(config, sandbox=path is None) if place is None else None
@@ -69,6 +72,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         if who is not None:
             _load_what_comes_late()
             privileges.drop(who)
+            _see_that_keys_stay_readable(config)
         privileges.writable(config.data_dir)
         _spare_the_collector()
         sys.setswitchinterval(SWITCH)
@@ -77,9 +81,10 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
             click.echo(f"elemta: to log in, once and within an hour: {link}", err=True)
         if path is None:
             invite = partial(_invite, config, link)
-            trio.run(partial(daemon.run, config, bound, api=api, ready=invite))
+            run = partial(daemon.run, api=api, ready=invite, certificates=certificates)
+            trio.run(partial(run, config, bound))
         elif place is not None:
-            trio.run(_node(config, bound, path.absolute(), place))
+            trio.run(_node(config, bound, path.absolute(), place, certificates))
         elif len(wanted := places(config)) > 1:
             command = [sys.executable, *sys.orig_argv[1:]]  # as this process was started
             file = path.absolute()
@@ -87,7 +92,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         else:
             file = path.absolute()
             run = partial(daemon.run, api=api, reread=partial(read, file), file=str(file))
-            trio.run(partial(run, config, bound))
+            trio.run(partial(run, config, bound, certificates=certificates))
     except (StartError, BindError, SpoolError, sqlite3.Error) as error:
         log.flush()
         click.echo(f"elemta: {error}", err=True)
@@ -121,7 +126,11 @@ def _open_api(config: Config, *, sandbox: bool) -> Api | None:
 
 
 def _node(
-    config: Config, bound: Sequence[BoundListener], path: Path, place: Place
+    config: Config,
+    bound: Sequence[BoundListener],
+    path: Path,
+    place: Place,
+    certificates: Certificates,
 ) -> Callable[[], Awaitable[None]]:
     """What one of several processes runs, as long as the first of them does."""
     return partial(
@@ -132,6 +141,7 @@ def _node(
         file=str(path),
         queue_dir=place.queue(config.data_dir),
         until=partial(trio.lowlevel.wait_readable, int(os.environ[LIFELINE])),
+        certificates=certificates,
     )
 
 
@@ -151,6 +161,20 @@ def _load_what_comes_late() -> None:
     dns.asyncbackend.get_backend("trio")
     for name in ("idna", "punycode"):
         codecs.lookup(name)
+
+
+def _see_that_keys_stay_readable(config: Config) -> None:
+    """Try whether whom we have become can read what clients are shown, once that is new.
+
+    Raises:
+        ConfigError: it cannot, and there are several nodes, each of which has to.
+    """
+    try:
+        Certificates.read(config.tls)
+    except ConfigError as error:
+        if config.nodes > 1:
+            raise
+        log.logger(__name__).warning("tls.cannot_be_renewed", error=str(error), user=config.user)
 
 
 def _located(error: ConfigError, path: Path | None) -> ConfigError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elemta.config import HostPort
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from elemta.config import Config
+    from elemta.config import Config, Listener
 
 
 def summary(config: Config, path: Path | None) -> Iterator[str]:
@@ -17,7 +19,10 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
     yield f"  hostname   {config.hostname}"
     yield f"  data       {config.data_dir}"
     for listener in config.listeners:
-        yield f"  listener   {listener.name}: {' '.join(map(str, listener.bindings))}"
+        encrypted = _encrypted(listener, config)
+        yield f"  listener   {listener.name}: {' '.join(map(str, listener.bindings))}, {encrypted}"
+    for certificate in config.tls.certificates:
+        yield f"  certificate {certificate.certificate}"
     if config.api is not None:
         encrypted = "in clear" if config.api.certificate is None else "by TLS"
         yield f"  api        {' '.join(map(str, config.api.bindings))}, {encrypted}"
@@ -34,3 +39,28 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
         yield "  route      everything else: by MX"
     for plugin in config.plugins:
         yield f"  plugin     {plugin.name}"
+
+
+def warnings(config: Config) -> Iterator[str]:
+    """What is no mistake, but hardly what anybody wants."""
+    for index, listener in enumerate(config.listeners):
+        at = f"listeners[{index}]"
+        public = any(isinstance(each, HostPort) and each.port == 25 for each in listener.bindings)
+        if public and listener.tls in ("required", "implicit"):
+            yield (
+                f"{at}.tls: {listener.tls} on port 25 turns mail away of servers that do not "
+                "encrypt; a server that anybody sends to must not do so (RFC 3207 §4)"
+            )
+        if public and listener.client_certificates != "off":
+            yield (
+                f"{at}.client_certificates: servers that show one of another authority, as many "
+                "do where they are asked, cannot send to port 25"
+            )
+
+
+def _encrypted(listener: Listener, config: Config) -> str:
+    if listener.tls == "off" or not config.tls.certificates:
+        return "in clear"
+    return {"implicit": "by TLS", "required": "by STARTTLS alone"}.get(
+        listener.tls, "STARTTLS offered"
+    )

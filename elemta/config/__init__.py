@@ -21,6 +21,8 @@ from elemta.config.reading import read as read
 from elemta.config.reading import sandbox as sandbox
 from elemta.config.schema import Api as Api
 from elemta.config.schema import AuthPolicy as AuthPolicy
+from elemta.config.schema import Certificate as Certificate
+from elemta.config.schema import ClientCertificates as ClientCertificates
 from elemta.config.schema import Config as Config
 from elemta.config.schema import Control as Control
 from elemta.config.schema import Delivery as Delivery
@@ -37,6 +39,7 @@ from elemta.config.schema import Queue as Queue
 from elemta.config.schema import Relay as Relay
 from elemta.config.schema import Route as Route
 from elemta.config.schema import Table as Table
+from elemta.config.schema import Tls as Tls
 from elemta.config.schema import TlsPolicy as TlsPolicy
 from elemta.config.source import ConfigError as ConfigError
 from elemta.config.source import Mistake as Mistake

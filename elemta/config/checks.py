@@ -16,7 +16,17 @@ from elemta.protocol import parse_domain, parse_mailbox
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from elemta.config.schema import Api, Config, Destination, Dns, Domain, Listener, Queue, Route
+    from elemta.config.schema import (
+        Api,
+        Config,
+        Destination,
+        Dns,
+        Domain,
+        Listener,
+        Queue,
+        Route,
+        Tls,
+    )
 
 #: A name as it is meant, without quotes. An @ can stand in one, but is a mistake more often.
 _LOCAL_PART: Final = re.compile(r"[^@\x00-\x1f\x7f]+")
@@ -41,6 +51,7 @@ def mistakes(config: Config) -> Iterator[Mistake]:
     yield from _twice("listeners", "name", [listener.name for listener in config.listeners])
     for index, listener in enumerate(config.listeners):
         yield from _listener(listener, f"listeners[{index}]")
+        yield from _encryption(listener, config.tls, f"listeners[{index}]")
     yield from _addresses_twice(config.listeners)
     for index, domain in enumerate(config.relay.domains):
         yield from _fits(_pattern, domain, f"relay.domains[{index}]")
@@ -117,6 +128,19 @@ def _listener(listener: Listener, at: str) -> Iterator[Mistake]:
         low, high = getattr(listener, soft), getattr(listener, hard)
         if low > high:
             yield Mistake(f"{at}.{soft}", f"expected no more than {hard}, which is {high}")
+
+
+def _encryption(listener: Listener, tls: Tls, at: str) -> Iterator[Mistake]:
+    if listener.tls in ("required", "implicit") and not tls.certificates:
+        yield Mistake(f"{at}.tls", f"{listener.tls} takes a certificate: name one in `tls`")
+    if listener.client_certificates == "off":
+        return
+    if listener.tls == "off":
+        problem = "expected `tls` of this listener not to be off: there is nobody to show one to"
+        yield Mistake(f"{at}.client_certificates", problem)
+    if tls.client_authorities is None:
+        problem = "expected `client_authorities` in `tls`: whose certificates are good?"
+        yield Mistake(f"{at}.client_certificates", problem)
 
 
 def _api(api: Api, listeners: Sequence[Listener]) -> Iterator[Mistake]:

@@ -92,7 +92,8 @@ def load(
         if control.socket is not None:
             socket = (base / control.socket).resolve()
             control = msgspec.structs.replace(control, socket=socket)
-        config = msgspec.structs.replace(config, data_dir=data_dir, control=control)
+        tls = config.tls.within(base)
+        config = msgspec.structs.replace(config, data_dir=data_dir, control=control, tls=tls)
         if (api := config.api) is not None:
             certificate = api.certificate and (base / api.certificate).resolve()
             key = api.key and (base / api.key).resolve()

@@ -29,6 +29,9 @@ TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required", "verified"]
 #: Where clients may log in: nowhere, on encrypted connections, or on all.
 AuthPolicy: TypeAlias = Literal["off", "tls", "always"]
 
+#: Whether clients show certificates: they are not asked; they are, and may have none; or they must.
+ClientCertificates: TypeAlias = Literal["off", "asked", "required"]
+
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every table of the file."""
@@ -81,10 +84,17 @@ class Listener(Table, frozen=True, kw_only=True):
     #: Offer MT-PRIORITY (RFC 6710). Only clients of `relay.networks` and those that have logged in
     #: can raise the priority of a message; anybody can lower it.
     mt_priority: bool = False
+    #: How clients encrypt: ``offered``, by STARTTLS where `tls` has a certificate (RFC 3207);
+    #: ``required``, nothing else is done before it; ``implicit``, from the first octet on, as on
+    #: port 465 (RFC 8314); or ``off``. A server that takes mail of everybody cannot require it.
+    tls: Literal["off", "offered", "required", "implicit"] = "offered"
+    #: Whether clients are asked for certificates of `client_authorities`: ``off``; ``asked``, where
+    #: one that shows none is welcome, and one that shows a wrong one is not; or ``required``.
+    client_certificates: ClientCertificates = "off"
     #: Whether clients may log in (AUTH), where a plugin knows who they are: ``off``; ``tls``, on
-    #: encrypted connections alone, which clients cannot have yet; or ``always``, also where anybody
-    #: on the way reads their passwords: for clients of this machine, and tests. None: ``tls`` where
-    #: `kind` is ``submission``, else ``off``.
+    #: encrypted connections alone; or ``always``, also where anybody on the way reads their
+    #: passwords: for clients of this machine, and tests. None: ``tls`` where `kind` is
+    #: ``submission``, else ``off``.
     auth: AuthPolicy | None = None
     #: As whom those who have logged in may send: ``own``, as who their account is, and not as
     #: anybody else, neither in the envelope nor in From; or ``any``. None: ``own`` where `kind` is
@@ -115,6 +125,49 @@ class Listener(Table, frozen=True, kw_only=True):
         """The addresses, parsed."""
         addresses = [self.address] if isinstance(self.address, str) else self.address
         return tuple(binding(address) for address in addresses)
+
+
+class Certificate(Table, frozen=True, kw_only=True):
+    """An entry of ``tls.certificates``: one that clients are shown. Both files are PEM."""
+
+    #: The certificate, with those that lead to its root behind it; relative to the directory of
+    #: this file.
+    certificate: Path
+    #: Its private key, without a password.
+    key: Path
+
+
+class Tls(Table, frozen=True, kw_only=True):
+    """``tls``: what clients of listeners are shown, and what is demanded of them."""
+
+    #: A client is shown the one with the name that it asks for (SNI); the first, if it asks for
+    #: none that there is. Without any there is no TLS on listeners.
+    certificates: list[Certificate] = []
+    #: The oldest version that is spoken.
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    #: Whose certificates clients may show: a file of PEM. For `client_certificates` of listeners.
+    client_authorities: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All that is read for it."""
+        pairs = [path for each in self.certificates for path in (each.certificate, each.key)]
+        return (*pairs, *([self.client_authorities] if self.client_authorities else []))
+
+    def within(self, base: Path) -> Tls:
+        """The same with paths that start at a directory."""
+        pairs = [
+            Certificate(
+                certificate=(base / each.certificate).resolve(), key=(base / each.key).resolve()
+            )
+            for each in self.certificates
+        ]
+        known = self.client_authorities
+        return Tls(
+            certificates=pairs,
+            minimum=self.minimum,
+            client_authorities=known and (base / known).resolve(),
+        )
 
 
 class Limits(Table, frozen=True, kw_only=True):
@@ -426,6 +479,8 @@ class Config(Table, frozen=True, kw_only=True):
     nodes: Annotated[int, Meta(ge=1, le=64)] = 1
     #: Where mail comes in.
     listeners: Annotated[list[Listener], Meta(min_length=1)]
+    #: What clients of listeners are shown, and what is demanded of them.
+    tls: Tls = Tls()
     #: What all listeners together may use.
     limits: Limits = Limits()
     #: Who may send through us to domains that are not ours.

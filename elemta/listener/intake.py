@@ -289,6 +289,7 @@ class Intake:
         """What stands above all that the client sent (RFC 5321 §4.4)."""
         transaction = self._transaction
         session, recipients = transaction.session, transaction.recipients
+        encryption = session.encryption
         return received(
             helo=session.helo,
             address=session.address,
@@ -298,7 +299,7 @@ class Intake:
             id=transaction.id,
             # Of several, none may learn of the others (RFC 5321 §7.2).
             recipient=recipients[0] if len(recipients) == 1 else None,
-            tls=session.tls,
+            tls=None if encryption is None else encryption.written,
             time=self._house.clock(),
         )
 

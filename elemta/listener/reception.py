@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 from msgspec import Struct, field
 
-from elemta.config import Config, Listener
+from elemta.config import Config, Listener, Tls
 from elemta.listener.authentication import mechanisms
 from elemta.listener.budget import Budget
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
 from elemta.metrics.meters import Meters
+from elemta.net.certificates import Certificates
 from elemta.net.dialogues import Dialogues
 from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
@@ -134,6 +135,7 @@ class House(Struct, frozen=True, kw_only=True):
     Attributes:
         clock: seconds since the epoch, as `time.time`.
         meters: count what clients do.
+        certificates: what clients are shown who want to encrypt.
     """
 
     config: Config
@@ -146,6 +148,7 @@ class House(Struct, frozen=True, kw_only=True):
     dialogues: Dialogues
     clock: Callable[[], float]
     meters: Meters = field(default_factory=Meters)
+    certificates: Certificates = field(default_factory=lambda: Certificates(Tls()))
 
     @classmethod
     def of(
@@ -158,6 +161,7 @@ class House(Struct, frozen=True, kw_only=True):
         clock: Callable[[], float] = time.time,
         meters: Meters | None = None,
         loaded: Iterable[Loaded] = (),
+        certificates: Certificates | None = None,
     ) -> House:
         """What the configuration asks for.
 
@@ -169,9 +173,10 @@ class House(Struct, frozen=True, kw_only=True):
             clock: seconds since the epoch.
             meters: count what clients do; None: nobody looks at them.
             loaded: plugins that are there already, for entries of their name and settings.
+            certificates: of this configuration, read already; None: they are read.
 
         Raises:
-            ConfigError: a plugin cannot be loaded.
+            ConfigError: a plugin cannot be loaded, or a certificate be read.
         """
         return cls(
             config=config,
@@ -184,6 +189,7 @@ class House(Struct, frozen=True, kw_only=True):
             dialogues=dialogues or Dialogues(config.limits.transcripts, clock),
             clock=clock,
             meters=meters or Meters(),
+            certificates=certificates or Certificates.read(config.tls),
         )
 
     def reconfigured(self, config: Config) -> House:
@@ -192,11 +198,20 @@ class House(Struct, frozen=True, kw_only=True):
         What all share stays as it is, until `settle`.
 
         Raises:
-            ConfigError: a plugin cannot be loaded.
+            ConfigError: a plugin cannot be loaded, or a certificate be read that was not there
+                before.
         """
-        plugins = Chain(load_for(config, self.plugins.plugins))
-        recipients = Recipients(config)
-        return msgspec.structs.replace(self, config=config, plugins=plugins, recipients=recipients)
+        return msgspec.structs.replace(
+            self,
+            config=config,
+            plugins=Chain(load_for(config, self.plugins.plugins)),
+            recipients=Recipients(config),
+            certificates=self.certificates.anew(config.tls),
+        )
+
+    def showing(self, certificates: Certificates) -> House:
+        """The same with other certificates, for the sessions that begin from now on."""
+        return msgspec.structs.replace(self, certificates=certificates)
 
     def settle(self) -> None:
         """Let what all houses share have the sizes of this configuration."""
@@ -225,6 +240,8 @@ class Reception(Struct, frozen=True, kw_only=True):
     Attributes:
         plugins: those that are asked here.
         clients: how many connections each client holds.
+        offer: to clients that do not encrypt yet.
+        encrypted_offer: to those that do.
     """
 
     house: House
@@ -234,12 +251,19 @@ class Reception(Struct, frozen=True, kw_only=True):
     greeting: Reply
     limits: Limits
     offer: Offer
+    encrypted_offer: Offer
 
     @classmethod
     def of(cls, house: House, table: Listener, clients: Limit) -> Reception:
         """Derive the engine's settings from those of the configuration."""
         plugins = house.plugins.at(table.name)
         protocol = "LMTP" if table.kind == "lmtp" else "ESMTP"
+        offer = Offer(
+            rcpt_max=table.recipients,
+            mail_max=table.messages,
+            mt_priority=table.mt_priority,
+            mechanisms=mechanisms(table, plugins, encrypted=True),
+        )
         return cls(
             house=house,
             table=table,
@@ -247,12 +271,15 @@ class Reception(Struct, frozen=True, kw_only=True):
             clients=clients,
             greeting=Reply(220, None, (f"{house.config.hostname} {protocol}",)),
             limits=Limits(message=table.message_size, bare_newline=BareNewline(table.bare_newline)),
-            offer=Offer(
-                rcpt_max=table.recipients,
-                mail_max=table.messages,
-                mt_priority=table.mt_priority,
-                mechanisms=mechanisms(table, plugins, encrypted=False),
+            offer=msgspec.structs.replace(
+                offer,
+                starttls=bool(house.certificates) and table.tls in ("offered", "required"),
+                # Where nothing is done in clear, nobody logs in there.
+                mechanisms=()
+                if table.tls == "required"
+                else mechanisms(table, plugins, encrypted=False),
             ),
+            encrypted_offer=offer,
         )
 
     @property

@@ -33,7 +33,7 @@ _REASONS: Final = {
     replies.FAULTS[Fault.LINE_TOO_LONG]: "line_too_long",
     replies.SPOKE_FIRST: "spoke_first",
     replies.INJECTED: "injected",
-    replies.NOT_OFFERED: "not_offered",
+    replies.TLS_FIRST: "tls_required",
 }
 #: What the engine refuses, by code, but for what it does not understand.
 _OF_ENGINE: Final = {502: "not_offered", 503: "sequence"}

@@ -18,7 +18,6 @@ BYE: Final = reply(221, 0, 0, "bye")
 #: We will not say who exists, but would take the mail and try (RFC 5321 §3.5.3).
 NOT_VERIFIED: Final = reply(252, 0, 0, "cannot verify, but send some mail and it will be tried")
 HELP: Final = reply(214, 0, 0, "this is a mail server; see RFC 5321")
-NOT_OFFERED: Final = reply(502, 5, 1, "not offered")
 
 # To who logs in (RFC 4954 §4, §6).
 LOGGED_IN: Final = reply(235, 7, 0, "you are logged in")
@@ -42,6 +41,10 @@ TOO_MUCH_TALK: Final = reply(421, 7, 0, "too many commands without a message")
 SPOKE_FIRST: Final = reply(554, 5, 0, "you spoke before you were greeted")
 #: Somebody in the middle may have put commands behind it (RFC 3207 §6, CVE-2011-0411).
 INJECTED: Final = reply(554, 5, 0, "commands behind STARTTLS")
+
+TLS_READY: Final = reply(220, 0, 0, "go ahead with TLS")
+#: RFC 3207 §4.
+TLS_FIRST: Final = reply(530, 7, 0, "must issue a STARTTLS command first")
 
 # The size of things.
 TOO_BIG: Final = reply(552, 3, 4, "message too big")

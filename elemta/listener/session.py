@@ -24,7 +24,8 @@ from elemta.listener.roster import DrainedError
 from elemta.listener.wire import Wire
 from elemta.log import logger
 from elemta.net.dialogues import Dialogue, Standing
-from elemta.plugins import Transaction
+from elemta.net.tls import TlsError
+from elemta.plugins import Granted, Results, Transaction
 from elemta.protocol import (
     Auth,
     AuthResponse,
@@ -52,6 +53,7 @@ from elemta.protocol import (
 if TYPE_CHECKING:
     from elemta.listener.reception import Reception
     from elemta.net.transport import Transport
+    from elemta.plugins import Doomed
     from elemta.protocol import Mailbox
 
 log = logger(__name__)
@@ -65,7 +67,15 @@ _FAULTS: Final = {
     "timed out": "timed_out",
     "connection lost": "lost",
     "failed": "failed",
+    "no TLS": "no_tls",
 }
+
+
+def _before_tls(event: Event) -> bool:
+    """Whether that is done for clients that must encrypt first and have not yet (RFC 3207 §4)."""
+    if isinstance(event, Hello):
+        return event.extended
+    return isinstance(event, (Noop, Quit, StartTls, Refused))
 
 
 class Session:
@@ -79,7 +89,6 @@ class Session:
     def __init__(self, transport: Transport, reception: Reception) -> None:
         house = reception.house
         host, port = transport.peer
-        self._transport = transport
         self._reception = reception
         self._queue = house.queue
         self._plugins = reception.plugins
@@ -100,6 +109,8 @@ class Session:
         self._authentication = Authentication(view, self._plugins, self._meters)
         self._patience = Patience(reception.table, tireless=reception.lmtp)
         self._transaction: Transaction | None = None
+        #: What plugins knew of the client before it said a word: results, and what they want.
+        self._of_client: tuple[Results, list[Doomed]] = (view.results, view.doomed)
         self._over = False  # we have said goodbye, of our own accord
         self._messages = 0
         self._mail_at = 0.0  # when the last MAIL came (Trio time)
@@ -111,7 +122,7 @@ class Session:
         try:
             house.roster.enter(self)
             self._dialogue.begin(self._standing)
-            house.reaper.watch(self._transport)
+            self._wire.open()
             with self._plugins.users:
                 try:
                     await self._converse()
@@ -121,6 +132,8 @@ class Session:
         except trio.TooSlowError:
             end = "timed out"
             await self._wire.say_goodbye(replies.TIMED_OUT)
+        except TlsError:
+            end = "no TLS"
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             end = "connection lost"
         except DrainedError:
@@ -136,8 +149,7 @@ class Session:
             log.exception("session.failed", session=self._view.id, client=self._view.address)
             await self._wire.say_goodbye(replies.BROKEN)
         finally:
-            self._transport.close()
-            house.reaper.forget(self._transport)
+            self._wire.close()
             house.roster.leave(self)
             if end != "over":
                 self._dialogue.said("S", end)
@@ -182,11 +194,19 @@ class Session:
     # The conversation.
 
     async def _converse(self) -> None:
+        table = self._reception.table
+        if table.tls == "implicit":
+            await self._encrypt(greeted=False)
         await self._greet()
+        self._remember()
+        clear = table.tls == "required"  # as long as it is, nearly nothing is done
         while not self._over:
             event = await self._wire.next_event()
             if isinstance(event, Closed):
                 break
+            if clear and self._view.encryption is None and not _before_tls(event):
+                await self._refuse(replies.TLS_FIRST)
+                continue
             await self._handle(event)
         await self._wire.finish()
 
@@ -233,14 +253,68 @@ class Session:
                 self._small_talk(replies.NOT_VERIFIED)
             case Help():
                 self._small_talk(replies.HELP)
-            case StartTls(injected=injected):
-                await self._refuse(replies.INJECTED if injected else replies.NOT_OFFERED)
+            case StartTls(injected=True):
+                await self._refuse(replies.INJECTED)
+            case StartTls():
+                self._wire.reply(replies.TLS_READY)
+                await self._encrypt(greeted=True)
+                self._forget()
             case Auth() | AuthResponse():
                 await self._authenticate(event)
             case Content() | ContentEnd() | ChunkEnd() | Closed():
                 raise AssertionError(event)
             case _:
                 assert_never(event)
+
+    # In TLS.
+
+    async def _encrypt(self, *, greeted: bool) -> None:
+        """Shake hands.
+
+        Raises:
+            TlsError, DrainedError, trio.TooSlowError, trio.BrokenResourceError: see `Wire.encrypt`.
+        """
+        view, meters = self._view, self._meters
+        try:
+            view.encryption = encryption = await self._wire.encrypt(greeted=greeted)
+        except (TlsError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            meters.tls_in_failures += 1
+            log.info(
+                "client.tls_failed",
+                session=view.id,
+                listener=view.listener,
+                client=view.address,
+                problem=str(error) or "it took too long",
+            )
+            raise
+        meters.tls_in[encryption.version] += 1
+        self._dialogue.tls = f"{encryption.version} {encryption.cipher}"
+        self._dialogue.said("S", f"encrypted: {self._dialogue.tls}")
+        if encryption.client:
+            log.info(
+                "client.certificate",
+                session=view.id,
+                listener=view.listener,
+                client=view.address,
+                subject=encryption.client,
+            )
+
+    def _remember(self) -> None:
+        """Keep apart what is known of the client before it says who it is."""
+        view = self._view
+        self._of_client = view.results, [*view.doomed]
+        view.results = Results(view.results)
+
+    def _forget(self) -> None:
+        """Know nothing of what was said in clear: anybody may have said it (RFC 3207 §4.2)."""
+        view = self._view
+        view.helo = self._dialogue.name = ""
+        view.extended = False
+        view.login, view.addresses, view.app = None, (), ""
+        view.trusted = self._reception.house.recipients.trusts(view.address)
+        results, doomed = self._of_client
+        view.results, view.doomed = Results(results), [*doomed]
+        self._transaction = None
 
     async def _hello(self, hello: Hello) -> None:
         if self._plugins.hello:
@@ -250,7 +324,22 @@ class Session:
                 return
         self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
+        self._recognise()
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
+
+    def _recognise(self) -> None:
+        """Take a client for whom plugins say that it is, by its certificate perhaps."""
+        view = self._view
+        if view.login is None and (granted := view.results.first(Granted)) is not None:
+            view.login, view.trusted = granted.login, True
+            view.addresses, view.app = granted.addresses, granted.app
+            log.info(
+                "client.recognised",
+                session=view.id,
+                listener=view.listener,
+                client=view.address,
+                login=granted.login,
+            )
 
     async def _authenticate(self, event: Auth | AuthResponse) -> None:
         answer = await self._authentication.answer(event)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.listener.roster import DrainedError
+from elemta.net.tls import serve_tls
 from elemta.protocol import (
     ChunkEnd,
     Closed,
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from elemta.config import Listener
     from elemta.listener.reception import Reception
     from elemta.net.dialogues import Dialogue
+    from elemta.net.tls import Encryption
     from elemta.net.transport import Transport
     from elemta.protocol import Reply
 
 #: Seconds that a last word may take: a peer that does not read must not hold up a shutdown.
 GOODBYE: Final = 5.0
+#: Seconds that a handshake may take.
+HANDSHAKE: Final = 60.0
 #: Seconds that a client may think once most places are taken (as with Postfix's `stress`).
 HURRIED: Final = 10.0
 
@@ -52,6 +56,8 @@ class Wire:
 
     def __init__(self, transport: Transport, reception: Reception, dialogue: Dialogue) -> None:
         self.smtp = ServerConnection(reception.limits, reception.offer, lmtp=reception.lmtp)
+        self._reception = reception
+        self._reaper = reception.house.reaper
         self._transport = transport
         self._roster = reception.house.roster
         self._table = reception.table
@@ -64,6 +70,46 @@ class Wire:
         self._said = dialogue.said
         #: Octets of content that are to be written down as one remark.
         self._unmentioned = 0
+
+    def open(self) -> None:
+        """Have somebody look at its deadline; `close` it."""
+        self._reaper.watch(self._transport)
+
+    def close(self) -> None:
+        """Close the transport, and have nobody look at it any more."""
+        self._transport.close()
+        self._reaper.forget(self._transport)
+
+    async def encrypt(self, *, greeted: bool) -> Encryption:
+        """Go on in TLS, with an engine that knows nothing of what was said in clear.
+
+        RFC 3207 §4.2.
+
+        What the client has sent in clear and nobody has read yet is taken for a part of the
+        handshake, which then fails: no octet of it comes to the new engine.
+
+        Args:
+            greeted: this is after STARTTLS; else the greeting is still to come.
+
+        Raises:
+            TlsError: the two find no common ground.
+            DrainedError, trio.TooSlowError, trio.BrokenResourceError: as `next_event`.
+        """
+        reception, below = self._reception, self._transport
+        below.deadline = trio.current_time() + HANDSHAKE
+        await self.flush()
+        self._writable = False  # a goodbye in clear would be no part of a handshake
+        shown = reception.house.certificates.shown(reception.table.client_certificates)
+        above, encryption = await serve_tls(below, shown)
+        self._reaper.forget(below)
+        self._transport = above
+        self._reaper.watch(above)
+        self._writable = True
+        self._opened = trio.current_time()
+        self.smtp = ServerConnection(
+            reception.limits, reception.encrypted_offer, lmtp=reception.lmtp, greeted=greeted
+        )
+        return encryption
 
     def spoke_first(self) -> bool:
         """Whether the client has said something already; does not wait for it to.

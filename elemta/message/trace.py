@@ -69,7 +69,7 @@ def received(
         protocol: e.g. ``ESMTP`` or ``ESMTPSA`` (RFC 3848).
         id: of the message, in our queue.
         recipient: only if it is the only one: the others must not be told of each other.
-        tls: version and cipher, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``.
+        tls: version and cipher, e.g. ``version=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384``.
         time: seconds since the epoch.
 
     Returns:

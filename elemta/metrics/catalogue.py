@@ -138,6 +138,18 @@ _ALL: Final = (
         "elemta_tls_connections_total", "Connections that were encrypted.", "direction", "version"
     ),
     _counter("elemta_tls_handshake_failures_total", "Handshakes that failed.", "direction"),
+    _gauge(
+        "elemta_tls_certificate_expiry_seconds",
+        "Seconds until a certificate that clients are shown runs out.",
+        *("domain", "issuer"),
+        together="min",
+    ),
+    _gauge(
+        "elemta_tls_certificate_valid",
+        "1: such a certificate is good today; 0: it is not.",
+        "domain",
+        together="min",
+    ),
     # Names.
     _counter("elemta_dns_questions_total", "Questions, by how they came to an answer.", "answered"),
     _counter("elemta_dns_answers_total", "What name servers answered.", "answer"),

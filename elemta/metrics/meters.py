@@ -97,6 +97,8 @@ class Meters:
         hosts: connections to hosts, by what came of them.
         tls: connections to hosts that were encrypted, by version.
         tls_failures: handshakes with hosts that failed.
+        tls_in: connections of clients that were encrypted, by version.
+        tls_in_failures: handshakes with clients that failed.
         lags: how late the loop came to what was due.
         scans: of ClamAV, by what came of them.
         scan_seconds: how long they took.
@@ -121,6 +123,8 @@ class Meters:
         self.hosts = Counter[str]()
         self.tls = Counter[str]()
         self.tls_failures = 0
+        self.tls_in = Counter[str]()
+        self.tls_in_failures = 0
         self.lags = Distribution(LAG)
         self.scans = Counter[str]()
         self.scan_seconds = Distribution(LATENCY)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
+from msgspec import Struct
 
 from elemta.net.transport import MOST
 
@@ -26,6 +27,44 @@ class TlsError(Exception):
     """The handshake failed; the message is for a log. The transport below can only be closed."""
 
 
+class Encryption(Struct, frozen=True, kw_only=True):
+    """How a client's connection is protected.
+
+    Attributes:
+        version: e.g. ``TLSv1.3``.
+        cipher: e.g. ``TLS_AES_256_GCM_SHA384``.
+        server_name: whom the client wanted (SNI), in small letters; a claim. Empty: it did not say.
+        client: the subject of the client's certificate (RFC 4514), which was verified; empty:
+            it showed none, or was not asked.
+        server_end_point: the hash of the certificate that it was shown, to which a login can be
+            bound (RFC 5929 §4); empty: that kind of certificate has none.
+    """
+
+    version: str
+    cipher: str
+    server_name: str = ""
+    client: str = ""
+    server_end_point: bytes = b""
+
+    @property
+    def written(self) -> str:
+        """As Received fields have it."""
+        return f"version={self.version} cipher={self.cipher}"
+
+
+class Shown(Protocol):
+    """What a server shows its clients, and how it learns afterwards which they were shown."""
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """What handshakes begin with."""
+        ...
+
+    def encryption(self, tls: ssl.SSLObject, version: str, cipher: str) -> Encryption:
+        """What came of one handshake."""
+        ...
+
+
 class TlsTransport:
     """A `Transport` that encrypts. Made by `start_tls`.
 
@@ -37,6 +76,7 @@ class TlsTransport:
         deadline: see `Transport`; a reaper has to watch this one from now on.
         version: e.g. ``TLSv1.3``.
         cipher: e.g. ``TLS_AES_256_GCM_SHA384``.
+        tls: what the `ssl` module knows of the connection.
     """
 
     def __init__(
@@ -50,7 +90,7 @@ class TlsTransport:
         self.version = ""
         self.cipher = ""
         self._transport = transport
-        self._tls = tls
+        self.tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False
@@ -89,7 +129,7 @@ class TlsTransport:
         """See `Transport`."""
         if octets:
             try:
-                self._tls.write(octets)
+                self.tls.write(octets)
             except ssl.SSLError as error:
                 raise trio.BrokenResourceError(_why(error)) from error
         # In one piece, however large: an interruption between two would go unnoticed.
@@ -112,7 +152,7 @@ class TlsTransport:
             trio.BrokenResourceError: the connection is gone.
         """
         try:
-            while not self._has(self._tls.do_handshake):
+            while not self._has(self.tls.do_handshake):
                 await self._flush()
                 self._feed(await self._transport.receive())
         except ssl.SSLError as error:
@@ -121,8 +161,8 @@ class TlsTransport:
                 await self._flush()
             raise TlsError(_why(error)) from error
         await self._flush()
-        self.version = self._tls.version() or ""
-        self.cipher = (self._tls.cipher() or ("", "", 0))[0]
+        self.version = self.tls.version() or ""
+        self.cipher = (self.tls.cipher() or ("", "", 0))[0]
 
     def _has(self, act: Callable[[], None]) -> bool:
         """Do something; false: it takes more octets of the peer."""
@@ -137,7 +177,7 @@ class TlsTransport:
         if self._closed:
             raise trio.ClosedResourceError("this transport was closed")
         try:
-            return self._tls.read(MOST)
+            return self.tls.read(MOST)
         except ssl.SSLWantReadError:
             return None
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
@@ -185,6 +225,20 @@ async def start_tls(
     encrypted = TlsTransport(transport, tls, incoming, outgoing)
     await encrypted.shake_hands()
     return encrypted
+
+
+async def serve_tls(transport: Transport, shown: Shown) -> tuple[TlsTransport, Encryption]:
+    """Go on in TLS as the server.
+
+    Args:
+        transport: as of `start_tls`; its deadline holds for the handshake.
+        shown: what the client is shown.
+
+    Raises:
+        TlsError, trio.BrokenResourceError, Exception: as `start_tls`.
+    """
+    encrypted = await start_tls(transport, shown.context, server_side=True)
+    return encrypted, shown.encryption(encrypted.tls, encrypted.version, encrypted.cipher)
 
 
 def unverified_client() -> ssl.SSLContext:

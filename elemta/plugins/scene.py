@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from elemta.net.tls import Encryption
 from elemta.plugins.changes import (
     AddHeader,
     AddRecipient,
@@ -81,7 +82,7 @@ class Session(Struct, kw_only=True, eq=False):
         trusted: the client may send to any domain (``relay.networks``, or it has logged in).
         helo: what the client calls itself: a claim; empty before EHLO.
         extended: it said EHLO or LHLO, not HELO.
-        tls: how the connection is protected, e.g. ``TLSv1.3``; None if it is not.
+        encryption: how the connection is protected, and by whose certificate; None if it is not.
         login: who is logged in, or None.
         addresses: what he may send as beside `login`; see `Granted`.
         app: what he calls the app password that he came with; empty: it was his own.
@@ -98,13 +99,18 @@ class Session(Struct, kw_only=True, eq=False):
     trusted: bool = False
     helo: str = ""
     extended: bool = False
-    tls: str | None = None
+    encryption: Encryption | None = None
     login: str | None = None
     addresses: tuple[str, ...] = ()
     app: str = ""
     results: Results = field(default_factory=Results)
     kept: Store = field(default_factory=Store)
     doomed: list[Doomed] = []
+
+    @property
+    def tls(self) -> str | None:
+        """The version of TLS, e.g. ``TLSv1.3``; None: it is in clear."""
+        return None if self.encryption is None else self.encryption.version
 
     @property
     def ip(self) -> IPAddress | None:

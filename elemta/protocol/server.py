@@ -116,6 +116,8 @@ class ServerConnection:
         limits: what the conversation may cost.
         offer: what EHLO announces; what is not announced is not understood either.
         lmtp: whether this is LMTP.
+        greeted: the conversation goes on in TLS after STARTTLS: there is no second greeting, and
+            the client begins anew with EHLO (RFC 3207 §4.2).
 
     Attributes:
         line: what the client said that made the last event, for people to read: a command or an
@@ -124,18 +126,23 @@ class ServerConnection:
     """
 
     def __init__(
-        self, limits: Limits = _LIMITS, offer: Offer = _OFFER, *, lmtp: bool = False
+        self,
+        limits: Limits = _LIMITS,
+        offer: Offer = _OFFER,
+        *,
+        lmtp: bool = False,
+        greeted: bool = False,
     ) -> None:
         self.line: bytes | None = None
         self._limits = limits
         self._offer = offer
         self._lmtp = lmtp
-        self._state = State.GREETING
+        self._state = State.START if greeted else State.GREETING
         self._lines = Lines()
         self._eof = False
         # What the next reply answers, how many replies it takes, whether it can only be refused,
         # and whether the conversation ends with it.
-        self._owed: Verb | None = Verb.CONNECT
+        self._owed: Verb | None = None if greeted else Verb.CONNECT
         self._replies = 1
         self._must_refuse = False
         self._final = False

@@ -5,8 +5,12 @@ from __future__ import annotations
 import ssl
 import warnings
 from functools import cache
+from typing import TYPE_CHECKING
 
 import trustme
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @cache
@@ -33,3 +37,48 @@ def old_server_context() -> ssl.SSLContext:
         warnings.simplefilter("ignore", DeprecationWarning)
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     return context
+
+
+class Authority:
+    """Issues certificates into files.
+
+    Args:
+        folder: where the files are put.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ca = trustme.CA()
+        self.file = folder / "authority.pem"
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def issue(self, *names: str, file: str = "", **more: object) -> dict[str, str]:
+        """A certificate and its key, as an entry of ``tls.certificates``.
+
+        Args:
+            names: it is for.
+            file: what its files are called; empty: as the first name.
+            more: for trustme.
+        """
+        issued = self._ca.issue_cert(*names, **more)  # type: ignore[arg-type] # whatever it takes
+        path = self._folder / (file or names[0].replace("*", "any"))
+        certificate, key = path.with_suffix(".crt"), path.with_suffix(".key")
+        certificate.write_bytes(b"".join(each.bytes() for each in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(key)
+        key.chmod(0o600)
+        return {"certificate": str(certificate), "key": str(key)}
+
+    def client(self, *names: str) -> ssl.SSLContext:
+        """What a client wants who trusts this authority.
+
+        Args:
+            names: in the certificate that it shows; none: it shows none.
+        """
+        context = ssl.create_default_context(cafile=self.file)
+        if names:
+            self.certify(context, *names)
+        return context
+
+    def certify(self, context: ssl.SSLContext, *names: str) -> None:
+        """Have somebody show a certificate of this authority."""
+        self._ca.issue_cert(*names).configure_cert(context)

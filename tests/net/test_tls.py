@@ -105,7 +105,7 @@ async def test_a_peer_that_signs_the_end_has_ended() -> None:
     ours, theirs = memory_transport_pair()
     client, server = await talk(ours, theirs, server_context())
     with pytest.raises(ssl.SSLWantReadError):
-        server._tls.unwrap()
+        server.tls.unwrap()
     await server.send_all(b"")
     assert await client.receive() == b""
     assert await client.receive() == b""

@@ -395,6 +395,19 @@ def test_a_refused_greeting_is_the_end() -> None:
     assert smtp.next_event() == Closed()
 
 
+def test_after_starttls_nobody_is_greeted_again_and_nothing_is_known() -> None:
+    smtp = ServerConnection(greeted=True)
+    assert smtp.replies_owed == 0
+    assert smtp.next_event() is Wait.FOR_DATA
+    smtp.receive_data(b"MAIL FROM:<a@b.example>\r\n")
+    event = smtp.next_event()
+    assert isinstance(event, Refused)
+    assert event.reply.code == 503
+    smtp.send(event.reply)
+    smtp.receive_data(b"EHLO a\r\n")
+    assert isinstance(smtp.next_event(), Hello)
+
+
 def test_an_early_talker_is_noticed() -> None:
     smtp = ServerConnection()
     assert not smtp.has_buffered

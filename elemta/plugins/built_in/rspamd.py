@@ -204,8 +204,9 @@ class Rspamd(PluginWith[Settings]):
             yield b"Hostname", iprev.name
         if session.login is not None:
             yield b"User", session.login
-        if session.tls is not None:
-            yield b"TLS-Version", session.tls
+        if (encryption := session.encryption) is not None:
+            yield b"TLS-Version", encryption.version
+            yield b"TLS-Cipher", encryption.cipher
         yield b"From", str(transaction.sender or "<>")
         for recipient in transaction.recipients:
             yield b"Rcpt", str(recipient)

@@ -38,7 +38,12 @@ def of_connection(session: Session, hostname: str) -> Values:
 
 def of_hello(session: Session) -> Values:
     """Before EHLO."""
-    return _values(tls_version=session.tls or "")
+    encryption = session.encryption
+    if encryption is None:
+        return _values(tls_version="")
+    return _values(
+        tls_version=encryption.version, cipher=encryption.cipher, cert_subject=encryption.client
+    )
 
 
 def of_mail(transaction: Transaction) -> Values:

@@ -9,6 +9,7 @@ import trio
 from elemta.config import ConfigError, check, load, shown
 from elemta.mailauth import Iprev
 from elemta.net.http import HttpError
+from elemta.net.tls import Encryption
 from elemta.plugins import (
     CONTINUE,
     AddHeader,
@@ -88,7 +89,8 @@ async def verdict(plugin: Rspamd, transaction: Transaction | None = None) -> Ver
 
 async def test_it_is_told_all_that_is_known(server: Server, service: FakeService) -> None:
     session = a_session("2001:db8::1", helo="it's\x01me")
-    session.login, session.tls = "ann", "TLSv1.3"
+    session.login = "ann"
+    session.encryption = Encryption(version="TLSv1.3", cipher="AES")
     session.results.add(Iprev("pass", "2001:db8::1", "mail.sender.example"))
     transaction = a_transaction(session, recipients=["bob@us.example", "eve@us.example"])
     await verdict(a_plugin(service, password="x y"), transaction)
@@ -102,6 +104,7 @@ async def test_it_is_told_all_that_is_known(server: Server, service: FakeService
         "Hostname: mail.sender.example",
         "User: ann",
         "TLS-Version: TLSv1.3",
+        "TLS-Cipher: AES",
         "From: ann@sender.example",
         "Rcpt: bob@us.example",
         "Rcpt: eve@us.example",
