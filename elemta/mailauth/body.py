@@ -33,6 +33,65 @@ class Measure(Struct, frozen=True):
     digest: bytes
 
 
+class Measuring:
+    """Measures a body that comes piece by piece, however it is cut.
+
+    Args:
+        canonical: in which form.
+    """
+
+    def __init__(self, canonical: Canonical) -> None:
+        self._relaxed = canonical == b"relaxed"
+        self._digest = hashlib.sha256()
+        self._size = 0
+        #: Empty lines that count if something stands behind them.
+        self._empty = 0
+        #: Of the last line, which has not ended yet.
+        self._begun: list[bytes] = []
+
+    def feed(self, octets: bytes) -> None:
+        """The next octets."""
+        if b"\n" in octets:
+            if self._begun:
+                octets = b"".join([*self._begun, octets])
+                self._begun.clear()
+            last = octets.rfind(b"\r\n")
+            if last >= 0 and last == len(octets) - 2:
+                self._take(octets)
+                return
+            if last >= 0:
+                self._take(octets[: last + 2])
+                octets = octets[last + 2 :]
+        if octets:
+            self._begun.append(octets)
+
+    def measure(self) -> Measure:
+        """All of it, once it is there."""
+        if self._begun:
+            self._take(b"".join(self._begun))
+            self._begun.clear()
+        if self._size or not self._relaxed:
+            self._size += 2
+            self._digest.update(b"\r\n")
+        return Measure(self._size, self._digest.digest())
+
+    def _take(self, lines: bytes) -> None:
+        """Whole lines; the last one of all may lack its end."""
+        made = _reduced(lines) if self._relaxed else lines
+        kept = made.rstrip(b"\r\n")
+        ends = made[len(kept) :]
+        if len(ends) != 2 * ends.count(b"\r\n"):
+            kept, ends = made, b""  # a bare CR or LF, which no client may send
+        if kept:
+            self._size += 2 * self._empty + len(kept)
+            while self._empty > 0:
+                self._digest.update(_LINE_ENDS[: 2 * self._empty])
+                self._empty -= len(_LINE_ENDS) // 2
+            self._digest.update(kept)
+            self._empty = 0
+        self._empty += len(ends) // 2
+
+
 class Body:
     """A body, and what was found out about it: several signatures mostly want the same.
 
@@ -54,25 +113,10 @@ class Body:
         return found
 
     def _measure(self, canonical: Canonical) -> Measure:
-        digest, size, empty = hashlib.sha256(), 0, 0
+        measuring = Measuring(canonical)
         for piece in self._pieces():
-            made = _reduced(piece) if canonical == b"relaxed" else piece
-            kept = made.rstrip(b"\r\n")
-            ends = made[len(kept) :]
-            if len(ends) != 2 * ends.count(b"\r\n"):
-                kept, ends = made, b""  # a bare CR or LF, which no client may send
-            if kept:
-                size += 2 * empty + len(kept)
-                while empty > 0:
-                    digest.update(_LINE_ENDS[: 2 * empty])
-                    empty -= len(_LINE_ENDS) // 2
-                digest.update(kept)
-                empty = 0
-            empty += len(ends) // 2
-        if size or canonical == b"simple":
-            size += 2
-            digest.update(b"\r\n")
-        return Measure(size, digest.digest())
+            measuring.feed(piece)
+        return measuring.measure()
 
     def _pieces(self) -> Iterator[bytes]:
         """Whole lines."""

@@ -21,6 +21,10 @@ def hash_headers(
     sig: dict[bytes, bytes],
 ) -> list[Field]: ...
 
+def select_headers(
+    headers: Sequence[Sequence[bytes]], include_headers: Sequence[bytes]
+) -> list[Sequence[bytes]]: ...
+
 class DomainSigner:
     headers: list[list[bytes]]
     def __init__(self, message: bytes | None = ..., logger: Logger | None = ...) -> None: ...
