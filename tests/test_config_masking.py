@@ -103,3 +103,14 @@ def test_an_url_is_bare_of_its_user_wherever_it_stands() -> None:
     assert values["routes"] == []
     pipe = "domains: [{name: a.example, deliver: 'pipe:/bin/x https://me:hunter2@h/'}]\n"
     assert "hunter2" not in json.dumps(shown(load(WHOLE + pipe)))
+
+
+def test_where_keys_lie_is_shown_and_what_they_are_is_not() -> None:
+    keys = "keys: [{domain: example.org, selector: a, key: /etc/keys/a.pem}]"
+    assert "/etc/keys/a.pem" in json.dumps(settings(keys))
+    for secret in (
+        "keys: [{key: hunter2, selector: a}]",
+        "keys: [hunter2]",
+        "keys: [{a: hunter2}]",
+    ):
+        assert settings(secret) == {"keys": "***"}

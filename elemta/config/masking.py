@@ -93,10 +93,17 @@ def _within(value: Plain) -> Plain:
     return [_within(each) for each in value] if isinstance(value, list) else _bare(value)
 
 
+def _has_file(value: Plain) -> bool:
+    """Whether it is a table of a key that lies elsewhere."""
+    return isinstance(value, dict) and not _is_secret("key", value.get("key", MASK))
+
+
 def _is_secret(key: str, value: Plain) -> bool:
     words = [word.lower() for word in _WORDS.findall(key)]
     if not _SECRETS.intersection(words) or words[-1] in _PLACES:
         return False
     if isinstance(value, str) and words[-1] == "key" and _KEY_FILE.fullmatch(value):
+        return False
+    if words[-1] == "keys" and isinstance(value, list) and value and all(map(_has_file, value)):
         return False
     return not (value is None or isinstance(value, bool) or value in ("", [], {}))

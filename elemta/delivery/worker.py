@@ -117,7 +117,7 @@ class Delivery:
         self._dialogues = dialogues or Dialogues(config.limits.transcripts, clock)
         self._draining = False
         self._waits: set[trio.CancelScope] = set()
-        self.reporter = Reporter(config, queue.new_id, clock)
+        self.reporter = Reporter(config, queue.new_id, clock, plugins)
         self._settlement = Settlement(queue, self.reporter, clock, self._meters)
         self._security = Security(config.delivery.tls)
         self.configure(config, router)

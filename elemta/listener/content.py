@@ -6,7 +6,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import trio
+from typing_extensions import override
 
+from elemta.message import HeaderScanner
 from elemta.plugins import TooLargeError
 
 if TYPE_CHECKING:
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
     from elemta.listener.budget import Share
     from elemta.listener.reception import Incoming
-    from elemta.message import HeaderScanner
 
 
 #: Seconds to wait for memory: below what a plugin may take, who must be able to do without.
@@ -78,9 +79,43 @@ class Arrived:
                 await trio.lowlevel.checkpoint()
                 yield piece
             return
-        before = self._before
-        async with aclosing(self._incoming.pieces()) as stored:
-            async for piece in stored:
-                if before < len(piece):
-                    yield piece[before:]
-                before = max(0, before - len(piece))
+        async with aclosing(_behind(self._before, self._incoming.pieces())) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+class Finished(Arrived):
+    """The same as it will be stored: with another header, and what we have put above it.
+
+    Args:
+        head: all that stands before the empty line.
+        whole: the message as its client sent it.
+        before: octets of its header, which `head` stands in place of.
+        share: what the message may take of the memory.
+    """
+
+    def __init__(self, head: bytes, whole: Arrived, before: int, share: Share) -> None:
+        header = HeaderScanner(len(head) + 1, head.count(b"\n") + 1)
+        header.feed(head + b"\r\n")
+        size = whole.size + len(head) - before
+        super().__init__(header, size, (), None, 0, share)
+        self._head = head
+        self._rest = whole
+        self._before = before
+
+    @override
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """See `elemta.plugins.Content`."""
+        yield self._head
+        async with aclosing(_behind(self._before, self._rest.pieces())) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def _behind(before: int, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    """What is behind so many octets."""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if before < len(piece):
+                yield piece[before:]
+            before = max(0, before - len(piece))

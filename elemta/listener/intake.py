@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Final, Self
 from msgspec import Struct
 
 from elemta.listener import replies
-from elemta.listener.content import Arrived
+from elemta.listener.content import Arrived, Finished
 from elemta.listener.judgement import addressees, holder, notes
 from elemta.listener.precedence import precedence
 from elemta.log import logger
 from elemta.message import MAX_HOPS, HeaderFault, HeaderScanner, received
-from elemta.plugins import rewritten
+from elemta.plugins import Discard, rewritten
 from elemta.queue import Envelope, Origin, StoreUnavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from elemta.listener.reception import House, Incoming
-    from elemta.plugins import Chain, Transaction
+    from elemta.plugins import Chain, Content, Transaction
     from elemta.protocol import Reply
 
 log = logger(__name__)
@@ -167,6 +167,8 @@ class Intake:
             self._give_up(fault)
         if self.refusal is None and (objection := await self._judge()) is not None:
             self._give_up(objection, by_plugin=True)
+        if self.refusal is None and self._chain.sign and (objection := await self._sign()):
+            self._give_up(objection, by_plugin=True)
         if self.refusal is not None:
             return
         try:
@@ -180,23 +182,39 @@ class Intake:
             return objection  # it is nothing but a header
         if not (self._chain.inspect or self._chain.message):
             return None
-        content = Arrived(
+        return (await self._chain.on_message(self._transaction, self._arrived())).reply
+
+    async def _sign(self) -> Reply | None:
+        """Have it signed as it is by now. What plugins have against it."""
+        fate = self._transaction.fate()
+        if fate is not None and isinstance(fate.fate, Discard):
+            return None
+        arrived = self._arrived()
+
+        def show() -> Content:
+            head, former = self._head()
+            return Finished(head, arrived, former, self._share)
+
+        return (await self._chain.on_sign(self._transaction, show)).reply
+
+    def _arrived(self) -> Arrived:
+        return Arrived(
             self._scanner, self.size, self._pieces, self._incoming, len(self._trace), self._share
         )
-        return (await self._chain.on_message(self._transaction, content)).reply
+
+    def _head(self) -> tuple[bytes, int]:
+        """All that stands before the empty line by now, and how much of it the client sent."""
+        header = self._scanner.header
+        changes = [each.change for each in self._transaction.made]
+        utf8 = self._transaction.params.smtputf8
+        return rewritten(header, changes, self._trace, utf8=utf8), len(header)
 
     async def _store(self) -> None:
         envelope, key, digest = self._envelope(), self._handed.key, self._handed.digest
         former, head = len(self._trace), self._trace
         if self._transaction.fields_changed:
-            header = self._scanner.header
-            former += len(header)
-            head = rewritten(
-                header,
-                [each.change for each in self._transaction.made],
-                self._trace,
-                utf8=self._transaction.params.smtputf8,
-            )
+            head, replaced = self._head()
+            former += replaced
         if self._incoming is not None:
             if self._transaction.fields_changed:
                 await self._incoming.replace_head(former, head)

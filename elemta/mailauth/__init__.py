@@ -7,6 +7,7 @@ from elemta.mailauth.arc import check_arc as check_arc
 from elemta.mailauth.asking import InThread as InThread
 from elemta.mailauth.author import AuthorError as AuthorError
 from elemta.mailauth.author import author_domains as author_domains
+from elemta.mailauth.body import Measuring as Measuring
 from elemta.mailauth.dkim import SIGNATURES as SIGNATURES
 from elemta.mailauth.dkim import DkimResult as DkimResult
 from elemta.mailauth.dkim import DkimSignature as DkimSignature
@@ -26,13 +27,6 @@ from elemta.mailauth.dmarc import vouched_by as vouched_by
 from elemta.mailauth.iprev import Iprev as Iprev
 from elemta.mailauth.iprev import IprevResult as IprevResult
 from elemta.mailauth.iprev import check_iprev as check_iprev
-from elemta.mailauth.results import FIELD as FIELD
-from elemta.mailauth.results import is_forged as is_forged
-from elemta.mailauth.results import parse_results as parse_results
-from elemta.mailauth.results import write_results as write_results
-from elemta.mailauth.spf import Spf as Spf
-from elemta.mailauth.spf import SpfResult as SpfResult
-from elemta.mailauth.spf import check_spf as check_spf
 from elemta.mailauth.private_keys import GOOD_BITS as GOOD_BITS
 from elemta.mailauth.private_keys import MOST_BITS as MOST_BITS
 from elemta.mailauth.private_keys import KeyFileError as KeyFileError
@@ -43,8 +37,14 @@ from elemta.mailauth.private_keys import parse_private_key as parse_private_key
 from elemta.mailauth.private_keys import read_key_file as read_key_file
 from elemta.mailauth.private_keys import read_private_key as read_private_key
 from elemta.mailauth.private_keys import zone_entry as zone_entry
+from elemta.mailauth.results import FIELD as FIELD
+from elemta.mailauth.results import is_forged as is_forged
+from elemta.mailauth.results import parse_results as parse_results
+from elemta.mailauth.results import write_results as write_results
 from elemta.mailauth.signing import OVERSIGNED as OVERSIGNED
 from elemta.mailauth.signing import SIGNED as SIGNED
 from elemta.mailauth.signing import Signer as Signer
 from elemta.mailauth.signing import Signing as Signing
-from elemta.mailauth.body import Measuring as Measuring
+from elemta.mailauth.spf import Spf as Spf
+from elemta.mailauth.spf import SpfResult as SpfResult
+from elemta.mailauth.spf import check_spf as check_spf

@@ -161,17 +161,19 @@ def read_key_file(path: Path, *, insecure: bool = False) -> bytes:
     """What is in the file of a key. Arguments and errors are those of `read_private_key`."""
     try:
         # A pipe in its place must not hold us up.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode):
-                raise KeyFileError("no file")
-            if state.st_mode & _OTHERS and not insecure:
-                mode = stat.S_IMODE(state.st_mode)
-                problem = f"others than its owner may read or write it (mode {mode:04o})"
-                raise KeyFileError(f"{problem}: chmod 0600")
-            octets = file.read(_LONGEST + 1)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(file).st_mode
+            octets = os.read(file, _LONGEST + 1) if stat.S_ISREG(mode) else b""
+        finally:
+            os.close(file)
     except OSError as error:
         raise KeyFileError(error.strerror or type(error).__name__) from None
+    if not stat.S_ISREG(mode):
+        raise KeyFileError("no file")
+    if mode & _OTHERS and not insecure:
+        told = f"others than its owner may read or write it (mode {stat.S_IMODE(mode):04o})"
+        raise KeyFileError(f"{told}: chmod 0600")
     if len(octets) > _LONGEST:
         raise KeyFileError(f"more than {_LONGEST} octets, which is no key")
     return octets

@@ -99,9 +99,8 @@ class Signing:
             there = counts[name.encode("ascii")]
             denied = name in once_more or (bool(there) and _ONCE_THERE.fullmatch(name) is not None)
             self.names += [name.encode("ascii")] * (there + denied)
-        self._digest = hashlib.sha256()
-        for name, value in dkim.select_headers(canonical, self.names):
-            self._digest.update(b"%s:%s" % (name, value))
+        chosen = dkim.select_headers(canonical, self.names)
+        self._signed = b"".join([b"%s:%s" % (name, value) for name, value in chosen])
 
     def field(
         self, signer: Signer, body: bytes, *, now: float, expires: float | None = None
@@ -133,20 +132,21 @@ class Signing:
         """
         bh = base64.b64encode(body).decode("ascii")
         lines = [*lines, *_names(self.names), f"bh={bh};"]
-        return signature(name, lines, key, self._digest.copy())
+        return signature(name, lines, key, self._signed)
 
 
-def signature(name: str, lines: Sequence[str], key: PrivateKey, digest: hashlib._Hash) -> str:
+def signature(name: str, lines: Sequence[str], key: PrivateKey, signed: bytes) -> str:
     """The value of a field that signs.
 
     Args:
         name: of the field.
         lines: its tags but for ``b=``, as `Signing.tagged` has them.
         key: signs.
-        digest: of all that is signed, but for this field.
+        signed: all that is signed but this field, in its relaxed form.
     """
     value = "\r\n\t".join([*lines, "b="])
     field = (name.encode("ascii"), value.encode("ascii"))
+    digest = hashlib.sha256(signed)
     dkim.hash_headers(digest, _RELAXED, (), (), field, {})
     made = base64.b64encode(key.sign(digest.digest())).decode("ascii")
     pieces = [made[place : place + _LINE - 3] for place in range(0, len(made), _LINE - 3)]

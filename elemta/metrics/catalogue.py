@@ -170,6 +170,11 @@ _ALL: Final = (
         "method",
         "result",
     ),
+    _counter(
+        "elemta_dkim_signatures_total",
+        "Messages that could be signed (DKIM), by whether they were, and if not, why.",
+        "result",
+    ),
     _counter("elemta_greylisting_total", "Recipients that greylisting looked at.", "outcome"),
     _gauge("elemta_greylisting_triplets", "Triplets that greylisting knows.", "state"),
     _gauge("elemta_greylisting_clients", "Clients and domains that greylisting trusts."),

@@ -105,6 +105,7 @@ class Meters:
         checks: of rspamd, by what it wanted done.
         check_seconds: how long they took.
         authentication: what mail authentication found, by method and result.
+        signatures: messages that were to be signed, by what came of that.
     """
 
     def __init__(self) -> None:
@@ -131,6 +132,7 @@ class Meters:
         self.checks = Counter[str]()
         self.check_seconds = Distribution(LATENCY)
         self.authentication = Counter[tuple[str, str]]()
+        self.signatures = Counter[str]()
         self.greylisting = Counter[str]()
         self.greylisted = Counter[str]()
         self.greylisting_clients = 0

@@ -43,6 +43,7 @@ from elemta.plugins.scene import Made as Made
 from elemta.plugins.scene import Session as Session
 from elemta.plugins.scene import TooLargeError as TooLargeError
 from elemta.plugins.scene import Transaction as Transaction
+from elemta.plugins.scene import Whole as Whole
 from elemta.plugins.tools import Tools as Tools
 from elemta.plugins.verdicts import CONTINUE as CONTINUE
 from elemta.plugins.verdicts import Accept as Accept

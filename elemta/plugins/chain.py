@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import trio
 from msgspec.structs import replace
 
 from elemta.log import logger
-from elemta.plugins.asking import FAILURES, QUICK, ask, fail, misfit, tell, verdict_of
+from elemta.plugins.asking import (
+    FAILURES,
+    QUICK,
+    Failed,
+    ask,
+    fail,
+    misfit,
+    on_error,
+    tell,
+    verdict_of,
+)
+from elemta.plugins.changes import AddHeader
 from elemta.plugins.loader import Counts
 from elemta.plugins.plugin import TRY_LATER, Granted, Known, hooks
 from elemta.plugins.scene import Doomed
@@ -24,7 +35,7 @@ from elemta.plugins.verdicts import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from elemta.message import HeaderScanner
     from elemta.plugins.asking import Asks
@@ -87,7 +98,7 @@ class Chain:
     Attributes:
         plugins: all of them, also those that are not asked.
         connect, disconnect, hello, authenticate, verifier, token, mail, rcpt, unknown, greylist,
-            data, header, body, inspect, message, attempt, attempted, event, route, store: who
+            data, header, body, inspect, message, sign, attempt, attempted, event, route, store: who
             overrides that hook, first to last.
         users: sessions and others that hold this chain, or that of a listener: its plugins must not
             stop yet.
@@ -123,6 +134,7 @@ class Chain:
         self.body = who("on_body")
         self.inspect = who("on_inspect")
         self.message = who("on_message")
+        self.sign = who("on_sign")
         self.attempt = who("on_attempt", enabled)
         self.attempted = who("on_attempted", enabled)
         self.event = who("on_event", enabled)
@@ -312,6 +324,38 @@ class Chain:
             transaction,
         )
 
+    async def on_sign(self, transaction: Transaction, show: Callable[[], Content]) -> Answer:
+        """Have plugins sign a message.
+
+        Args:
+            transaction: the message, which all other plugins have seen.
+            show: the message as it is by now: each plugin sees what those before it have added.
+        """
+        session = transaction.session
+        for loaded in self.sign:
+            fields = await _fields(loaded, session.id, transaction, show())
+            if fields is None:
+                verdict = on_error(loaded, "on_sign")
+                decided = heed(loaded, verdict, session, transaction)
+                if decided is not None:
+                    return decided
+                continue
+            for each in fields:
+                transaction.change(loaded.name, each)
+        return CONTINUE
+
+    async def on_report(self, show: Callable[[Sequence[AddHeader]], Content], of: str) -> bytes:
+        """What plugins that sign add at the top of a report of our own.
+
+        Args:
+            show: the report, with so many fields more.
+            of: names the message that it is about, for the log.
+        """
+        added: list[AddHeader] = []
+        for loaded in self.sign:
+            added += await _fields(loaded, of, None, show(added)) or ()
+        return b"".join([each.octets() for each in reversed(added)])
+
     # What we have taken.
 
     async def on_attempt(self, letter: Letter) -> tuple[str, Verdict]:
@@ -356,6 +400,21 @@ class Chain:
                         misfit(loaded, "on_store", letter.message.id, _unfit(verdict))
                         return Defer((3, 0), "the mailbox gave no answer that counts")
         return Defer((3, 5), "there is no such mailbox just now")
+
+
+async def _fields(
+    loaded: Loaded, of: str, transaction: Transaction | None, content: Content
+) -> tuple[AddHeader, ...] | None:
+    """What a plugin adds that signs; None: it has failed."""
+    found = await ask(loaded, "on_sign", of, lambda p: p.on_sign(transaction, content))
+    if isinstance(found, Failed):
+        return None
+    if isinstance(found, (tuple, list)):
+        fields = tuple(cast("Sequence[object]", found))
+        if all(isinstance(each, AddHeader) and each.top for each in fields):
+            return cast("tuple[AddHeader, ...]", fields)
+    misfit(loaded, "on_sign", of, "fields for the top were expected")
+    return None
 
 
 def _unfit(verdict: Verdict) -> str:

@@ -32,6 +32,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "bcc-archive": f"{_ROOM}.bcc_archive:BccArchive",
     "clamav": f"{_ROOM}.clamav:ClamAv",
     "dkim": f"{_ROOM}.dkim:DkimPlugin",
+    "dkim-sign": f"{_ROOM}.dkim_sign:DkimSign",
     "dmarc": f"{_ROOM}.dmarc:DmarcPlugin",
     "dnsbl": f"{_ROOM}.dnsbl:Dnsbl",
     "early-talker": f"{_ROOM}.early_talker:EarlyTalker",
@@ -173,7 +174,7 @@ def load_for(config: Config, before: Iterable[Loaded] = ()) -> list[Loaded]:
 
 
 def _load(entry: PluginEntry, where: str, former: Loaded | None) -> Loaded:
-    if former is not None and former.settings == entry.settings:
+    if former is not None and former.settings == entry.settings and not former.plugin.outdated():
         plugin = former.plugin  # what it has open and what it remembers stay
     else:
         plugin = _make(entry, where)

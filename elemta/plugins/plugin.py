@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from elemta.message import HeaderScanner
+    from elemta.plugins.changes import AddHeader
     from elemta.plugins.outgoing import Attempted, Letter, Steers
     from elemta.plugins.scene import Content, Session, Transaction
     from elemta.plugins.tools import Tools
@@ -112,6 +113,13 @@ class Plugin:
         return cls()
 
     # Its life.
+
+    def outdated(self) -> bool:
+        """Whether the same settings would make another one by now, as `configured` reads files.
+
+        A reload asks, and makes it anew.
+        """
+        return False
 
     async def start(self) -> None:
         """Open what it needs; `tools` are there. Mail comes once this has returned.
@@ -242,6 +250,25 @@ class Plugin:
         """After the message came in whole, before we take responsibility for it."""
         return CONTINUE
 
+    async def on_sign(
+        self, transaction: Transaction | None, content: Content
+    ) -> Sequence[AddHeader]:
+        """Last of all, after every `on_message`: the message is as it will be stored and sent.
+
+        Here alone `content` has all changes of fields made, our own Received among them, and what
+        is answered is all that still comes to it: so it does not matter where in the configuration
+        a plugin stands that signs. One that cannot, and would rather not have it go so, raises.
+
+        Args:
+            transaction: what was said of the message; None: it is a report that this server writes
+                itself, and goes without the fields of plugins that fail.
+            content: all of it.
+
+        Returns:
+            Fields for the top.
+        """
+        return ()
+
     # Security.
 
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:
@@ -343,7 +370,7 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
     "mail": ("on_mail",),
     "rcpt": ("on_rcpt", "on_unknown"),
     "greylisting": ("on_greylist",),
-    "data": ("on_data", "on_header", "on_body", "on_message"),
+    "data": ("on_data", "on_header", "on_body", "on_message", "on_sign"),
     "security": ("on_inspect",),
     "queue": ("on_event",),
     "routing": ("on_route",),
@@ -363,6 +390,7 @@ HOOKS: Final = (
         "on_body",
         "on_inspect",
         "on_message",
+        "on_sign",
     ),
     *("on_disconnect", "on_event", "on_route", "on_attempt", "on_store", "on_attempted"),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from elemta.message import HeaderScanner
 from elemta.net.tls import Encryption
 from elemta.plugins.changes import (
     AddHeader,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
     from elemta.config import IPAddress
-    from elemta.message import HeaderScanner
 
 #: Where mail goes that nobody gets.
 NOBODY: Final = ("discard",)
@@ -332,6 +332,30 @@ class Content(Protocol):
             StoreUnavailable: it was on the disk, which fails.
         """
         ...
+
+
+class Whole:
+    """The content of a message that stands in memory (`Content`).
+
+    Args:
+        octets: CRLF line ends.
+    """
+
+    def __init__(self, octets: bytes) -> None:
+        self.header = HeaderScanner(len(octets) + 1, octets.count(b"\n") + 1)
+        self.header.feed(octets)
+        self.size = len(octets)
+        self._octets = octets
+
+    async def read(self, most: int | None = None) -> bytes:
+        """See `Content`."""
+        if most is not None and self.size > most:
+            raise TooLargeError(f"{self.size} octets are more than {most}")
+        return self._octets
+
+    async def pieces(self) -> AsyncGenerator[bytes]:
+        """See `Content`."""
+        yield self._octets
 
 
 class TooLargeError(Exception):

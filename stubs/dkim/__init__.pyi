@@ -20,7 +20,6 @@ def hash_headers(
     sigheader: Sequence[bytes],
     sig: dict[bytes, bytes],
 ) -> list[Field]: ...
-
 def select_headers(
     headers: Sequence[Sequence[bytes]], include_headers: Sequence[bytes]
 ) -> list[Sequence[bytes]]: ...

@@ -55,3 +55,12 @@ def test_where_a_message_is_cut(message: bytes, header: bytes, octets: bytes) ->
 def test_a_great_many_empty_lines_are_counted() -> None:
     octets = b"a\r\n" + b"\r\n" * 300_000 + b"b"
     assert cut(b"A: b\r\n\r\n" + octets)[1].measured(b"relaxed") == expected(octets, b"relaxed")
+
+
+@given(BODIES, st.integers(1, 9))
+def test_a_body_that_comes_in_pieces_is_the_same(octets: bytes, piece: int) -> None:
+    for canonical in (b"simple", b"relaxed"):
+        measuring = body.Measuring(canonical)
+        for start in range(0, len(octets), piece):
+            measuring.feed(octets[start : start + piece])
+        assert measuring.measure() == expected(octets, canonical)

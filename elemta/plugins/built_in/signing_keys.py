@@ -1,0 +1,119 @@
+"""Keys that sign, as settings name them.
+
+They are read when the settings are: so a mistake is told with its place, before anything runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from msgspec import Meta
+
+from elemta.config import ConfigError, Mistake, Table
+from elemta.log import logger
+from elemta.mailauth import (
+    GOOD_BITS,
+    KeyFileError,
+    Signer,
+    parse_private_key,
+    read_key_file,
+)
+from elemta.protocol import domain_to_ascii
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logger(__name__)
+
+#: Labels of the name of a key (RFC 6376 §3.1).
+_LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SELECTOR: Final = rf"^{_LABEL}(\.{_LABEL})*\Z"
+
+
+class KeyEntry(Table, frozen=True):
+    """A key, and where others find what belongs to it."""
+
+    #: Whose it is.
+    domain: str
+    #: By which others find it: its record is that of ``SELECTOR._domainkey.DOMAIN``.
+    selector: Annotated[str, Meta(max_length=190, pattern=_SELECTOR)]
+    #: The file of the key.
+    key: Path
+
+    def __post_init__(self) -> None:
+        try:
+            domain_to_ascii(self.domain.removesuffix("."))
+        except ValueError as error:
+            raise ValueError(f"expected a domain, not {self.domain!r}: {error}") from None
+
+
+class Keys:
+    """Keys that sign, by domain.
+
+    Args:
+        entries: of the settings.
+        insecure: others than their owner may read the files, too.
+        where: the place of the settings in the file; entries are those of ``keys``.
+
+    Raises:
+        ConfigError: a file is no key that could sign, or there are two of one name.
+    """
+
+    def __init__(self, entries: Sequence[KeyEntry], where: str, *, insecure: bool = False) -> None:
+        self._signers: dict[str, tuple[Signer, ...]] = {}
+        self._insecure = insecure
+        self._files: dict[Path, bytes] = {}
+        mistakes: list[Mistake] = []
+        names: set[str] = set()
+        for place, entry in enumerate(entries):
+            at = f"{where}.keys[{place}]"
+            try:
+                self._files[entry.key] = read_key_file(entry.key, insecure=insecure)
+                key = parse_private_key(self._files[entry.key])
+            except KeyFileError as error:
+                mistakes.append(Mistake(f"{at}.key", f"{entry.key}: {error}"))
+                continue
+            domain = domain_to_ascii(entry.domain.removesuffix("."))
+            signer = Signer(domain, entry.selector.lower(), key)
+            if signer.record in names:
+                problem = f"there is another key of the name {signer.record}"
+                mistakes.append(Mistake(f"{at}.selector", problem))
+            names.add(signer.record)
+            self._signers[domain] = (*self._signers.get(domain, ()), signer)
+        if mistakes:
+            raise ConfigError(*mistakes)
+
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """All of them."""
+        return tuple(each for signers in self._signers.values() for each in signers)
+
+    def of(self, domain: str, *, above: bool) -> tuple[Signer, ...]:
+        """The keys of a domain.
+
+        Args:
+            domain: A-labels in lower case.
+            above: else those of the nearest domain above it.
+        """
+        found = self._signers.get(domain, ())
+        while not found and above and "." in domain:
+            domain = domain.partition(".")[2]
+            found = self._signers.get(domain, ())
+        return found
+
+    def warn(self, plugin: str) -> None:
+        """Say in the log which keys should be replaced."""
+        for each in self.signers:
+            if each.key.kind == "rsa" and each.key.bits < GOOD_BITS:
+                log.warning("dkim.weak_key", plugin=plugin, key=each.record, bits=each.key.bits)
+
+    def outdated(self) -> bool:
+        """Whether the files have something else by now."""
+        for path, octets in self._files.items():
+            try:
+                if read_key_file(path, insecure=self._insecure) != octets:
+                    return True
+            except KeyFileError:
+                return True
+        return False
