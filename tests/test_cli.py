@@ -85,6 +85,7 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "config",
         "plugins",
         "token",
+        "user",
         "version",
     ]
     serve, server = (run(name, "--help").output for name in ("serve", "server"))

@@ -24,6 +24,7 @@ from elemta.cli.options import (
 )
 from elemta.cli.queue import queue
 from elemta.cli.token import token
+from elemta.cli.user import user
 
 if TYPE_CHECKING:
     from elemta.config import Config
@@ -106,7 +107,8 @@ def check(path: Path | None) -> None:
         from elemta.plugins import load_for
 
         try:
-            load_for(config)
+            for place, loaded in enumerate(load_for(config)):
+                loaded.plugin.examine(f"plugins[{place}].settings")
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))
@@ -212,6 +214,7 @@ main.add_command(plugins.plugins)
 
 
 main.add_command(token)
+main.add_command(user)
 
 
 @main.command()

@@ -16,6 +16,7 @@ from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
 from elemta.config.reading import SANDBOX_API as SANDBOX_API
 from elemta.config.reading import check as check
 from elemta.config.reading import load as load
+from elemta.config.reading import load_table as load_table
 from elemta.config.reading import locate as locate
 from elemta.config.reading import read as read
 from elemta.config.reading import sandbox as sandbox

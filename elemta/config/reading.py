@@ -17,7 +17,7 @@ from elemta.config.source import ConfigError, Mistake, Source, Steps, place, ste
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from elemta.config.schema import PluginEntry
 
@@ -139,6 +139,30 @@ def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_A
 def locate(error: ConfigError, path: Path) -> ConfigError:
     """Give mistakes that were found later, e.g. by a plugin, the lines where they stand."""
     return Source(path.read_text("utf-8"), str(path)).error(*error.mistakes)
+
+
+def load_table(
+    text: str, where: str, schema: type[T], also: Callable[[T], Iterable[Mistake]] | None = None
+) -> T:
+    """Read a file beside the configuration, such as that of users, with the same care.
+
+    Args:
+        text: YAML; nothing is an empty mapping.
+        where: what messages call it.
+        schema: a `Table`.
+        also: what else is wrong with it.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    source = Source(text, where)
+    try:
+        found = check({} if source.value is None else source.value, schema)
+    except ConfigError as error:
+        raise source.error(*error.mistakes) from None
+    if also is not None and (told := list(also(found))):
+        raise source.error(*told)
+    return found
 
 
 def check(value: object, schema: type[T], where: str = "") -> T:

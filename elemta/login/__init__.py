@@ -3,7 +3,22 @@
 Where users are kept, and how they are asked, is for plugins of the kind "authentication".
 """
 
-from elemta.login.patterns import owns
-from elemta.login.scram import ScramVerifier
-
-__all__ = ["ScramVerifier", "owns"]
+from elemta.login.hashes import check_hash as check_hash
+from elemta.login.hashes import costs as costs
+from elemta.login.hashes import decoy as decoy
+from elemta.login.hashes import hash_app_password as hash_app_password
+from elemta.login.hashes import hash_password as hash_password
+from elemta.login.hashes import make_app_password as make_app_password
+from elemta.login.hashes import verify_password as verify_password
+from elemta.login.patterns import owns as owns
+from elemta.login.preparing import prepare_name as prepare_name
+from elemta.login.preparing import prepare_password as prepare_password
+from elemta.login.remembered import Remembered as Remembered
+from elemta.login.scram import ScramVerifier as ScramVerifier
+from elemta.login.usage import Usage as Usage
+from elemta.login.usage import merged as merged
+from elemta.login.users import App as App
+from elemta.login.users import User as User
+from elemta.login.users import UserFile as UserFile
+from elemta.login.users import UserFileError as UserFileError
+from elemta.login.users import check_app_name as check_app_name

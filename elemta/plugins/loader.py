@@ -48,6 +48,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "rspamd": f"{_ROOM}.rspamd:Rspamd",
     "rules": f"{_ROOM}.rules:Rules",
     "spf": f"{_ROOM}.spf:SpfPlugin",
+    "users-file": f"{_ROOM}.users_file:UsersFile",
 }
 GROUP: Final = "elemta.plugins"
 #: What may come out of a third party's code; that of a program which is no plugin may end itself.

@@ -112,6 +112,18 @@ class Plugin:
             raise ConfigError(Mistake(where, f"the plugin {cls.name} has no settings"))
         return cls()
 
+    def examine(self, where: str) -> None:
+        """Look at the files that `start` is going to read: ``elemta check`` asks for it.
+
+        The process ends afterwards, and may have other rights than the server.
+
+        Args:
+            where: the place of its settings in the file.
+
+        Raises:
+            ConfigError: it could not start with these.
+        """
+
     # Its life.
 
     def outdated(self) -> bool:

@@ -71,7 +71,7 @@ def keys(kind: type[Table]) -> dict[str, object]:
             default = "must be there"
         elif isinstance(default, Table):
             default = {}
-        elif isinstance(default, Service):
+        elif isinstance(default, (Service, Path)):
             default = str(default)
         found[field.name] = _plain(getattr(default, "written", default))
     return found

@@ -1,0 +1,57 @@
+"""Passwords and names of users as they are compared, however somebody's keyboard writes them.
+
+The same at all places: where a password is set, and wherever one is taken. RFC 8265, by its
+profiles OpaqueString (passwords) and UsernameCaseMapped (names). Code points that are not assigned
+are let be: which these are depends on the version of Python, and a password has to outlive that.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+#: Octets of a password. More, and hashing it would be work that anybody can ask for.
+LONGEST_PASSWORD: Final = 1024
+#: Letters of a name.
+LONGEST_NAME: Final = 255
+
+
+def prepare_password(text: str) -> str:
+    """A password as it is hashed (RFC 8265 §4.2.2): all spaces are U+0020, and NFC.
+
+    Raises:
+        ValueError: it is empty, too long, or has control characters in it; what it is is not said.
+    """
+    if not text.isascii():
+        spaced = "".join(" " if unicodedata.category(each) == "Zs" else each for each in text)
+        text = unicodedata.normalize("NFC", spaced)
+    if not text:
+        raise ValueError("a password must not be empty")
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in text):
+        raise ValueError("a password has no control characters")
+    if len(text.encode()) > LONGEST_PASSWORD:
+        raise ValueError(f"a password has at most {LONGEST_PASSWORD} octets")
+    return text
+
+
+def prepare_name(text: str) -> str:
+    """A user's name as it is looked up (RFC 8265 §3.3.2): narrow, in small letters, and NFC.
+
+    Raises:
+        ValueError: that is no name: empty, too long, with spaces or what cannot be printed.
+    """
+    if not text.isascii():
+        # Full-width letters become what they are, as RFC 8265 wants it; nothing else is folded.
+        narrow = (
+            unicodedata.normalize("NFKC", each)
+            if unicodedata.east_asian_width(each) in "FH"
+            else each
+            for each in text
+        )
+        text = unicodedata.normalize("NFC", "".join(narrow))
+    text = text.lower()
+    if not 0 < len(text) <= LONGEST_NAME:
+        raise ValueError(f"a name has 1 to {LONGEST_NAME} letters")
+    if not text.isprintable() or any(each.isspace() for each in text):
+        raise ValueError("a name has neither spaces nor what cannot be printed")
+    return text

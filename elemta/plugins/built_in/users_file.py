@@ -1,0 +1,299 @@
+"""Users in a file of YAML, beside the configuration: see `elemta.login.users`.
+
+The file is looked at when somebody logs in, once a second at the most, and read again when it has
+changed; with a mistake in it, what was holds. Passwords are hashed in threads, few at a time, since
+each takes its memory and a processor. Who is not in the file costs as much as who is and is wrong.
+
+App passwords are looked for first, as that costs nothing. They are for PLAIN and LOGIN: SCRAM asks
+for one verifier before it knows by which password somebody comes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import trio
+from msgspec import Meta, Struct
+from typing_extensions import override
+
+from elemta.config import ConfigError, Mistake, Table
+from elemta.log import logger
+from elemta.login import (
+    Remembered,
+    ScramVerifier,
+    Usage,
+    UserFile,
+    UserFileError,
+    check_hash,
+    costs,
+    decoy,
+    hash_app_password,
+    prepare_name,
+    prepare_password,
+    verify_password,
+)
+from elemta.plugins import CONTINUE, Defer, Granted, Known, PluginWith, Reject
+from elemta.units import Seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from elemta.login import User
+    from elemta.plugins import Session, Verdict
+    from elemta.protocol import Credentials
+
+log = logger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between two looks at the file.
+LOOK: Final = 1.0
+#: Seconds that the disk gets for one, before what was known goes on being believed.
+LOOK_PATIENCE: Final = 1.0
+#: Seconds that a password may wait for its turn and be hashed in; then somebody may come again.
+PATIENCE: Final = 20.0
+#: Seconds that one hash may take: what is begun goes on, whoever has gone.
+HASHING: Final = 10.0
+#: Seconds between two looks at whether a use is to be written down, and how old it is to be.
+USAGE_EVERY: Final = 60.0
+USAGE_AGE: Final = 3600.0
+
+_UNKNOWN: Final = "is not in the file"
+_WRONG: Final = "the password is wrong"
+
+
+class Settings(Table, frozen=True, kw_only=True):
+    """The ``settings`` of ``users-file``."""
+
+    #: The file of users; ``elemta user`` writes it.
+    file: Path = Path("/etc/elemta/users.yaml")
+    #: For how long a password that was right need not be hashed again; ``0 s``: each time.
+    remember: Seconds = Seconds(300)
+    #: Passwords that are hashed at a time; each takes 19 MiB, or what its hash says.
+    hashing: Annotated[int, Meta(ge=1, le=64)] = 2
+
+    def __post_init__(self) -> None:
+        if not self.file.is_absolute():
+            raise ValueError(f"expected a whole path, as in /etc/elemta/{self.file}")
+
+
+class _Kept(Struct, frozen=True):
+    """A user, ready to be asked about.
+
+    Attributes:
+        hash: in the form in which it is verified; None: he has app passwords only.
+        apps: what he calls them, by their hashes.
+    """
+
+    granted: Granted
+    hash: str | None
+    scram: ScramVerifier | None
+    apps: Mapping[str, str]
+    disabled: bool
+
+
+class UsersFile(PluginWith[Settings]):
+    """Knows users from a file, with passwords of their own and of their programs."""
+
+    name = "users-file"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._file = UserFile(settings.file)
+        self._stamp: object = None
+        self._users: dict[str, _Kept] = {}
+        #: What a hash costs that most have: that of who is not there costs as much.
+        self._like = ""
+        self._looked = -LOOK
+        self._hashing = trio.CapacityLimiter(settings.hashing)
+        self._sure: Remembered[str] = Remembered(settings.remember, trio.current_time)
+        self._used: dict[str, dict[str, float]] = {}
+        self._written: dict[tuple[str, str], float] = {}
+
+    # Its file.
+
+    @override
+    def examine(self, where: str) -> None:
+        try:
+            self._file.read()
+        except UserFileError as error:
+            raise ConfigError(Mistake(f"{where}.file", str(error))) from None
+
+    @override
+    async def start(self) -> None:
+        await self.tools.in_thread(self._read)
+
+    @override
+    async def run(self) -> None:
+        """Write down now and then who was here."""
+        while True:
+            await trio.sleep(USAGE_EVERY)
+            await self._write_usage(USAGE_AGE)
+
+    @override
+    async def stop(self) -> None:
+        await self._write_usage(0)
+
+    async def _look(self) -> None:
+        """See whether the file is another by now. Believes what it knew, if the disk is slow."""
+        now = trio.current_time()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        with trio.move_on_after(LOOK_PATIENCE):
+            await self.tools.in_thread(self._read_anew)
+
+    def _read_anew(self) -> None:
+        """In a thread: with a mistake in it, what was holds."""
+        try:
+            if self._read():
+                self.tools.count("read")
+                log.info("users_file.read", plugin=self.tools.name, users=len(self._users))
+        except UserFileError as error:
+            if str(error) != self._stamp:  # said once, until it says something else
+                self._stamp = str(error)
+                self.tools.count("not_read")
+                log.error(  # noqa: TRY400 # a mistake in a file needs no traceback
+                    "users_file.not_read", plugin=self.tools.name, error=str(error)
+                )
+
+    def _read(self) -> bool:
+        """In a thread: what it sets is set at once, as a whole."""
+        if (stamp := self._file.stamp()) == self._stamp:
+            return False
+        read = self._file.read()
+        users = {name: _kept(name, user) for name, user in read.items()}
+        hashes = {costs(each.hash): each.hash for each in users.values() if each.hash is not None}
+        usual = Counter(costs(each.hash) for each in users.values() if each.hash is not None)
+        like = hashes[usual.most_common(1)[0][0]] if usual else ""
+        decoy(like)  # made now: it would take twice as long for the first who is not there
+        self._users, self._like, self._stamp = users, like, stamp
+        return True
+
+    # Its answers.
+
+    @override
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Verdict:
+        await self._look()
+        user = self._find(credentials.user)
+        try:
+            password = prepare_password(credentials.password)
+        except ValueError:
+            password = ""  # nobody's
+        if user is not None and (app := user.apps.get(hash_app_password(password))) is not None:
+            return self._granted(user, app)
+        kept = user.hash if user is not None else None
+        digest = _digest(kept or "")
+        if user is not None and self._sure.recall(user.granted.login, password) == digest:
+            return self._granted(user, "")
+        right: bool | None = None
+        with trio.move_on_after(PATIENCE):
+            right = await self._verify(kept or decoy(self._like), password)
+        if right is None:
+            self.tools.count("too_busy")
+            return Defer((3, 2), "try again later", note="too many passwords are being hashed")
+        if user is None:
+            self.tools.count("unknown")
+            return CONTINUE
+        if kept is None or not right or not password:
+            self.tools.count("wrong")
+            return Reject((7, 8), "authentication failed", note=_WRONG)
+        if not user.disabled:
+            self._sure.keep(digest, user.granted.login, password)
+        return self._granted(user, "")
+
+    @override
+    async def on_verifier(self, session: Session, user: str) -> Known | Verdict:
+        await self._look()
+        found = self._find(user)
+        if found is None or found.scram is None:
+            return CONTINUE
+        if found.disabled:
+            return _disabled()
+        return Known(found.scram, found.granted)
+
+    def _find(self, name: str) -> _Kept | None:
+        try:
+            return self._users.get(prepare_name(name))
+        except ValueError:
+            return None
+
+    async def _verify(self, kept: str, password: str) -> bool | None:
+        """Whether it is the right one; None: that took too long."""
+        async with self._hashing:
+            # Not given up halfway: it would go on, and others beside it, more than we have said.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HASHING):
+                return await self.tools.in_thread(lambda: verify_password(kept, password))
+        return None
+
+    def _granted(self, user: _Kept, app: str) -> Granted | Verdict:
+        if user.disabled:
+            self.tools.count("disabled")
+            return _disabled()
+        login, addresses = user.granted.login, user.granted.addresses
+        self._used.setdefault(login, {})[app] = self.tools.clock()
+        self.tools.count("granted_app" if app else "granted")
+        return Granted(login, addresses, app) if app else user.granted
+
+    # When they were here.
+
+    async def _write_usage(self, age: float) -> None:
+        """Write down what was last written down so long ago."""
+        due = {
+            user: {
+                app: at
+                for app, at in apps.items()
+                if at - self._written.get((user, app), 0.0) >= age
+            }
+            for user, apps in self._used.items()
+        }
+        due = {user: apps for user, apps in due.items() if apps}
+        if not due:
+            return
+        try:
+            usage = Usage(self.tools.folder / usage_name(self.settings.file))
+            await self._in_thread(lambda: usage.add(due))
+        except (OSError, trio.TooSlowError) as error:  # of no weight, and its turn comes again
+            log.info("users_file.use_not_saved", plugin=self.tools.name, error=str(error))
+            return
+        for user, apps in due.items():
+            for app, at in apps.items():
+                self._written[user, app] = at
+                if self._used[user].get(app) == at:
+                    del self._used[user][app]
+        self._used = {user: apps for user, apps in self._used.items() if apps}
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        with trio.fail_after(LOOK_PATIENCE):
+            return await self.tools.in_thread(call)
+
+
+def usage_name(file: Path) -> str:
+    """What the file is called that has when the users of another logged in."""
+    return f"usage-{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
+
+
+def _kept(name: str, user: User) -> _Kept:
+    return _Kept(
+        Granted(name, tuple(user.addresses)),
+        None if user.password is None else check_hash(user.password),
+        None if user.scram is None else ScramVerifier.parse(user.scram),
+        {each.password: app for app, each in user.apps.items()},
+        user.disabled,
+    )
+
+
+def _digest(text: str) -> str:
+    """Which hash it was that a password was held against."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _disabled() -> Reject:
+    # The listener tells nobody but our log: who guesses does not learn whom there is.
+    return Reject((7, 13), "authentication failed", note="the user is disabled")
