@@ -86,11 +86,10 @@ class Server:
                 type(config.listeners[0]),
                 dec_hook=_decode,
             )
-            house = House.of(
-                msgspec.structs.replace(config, listeners=[table]),
-                queue=queue or FakeQueue(),
-                reaper=Reaper(),
-                clock=lambda: NOW,
+            house = House.of(config, queue=queue or FakeQueue(), reaper=Reaper(), clock=lambda: NOW)
+            # Later, as there are not all of its plugins until here.
+            house = msgspec.structs.replace(
+                house, config=msgspec.structs.replace(config, listeners=[table])
             )
             if plugins:
                 chain = Chain([Loaded(plugin) for plugin in plugins])

@@ -152,6 +152,7 @@ def test_the_examples_in_the_documentation_are_right() -> None:
         "docs/api-access.md",
         "docs/plugins.md",
         "docs/tls.md",
+        "docs/submission.md",
     ):
         text = (ROOT / name).read_text()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -35,6 +35,14 @@ class HostPort(Struct, frozen=True, order=True):
     host: str
     port: int
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine is there; of a name that is known of ``localhost``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
+
     @override
     def __str__(self) -> str:
         """As the configuration writes it."""

@@ -121,6 +121,9 @@ def _listener(listener: Listener, at: str) -> Iterator[Mistake]:
         yield from _positive(getattr(listener, key), f"{at}.{key}")
     if listener.message_size < 65536:  # RFC 5321 §4.5.3.1.7: at least 64 Ki
         yield Mistake(f"{at}.message_size", "expected at least 64 KiB (RFC 5321 §4.5.3.1.7)")
+    if listener.submission and listener.logins == "off":
+        problem = "expected tls or always: on a submission listener nobody sends without logging in"
+        yield Mistake(f"{at}.auth", problem)
     for soft, hard in (
         ("soft_errors", "hard_errors"),
         ("soft_unknown_recipients", "hard_unknown_recipients"),
@@ -133,6 +136,12 @@ def _listener(listener: Listener, at: str) -> Iterator[Mistake]:
 def _encryption(listener: Listener, tls: Tls, at: str) -> Iterator[Mistake]:
     if listener.tls in ("required", "implicit") and not tls.certificates:
         yield Mistake(f"{at}.tls", f"{listener.tls} takes a certificate: name one in `tls`")
+    elif listener.logins == "tls" and (listener.tls == "off" or not tls.certificates):
+        missing = "`tls` of this listener not to be off" if tls.certificates else "one in `tls`"
+        problem = f"nobody can log in without a certificate: expected {missing}"
+        if listener.auth is None:
+            problem += "; or `auth: always`, where nobody but this machine comes"
+        yield Mistake(f"{at}.auth", problem)
     if listener.client_certificates == "off":
         return
     if listener.tls == "off":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from elemta.config import HostPort
 from elemta.listener import replies
 from elemta.listener.reception import Reception
 from elemta.listener.session import Session
@@ -72,6 +73,7 @@ class Listeners:
         self._clients = {each.table.name: Limit(1, 1) for each in bound}
         self._receptions = self._received(house)
         self._accepting = trio.CancelScope()
+        self._warn(house)
 
     @property
     def addresses(self) -> list[Endpoint]:
@@ -97,6 +99,17 @@ class Listeners:
         Its listeners are found by their names; where a name is gone, the old one stays.
         """
         self._receptions = self._received(house)
+        self._warn(house)
+
+    def _warn(self, house: House) -> None:
+        """Tell operators where others may read their people's passwords."""
+        for table in house.config.listeners:
+            if table.logins != "always":
+                continue
+            for where in table.bindings:
+                # What systemd opened it alone knows.
+                if isinstance(where, HostPort) and not where.is_loopback:
+                    log.warning("login.in_clear", listener=table.name, address=str(where))
 
     async def run(
         self,

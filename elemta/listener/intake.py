@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 from msgspec import Struct
 
 from elemta.listener import replies
+from elemta.listener.completion import complete
 from elemta.listener.content import Arrived, Finished
 from elemta.listener.judgement import addressees, holder, notes
 from elemta.listener.precedence import precedence
@@ -19,6 +20,7 @@ from elemta.queue import Envelope, Origin, StoreUnavailable
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from elemta.listener.ownership import Ownership
     from elemta.listener.reception import House, Incoming
     from elemta.plugins import Chain, Content, Transaction
     from elemta.protocol import Reply
@@ -66,8 +68,8 @@ class Intake:
     """
 
     __slots__ = (
-        *("_chain", "_handed", "_house", "_incoming", "_on_disk", "_pieces", "_protocol"),
-        *("_scanner", "_seen", "_share", "_trace", "_transaction"),
+        *("_chain", "_handed", "_house", "_incoming", "_on_disk", "_ownership", "_pieces"),
+        *("_protocol", "_scanner", "_seen", "_share", "_trace", "_transaction"),
         *("by_plugin", "id", "refusal", "size"),
     )
 
@@ -80,12 +82,14 @@ class Intake:
         lmtp: bool,
         refusal: Reply | None,
         handed: Handed = _SPOKEN,
+        ownership: Ownership | None = None,
     ) -> None:
         self.refusal = refusal
         self.by_plugin = refusal is not None
         self.size = 0
         self.id = transaction.id
         self._handed = handed
+        self._ownership = ownership
         self._transaction = transaction
         self._house = house
         self._chain = chain
@@ -93,7 +97,7 @@ class Intake:
         self._protocol = handed.protocol or _protocol(transaction, lmtp=lmtp)
         self._trace = self._received()
         self._pieces: list[bytes] = []
-        self._seen = False  # plugins were asked about the header
+        self._seen = False  # the header was here, and looked at
         self._share = house.budget.share()
         self._incoming: Incoming | None = None
         self._on_disk: AsyncExitStack | None = None
@@ -137,14 +141,31 @@ class Intake:
         if scanner.done:
             if (fault := self._fault()) is not None:
                 self._give_up(fault)
+            elif (refusal := await self._submit()) is not None:
+                self._give_up(refusal)
             elif (objection := await self._judge_header()) is not None:
                 self._give_up(objection, by_plugin=True)
             else:
                 return octets[max(0, len(scanner.header) + 2 - self.size + len(octets)) :]
         return b""
 
-    async def _judge_header(self) -> Reply | None:
+    async def _submit(self) -> Reply | None:
+        """Complete what is submitted, for all who are asked from here on.
+
+        Returns:
+            What we have against who it says it is of.
+        """
         self._seen = True
+        transaction, scanner, house = self._transaction, self._scanner, self._house
+        if self._ownership is not None:
+            refusal = await self._ownership.judge_authors(transaction.session, scanner)
+            if refusal is not None:
+                return refusal
+        if transaction.session.submission:
+            complete(transaction, scanner, hostname=house.config.hostname, now=house.clock())
+        return None
+
+    async def _judge_header(self) -> Reply | None:
         if not self._chain.header:
             return None
         return (await self._chain.on_header(self._transaction, self._scanner)).reply
@@ -165,7 +186,10 @@ class Intake:
         """Hand the message, whole by now, to the queue. It is ours unless there is a `refusal`."""
         if self.refusal is None and (fault := self._fault()) is not None:
             self._give_up(fault)
-        if self.refusal is None and (objection := await self._judge()) is not None:
+        alone = not self._seen  # it is nothing but a header
+        if alone and self.refusal is None and (refusal := await self._submit()) is not None:
+            self._give_up(refusal)
+        if self.refusal is None and (objection := await self._judge(alone=alone)) is not None:
             self._give_up(objection, by_plugin=True)
         if self.refusal is None and self._chain.sign and (objection := await self._sign()):
             self._give_up(objection, by_plugin=True)
@@ -176,10 +200,14 @@ class Intake:
         except StoreUnavailable as error:
             self._not_stored(error)
 
-    async def _judge(self) -> Reply | None:
-        """What plugins have against the message."""
-        if not self._seen and (objection := await self._judge_header()) is not None:
-            return objection  # it is nothing but a header
+    async def _judge(self, *, alone: bool) -> Reply | None:
+        """What plugins have against the message.
+
+        Args:
+            alone: they have not been asked about its header.
+        """
+        if alone and (objection := await self._judge_header()) is not None:
+            return objection
         if not (self._chain.inspect or self._chain.message):
             return None
         return (await self._chain.on_message(self._transaction, self._arrived())).reply

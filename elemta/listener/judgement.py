@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from elemta.plugins import NOBODY, Discard, Quarantine
+from elemta.plugins import BY_LISTENER, NOBODY, Discard, Quarantine
 from elemta.protocol import Notify
 from elemta.queue import Addressee, Holder, Note
 
@@ -72,7 +72,12 @@ def notes(transaction: Transaction, now: float) -> tuple[Note, ...]:
         for plugin, reason in transaction.results.told()
     ]
     told += [
-        Note(at=now, who=_who(each.plugin), action=str(each.change), recipients=())
+        Note(
+            at=now,
+            who="listener" if each.plugin == BY_LISTENER else _who(each.plugin),
+            action=str(each.change),
+            recipients=(),
+        )
         for each in transaction.made
     ]
     for each in transaction.doomed:

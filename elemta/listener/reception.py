@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from elemta.config import Config, Listener, Tls
 from elemta.listener.authentication import mechanisms
 from elemta.listener.budget import Budget
+from elemta.listener.ownership import Ownership
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
 from elemta.metrics.meters import Meters
@@ -242,6 +243,7 @@ class Reception(Struct, frozen=True, kw_only=True):
         clients: how many connections each client holds.
         offer: to clients that do not encrypt yet.
         encrypted_offer: to those that do.
+        ownership: knows whose addresses are; None: who has logged in may send as anybody.
     """
 
     house: House
@@ -252,6 +254,7 @@ class Reception(Struct, frozen=True, kw_only=True):
     limits: Limits
     offer: Offer
     encrypted_offer: Offer
+    ownership: Ownership | None = None
 
     @classmethod
     def of(cls, house: House, table: Listener, clients: Limit) -> Reception:
@@ -280,6 +283,7 @@ class Reception(Struct, frozen=True, kw_only=True):
                 else mechanisms(table, plugins, encrypted=False),
             ),
             encrypted_offer=offer,
+            ownership=Ownership(house.config, house.recipients) if table.own_senders else None,
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from elemta.listener import expansion, recipients, replies
+from elemta.listener import expansion, ownership, recipients, replies
 from elemta.protocol import Fault
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _REASONS: Final = {
     replies.TOO_MANY_LOGINS: "too_many_logins",
     replies.LOGIN_REFUSED: "login",
     replies.LOGIN_LATER: "login",
+    replies.NOT_LOGGED_IN: "not_logged_in",
     replies.NO_ROOM: "no_room",
     replies.NOT_STORED: "not_stored",
     replies.GOING_ROUND: "loop",
@@ -38,7 +39,9 @@ _REASONS: Final = {
 #: What the engine refuses, by code, but for what it does not understand.
 _OF_ENGINE: Final = {502: "not_offered", 503: "sequence"}
 #: All that there are.
-REASONS: Final = frozenset({*_REASONS.values(), *_OF_ENGINE.values(), "plugin", "syntax"})
+REASONS: Final = frozenset(
+    {*_REASONS.values(), *_OF_ENGINE.values(), "foreign_sender", "plugin", "syntax"}
+)
 
 
 def reason(refusal: Reply, *, by_plugin: bool = False) -> str:
@@ -50,5 +53,8 @@ def reason(refusal: Reply, *, by_plugin: bool = False) -> str:
     """
     if by_plugin:
         return "plugin"
-    known = _REASONS.get(refusal)
-    return known if known is not None else _OF_ENGINE.get(refusal.code, "syntax")
+    if (known := _REASONS.get(refusal)) is not None:
+        return known
+    if refusal.status == ownership.STATUS:
+        return "foreign_sender"  # each names an address
+    return _OF_ENGINE.get(refusal.code, "syntax")

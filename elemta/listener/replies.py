@@ -21,6 +21,8 @@ HELP: Final = reply(214, 0, 0, "this is a mail server; see RFC 5321")
 
 # To who logs in (RFC 4954 §4, §6).
 LOGGED_IN: Final = reply(235, 7, 0, "you are logged in")
+#: To who does not, where all who send must.
+NOT_LOGGED_IN: Final = reply(530, 7, 0, "Authentication required")
 #: Whether there is such a user is not told.
 LOGIN_REFUSED: Final = reply(535, 7, 8, "these credentials are not right")
 LOGIN_LATER: Final = reply(454, 7, 0, "nobody can say now who you are, try again later")

@@ -357,12 +357,17 @@ class Session:
             self._meters.refusals[reason(replies.TOO_MANY_MESSAGES)] += 1
             self._hang_up(replies.TOO_MANY_MESSAGES)
             return
+        if self._view.submission and self._view.login is None:
+            await self._refuse(replies.NOT_LOGGED_IN, sender=str(mail.path or ""))
+            return
         params, lowered = allowed(mail.params, self._view)
         self._transaction = transaction = Transaction(
             session=self._view, id=self._queue.new_id(), sender=mail.path, params=params
         )
         self._dialogue.about(transaction.id)
         refusal = self._judge_resources(mail)
+        if refusal is None and (ownership := self._reception.ownership) is not None:
+            refusal = await ownership.judge_sender(self._view, mail.path)
         by_plugin = refusal is None and bool(self._plugins.mail)
         if by_plugin:
             refusal = (await self._plugins.on_mail(transaction)).reply
@@ -451,7 +456,12 @@ class Session:
         transaction, reception = self._open, self._reception
         self._wire.content_begins()
         async with Intake(
-            transaction, reception.house, self._plugins, lmtp=reception.lmtp, refusal=objection
+            transaction,
+            reception.house,
+            self._plugins,
+            lmtp=reception.lmtp,
+            refusal=objection,
+            ownership=reception.ownership,
         ) as intake:
             while isinstance(event := await self._next_content(intake), Content):
                 await intake.take(event.octets)
@@ -559,6 +569,8 @@ class Session:
         if self._transaction is not None and self._wire.smtp.in_transaction:
             what["id"] = self._transaction.id
             what.setdefault("sender", str(self._transaction.sender or ""))
+        if view.login is not None:
+            what["login"] = view.login
         log.info(
             "client.refused",
             session=view.id,

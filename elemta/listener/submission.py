@@ -5,8 +5,8 @@ The rules of this file:
 - The same are asked in the same order: room, plugins, recipients, the header; whoever hands in has
   logged in, and may send to any domain.
 - It is taken for all its recipients or for none: nobody reads a reply for each of them here.
-- What was handed in is stored octet for octet. Above it stands what it lacks (RFC 6409 §8), and
-  what an SMTP server would have put there.
+- What was handed in is stored octet for octet, but for what is done to all that is submitted
+  (`elemta.listener.completion`). Above it stands what an SMTP server would have put there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from elemta.listener.intake import Handed, Intake
 from elemta.listener.judgement import doomed
 from elemta.listener.refusals import reason
 from elemta.log import logger
-from elemta.message import HeaderScanner, date
 from elemta.plugins import Transaction
 from elemta.protocol import Fault, MailParams, Reply, has_clean_lines
 from elemta.queue import KeyReusedError
@@ -254,25 +253,21 @@ def _heed(objection: Reply | None, place: str) -> None:
 async def _keep(content: bytes, transaction: Transaction, house: House, handed: Handed) -> Intake:
     chain = house.plugins.at(LISTENER)
     async with Intake(transaction, house, chain, lmtp=False, refusal=None, handed=handed) as intake:
-        await _read(content, intake, house)
+        await _read(content, intake)
         await intake.keep()
     if intake.refusal is not None:
         raise NotTakenError(intake.refusal, "content", by_plugin=intake.by_plugin)
     return intake
 
 
-async def _read(content: bytes, intake: Intake, house: House) -> None:
+async def _read(content: bytes, intake: Intake) -> None:
     """Hand the content over piece by piece, and see that it is what SMTP would let through."""
-    scanner = HeaderScanner()
     for piece in _pieces(content):
         if max(map(len, piece.split(b"\n"))) > LONGEST:
             raise NotTakenError(replies.FAULTS[Fault.LINE_TOO_LONG], "content")
         if not has_clean_lines(piece):
             raise NotTakenError(replies.FAULTS[Fault.BARE_NEWLINE], "content")
-        if not scanner.done:
-            scanner.feed(piece)
         await trio.lowlevel.checkpoint()
-    await intake.take(_missing(scanner, intake, house))
     for piece in _pieces(content):
         await intake.take(piece)
         await trio.lowlevel.checkpoint()
@@ -287,16 +282,6 @@ def _pieces(content: bytes) -> Iterator[bytes]:
         end = size if size - start <= PIECE else content.rfind(b"\n", start, start + PIECE) + 1
         yield content[start : (end := end or start + PIECE)]
         start = end
-
-
-def _missing(scanner: HeaderScanner, intake: Intake, house: House) -> bytes:
-    """The fields that a message must have and this one has not (RFC 6409 §8.2, §8.3)."""
-    fields = ""
-    if not scanner.has(b"date"):
-        fields += f"Date: {date(house.clock())}\r\n"
-    if not scanner.has(b"message-id"):
-        fields += f"Message-ID: <{intake.id}@{house.config.hostname}>\r\n"
-    return fields.encode("utf-8")
 
 
 async def _digest(submission: Submission) -> bytes:

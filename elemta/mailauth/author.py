@@ -1,4 +1,4 @@
-"""The domains of a message's authors: who its From says it is of (RFC 7489 §6.6.1).
+"""A message's authors, and their domains: who its From says it is of (RFC 7489 §6.6.1).
 
 It is read as programs that show mail read it, not as strictly as the grammar: what cannot be read
 must not pass for the address of somebody else.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from elemta.protocol import domain_to_ascii
+from elemta.protocol import domain_to_ascii, parse_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from elemta.protocol import Mailbox
 
 #: Authors of one message that are looked at.
 MOST: Final = 10
@@ -48,6 +50,53 @@ def author_domains(fields: Iterable[bytes]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def author_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
+    """Everybody whom a From field names, or whom some program would take for the author.
+
+    That is more than `author_domains` finds: an address that stands before one in angle brackets,
+    without quotes, counts too, since it is what some programs show.
+
+    Args:
+        value: of the From field, or of another that names mailboxes, unfolded.
+
+    Raises:
+        AuthorError: there is none, one address cannot be read, or there are too many. `str` may be
+            told to who sent that.
+    """
+    if len(value) > _LONGEST:
+        raise AuthorError("it is too long")
+    found: dict[Mailbox, None] = {}
+    for plain, bracketed in _parts(value.decode("utf-8", "replace")):
+        found |= dict.fromkeys(map(_read, _mailbox(plain, bracketed)))
+        if bracketed:
+            found |= dict.fromkeys(_named(plain))
+    if not found:
+        raise AuthorError("there is no address in it")
+    if len(found) > MOST:
+        raise AuthorError(f"there are more than {MOST} addresses in it")
+    return tuple(found)
+
+
+def _read(address: str) -> Mailbox:
+    text = address.strip().removesuffix(".")
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        raise AuthorError(f"{text!r} is no address: it is no UTF-8")
+    try:
+        return parse_mailbox(text)
+    except ValueError as error:
+        raise AuthorError(f"{address.strip()!r} is no address: {error}") from None
+
+
+def _named(plain: str) -> Iterator[Mailbox]:
+    """Addresses in a name, outside of quotes."""
+    for part in plain.split('"')[::2]:
+        for word in part.split():
+            try:
+                yield parse_mailbox(word.strip("'.:[]"))
+            except ValueError:
+                continue
+
+
 def _domain(address: str) -> str:
     local, at, domain = address.rpartition("@")
     domain = domain.strip().removesuffix(".")
@@ -67,8 +116,14 @@ def _has_at(local: str) -> bool:
     return any("@" in each for each in outside)
 
 
-def _addresses(text: str) -> Iterable[str]:
+def _addresses(text: str) -> Iterator[str]:
     """What stands between the angle brackets of each mailbox, or the mailbox where it has none."""
+    for plain, bracketed in _parts(text):
+        yield from _mailbox(plain, bracketed)
+
+
+def _parts(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Of each mailbox what stands outside of angle brackets, and what in each pair of them."""
     plain: list[str] = []
     bracketed: list[str] = []
     at = False  # so what is plain is an address
@@ -87,7 +142,7 @@ def _addresses(text: str) -> Iterable[str]:
             bracketed.append(text[place + 1 : end - 1])
             place = end
         elif char in ",;":
-            yield from _mailbox(plain, bracketed)
+            yield "".join(plain), bracketed
             plain, bracketed, at = [], [], False
             place += 1
         elif char == ":" and not (bracketed or at):
@@ -97,18 +152,17 @@ def _addresses(text: str) -> Iterable[str]:
             plain.append(char)
             at |= char == "@"
             place += 1
-    yield from _mailbox(plain, bracketed)
+    yield "".join(plain), bracketed
 
 
-def _mailbox(plain: list[str], bracketed: list[str]) -> Iterable[str]:
+def _mailbox(plain: str, bracketed: list[str]) -> Iterable[str]:
     if bracketed:
         # Two pairs of brackets: programs differ in which they show, so both must hold.
         for each in bracketed:
             # A route before the address (RFC 5322 §4.4).
             yield each.rpartition(":")[2] if each.startswith("@") else each
         return
-    text = "".join(plain).strip()
-    if text:
+    if text := plain.strip():
         yield text
 
 
@@ -122,7 +176,7 @@ def _behind(text: str, place: int, end: str) -> int:
         elif text[place] == end:
             return place + 1
         place += 1
-    raise AuthorError("a From field that does not end")
+    raise AuthorError("it does not end: a quote, a bracket or a comment is left open")
 
 
 def _behind_comment(text: str, place: int) -> int:
@@ -133,4 +187,4 @@ def _behind_comment(text: str, place: int) -> int:
         depth += (char == "(") - (char == ")")
         if not depth:
             return place
-    raise AuthorError("a From field that does not end")
+    raise AuthorError("it does not end: a quote, a bracket or a comment is left open")

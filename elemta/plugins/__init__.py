@@ -36,6 +36,7 @@ from elemta.plugins.plugin import kinds as kinds
 from elemta.plugins.results import Allowed as Allowed
 from elemta.plugins.results import Results as Results
 from elemta.plugins.results import Store as Store
+from elemta.plugins.scene import BY_LISTENER as BY_LISTENER
 from elemta.plugins.scene import NOBODY as NOBODY
 from elemta.plugins.scene import Content as Content
 from elemta.plugins.scene import Doomed as Doomed

@@ -15,10 +15,10 @@ from msgspec.structs import force_setattr
 from elemta.config import ConfigError, Mistake, Storage
 from elemta.metrics.meters import LATENCY, Distribution
 from elemta.plugins.asking import is_verdict, waiting_hooks
-from elemta.plugins.plugin import AT_ONCE, HOOKS, Plugin, hooks
+from elemta.plugins.plugin import AT_ONCE, HOOKS, KINDS, Plugin, hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from elemta.config import Config, PluginEntry
 
@@ -125,6 +125,10 @@ class Loaded(Struct, frozen=True):
         return self.entry or self.plugin.name
 
 
+#: One of them lets people log in.
+_LOGINS: Final = frozenset(KINDS["authentication"])
+
+
 def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[Loaded]:
     """Make the plugins that the configuration asks for, in its order.
 
@@ -147,14 +151,15 @@ def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[
 
 
 def load_for(config: Config, before: Iterable[Loaded] = ()) -> list[Loaded]:
-    """The same, and see that those keep mail that are to keep some.
+    """The same, and see that those keep mail that are to keep some, and who may log in can.
 
     Args:
         config: all of it.
         before: as for `load`.
 
     Raises:
-        ConfigError: as `load`; or a plugin is a target, and has no `Plugin.on_store`.
+        ConfigError: as `load`; or a plugin is a target, and has no `Plugin.on_store`; or a listener
+            wants everybody to log in, and no plugin there could let anybody.
     """
     loaded = load(config.plugins, before)
     stores = {each.name for each in loaded if "on_store" in hooks(each.plugin)}
@@ -169,9 +174,22 @@ def load_for(config: Config, before: Iterable[Loaded] = ()) -> list[Loaded]:
         for where, target in targets
         if isinstance(target, Storage) and target.plugin not in stores
     ]
+    mistakes += _closed(config, loaded)
     if mistakes:
         raise ConfigError(*mistakes)
     return loaded
+
+
+def _closed(config: Config, loaded: Sequence[Loaded]) -> Iterator[Mistake]:
+    """Submission listeners where nobody can log in. A plugin that is switched off may be again."""
+    knowing = [each for each in loaded if not _LOGINS.isdisjoint(hooks(each.plugin))]
+    for index, table in enumerate(config.listeners):
+        if table.submission and not any(each.judges(table.name) for each in knowing):
+            yield Mistake(
+                f"listeners[{index}].kind",
+                "nobody can log in here: none of `plugins` for this listener knows people "
+                f"({', '.join(KINDS['authentication'])})",
+            )
 
 
 def _load(entry: PluginEntry, where: str, former: Loaded | None) -> Loaded:

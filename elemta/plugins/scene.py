@@ -62,8 +62,12 @@ class Doomed(Struct, frozen=True, gc=False):
     recipient: Mailbox | None = None
 
 
+#: In place of a plugin: the listener itself, where a message that is submitted lacks something.
+BY_LISTENER: Final = ""
+
+
 class Made(Struct, frozen=True, gc=False):
-    """A change, and the plugin that made it."""
+    """A change, and the plugin that made it, or `BY_LISTENER`."""
 
     plugin: str
     change: Change

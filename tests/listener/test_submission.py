@@ -54,7 +54,11 @@ if TYPE_CHECKING:
     from trio.testing import MockClock
 
 WHO = "token:shop"
-CONTENT = b"From: a@b.example\r\nSubject: hello\r\n\r\nhello\r\n"
+#: It lacks nothing.
+CONTENT = (
+    b"From: a@b.example\r\nDate: Sun, 22 Nov 2026 00:00:00 +0000\r\nMessage-ID: <1@b.example>\r\n"
+    b"Subject: hello\r\n\r\nhello\r\n"
+)
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -91,7 +95,7 @@ async def refused(submission: Submission, where: House, queue: FakeQueue) -> tup
     return str(caught.value.reply), caught.value.place
 
 
-async def test_a_message_is_stored_as_it_was_handed_in_below_what_it_lacked() -> None:
+async def test_a_message_is_stored_as_it_was_handed_in() -> None:
     queue = FakeQueue()
     taken = await hand_in(
         Submission(tags=("shop",), priority=Priority.HIGH), WHO, house(queue=queue)
@@ -105,8 +109,6 @@ async def test_a_message_is_stored_as_it_was_handed_in_below_what_it_lacked() ->
             b"\tby mx.example with HTTP\r\n"
             b"\tid Q1 for <x@far.example>;\r\n"
             b"\tSun, 22 Nov 2026 00:00:00 +0000\r\n"
-            b"Date: Sun, 22 Nov 2026 00:00:00 +0000\r\n"
-            b"Message-ID: <Q1@mx.example>\r\n"
         )
         + CONTENT
     )
@@ -115,6 +117,25 @@ async def test_a_message_is_stored_as_it_was_handed_in_below_what_it_lacked() ->
     origin = envelope.origin
     assert (origin.address, origin.listener, origin.protocol) == ("192.0.2.1", "api", "HTTP")
     assert origin.login == WHO
+
+
+async def test_a_message_is_completed_as_one_that_comes_by_smtp() -> None:
+    queue = FakeQueue()
+    content = b"From: a@b.example\r\nBcc: x@far.example\r\n\r\nhello\r\n"
+    await hand_in(Submission(content=content), WHO, house(queue=queue))
+    (kept,) = queue.kept
+    assert kept.content.endswith(
+        b"From: a@b.example\r\n"
+        b"Date: Sun, 22 Nov 2026 00:00:00 +0000\r\n"
+        b"Message-ID: <Q1@mx.example>\r\n"
+        b"\r\nhello\r\n"
+    )
+    told = [(each.who, each.action) for each in kept.envelope.notes]
+    assert told == [
+        ("listener", "add header Date"),
+        ("listener", "add header Message-ID"),
+        ("listener", "remove header Bcc"),
+    ]
 
 
 async def test_what_a_message_has_is_not_added() -> None:
@@ -187,7 +208,7 @@ async def test_a_line_of_998_octets_is_none_too_many() -> None:
     queue = FakeQueue()
     content = b"Subject: x\r\n\r\n" + (b"x" * 998 + b"\r\n") * 300
     await hand_in(Submission(content=content), WHO, house(queue=queue))
-    assert queue.kept[0].content.endswith(content)
+    assert queue.kept[0].content.endswith(content.partition(b"\r\n\r\n")[2])
     assert queue.streamed == 1
 
 
@@ -200,7 +221,7 @@ async def test_a_message_may_be_as_large_as_the_largest_listener_takes_it() -> N
     told = await refused(Submission(content=content + b"\r\n"), small, queue)
     assert told == ("552 5.3.4 message too big", "content")
     await hand_in(Submission(content=content), WHO, small)
-    assert queue.kept[0].content.endswith(content)
+    assert queue.kept[0].content.endswith(content.partition(b"\r\n\r\n")[2])
 
 
 async def test_without_room_or_health_it_is_for_now() -> None:
@@ -361,7 +382,7 @@ async def test_of_two_that_come_at_once_with_the_same_key_one_is_taken() -> None
 
 
 async def test_what_was_handed_in_is_on_the_disk_and_known_after_a_start(tmp_path: Path) -> None:
-    large = b"Subject: large\r\n\r\n" + (b"x" * 998 + b"\r\n") * 700
+    large = b"Date: today\r\nMessage-ID: <1@b>\r\n\r\n" + (b"x" * 998 + b"\r\n") * 700
     reserve = Reserve(octets=0, share=0, inodes=0)
     ids: list[str] = []
     for again in (False, True):
@@ -440,7 +461,7 @@ async def test_what_plugins_change_is_changed(large: bool) -> None:
     assert kept.content.startswith(b"X-Top: 1\r\nReceived: ")
     head, _, body = kept.content.partition(b"\r\n\r\n")
     assert body == content.partition(b"\r\n\r\n")[2]
-    assert head.endswith(b"From: a@b.example\r\nX-Low: 2")
+    assert head.endswith(b"Message-ID: <1@b.example>\r\nX-Low: 2")
     assert [each.address for each in kept.envelope.recipients] == [far]
     assert queue.streamed == large
 

@@ -1,0 +1,127 @@
+"""Whether who has logged in may say what he says of himself: in the envelope, and in From.
+
+An account owns
+
+- its own address: its login, or, if that is a bare name, this name at the first of our domains;
+- what its plugin grants it (`elemta.plugins.Granted`);
+- what leads to these, and to nobody else: aliases and sub-addresses of our domains.
+
+The null sender is nobody's address, so anybody may say it: reports and automatic answers do. From
+is held against the account then, too. An account that was granted ``*`` is asked nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from elemta.login import owns
+from elemta.mailauth import AuthorError, author_mailboxes
+from elemta.protocol import Reply
+
+if TYPE_CHECKING:
+    from elemta.config import Config
+    from elemta.listener.recipients import Recipients
+    from elemta.message import HeaderScanner
+    from elemta.plugins import Session
+    from elemta.protocol import Mailbox, ReversePath
+
+#: Of a sender, and of what a header says (RFC 3463 §3.8: delivery is not authorized).
+SENDER: Final = 553
+AUTHOR: Final = 550
+STATUS: Final = (7, 1)
+#: Letters of a login or an address that are told: a line of a reply has an end.
+_TOLD: Final = 150
+
+
+class Ownership:
+    """Knows whose addresses are.
+
+    Args:
+        config: of the server.
+        recipients: know where addresses of ours lead.
+    """
+
+    def __init__(self, config: Config, recipients: Recipients) -> None:
+        self._home = config.domains[0].name if config.domains else config.hostname
+        self._postmaster = f"postmaster@{self._home}"
+        self._recipients = recipients
+
+    def patterns(self, session: Session) -> tuple[str, ...]:
+        """The addresses that are somebody's without any alias; none of who has not logged in."""
+        login = session.login
+        if login is None:
+            return ()
+        own = login if "@" in login else f"{login}@{self._home}"
+        return (own, *session.addresses)
+
+    async def owns(self, session: Session, mailbox: Mailbox) -> bool:
+        """Whether somebody may send as a mailbox.
+
+        Args:
+            session: his.
+            mailbox: as he writes it.
+        """
+        patterns = self.patterns(session)
+        if owns(patterns, mailbox):
+            return True
+        owner = await self._recipients.owner_of(mailbox)
+        return owner is not None and owns(patterns, owner)
+
+    async def judge_sender(self, session: Session, sender: ReversePath) -> Reply | None:
+        """What is to be said against the sender of an envelope; None: nothing."""
+        if sender is None or _unbound(session) or await self.owns(session, sender):
+            return None
+        return self._refusal(SENDER, session, f"<{sender}> is not an address of", "sends as")
+
+    async def judge_authors(self, session: Session, header: HeaderScanner) -> Reply | None:
+        """What is to be said against what a header says of its authors; None: nothing.
+
+        Args:
+            session: of who hands it in.
+            header: all of it.
+        """
+        if _unbound(session):
+            return None
+        fields = header.fields
+        named = [value for name, value in fields if name == b"from"]
+        if len(named) != 1 or header.header[:1] in (b" ", b"\t"):
+            # Programs differ in which they show, and in what they make of a line before the first.
+            many = f"there are {len(named)}" if named else "there is none"
+            return Reply(AUTHOR, STATUS, (f"a message has one From field, and {many}",))
+        for field, values in (
+            ("From", named),
+            ("Sender", [value for name, value in fields if name == b"sender"]),
+        ):
+            for value in values:
+                try:
+                    authors = author_mailboxes(value)
+                except AuthorError as error:
+                    return Reply(
+                        AUTHOR, STATUS, (_cut(f"the field {field} is not clear: {error}"),)
+                    )
+                for each in authors:
+                    if not await self.owns(session, each):
+                        what = f"{field}: <{each}> is not an address of"
+                        return self._refusal(AUTHOR, session, what, "writes as")
+        return None
+
+    def _refusal(self, code: int, session: Session, what: str, does: str) -> Reply:
+        return Reply(
+            code,
+            STATUS,
+            (
+                f"{_cut(what)} {_cut(session.login or 'nobody')}",
+                f"look up whom your program {does}, or ask {_cut(self._postmaster)}",
+            ),
+        )
+
+
+def _unbound(session: Session) -> bool:
+    """Whether nothing is asked: nobody has logged in, whose it would be, or he may be anybody."""
+    return session.login is None or "*" in session.addresses
+
+
+def _cut(text: str) -> str:
+    """As a reply can have it: ASCII, as the client may not have asked for more, and short."""
+    shown = text.encode("ascii", "backslashreplace").decode()
+    return shown if len(shown) <= _TOLD else f"{shown[:_TOLD]}..."
