@@ -28,6 +28,7 @@ from elemta.control.interface import (
     UnknownError,
 )
 from elemta.delivery.carrier import Dial
+from elemta.delivery.keyring import Keyring
 from elemta.delivery.local import Mailboxes
 from elemta.delivery.notices import Notices
 from elemta.delivery.routing import Router
@@ -525,6 +526,7 @@ class Parts:
 
     async def _take_over(self, wanted: Config) -> tuple[Change, ...]:
         config = applicable(self.config, wanted)
+        keyring = Keyring(config)
         house = self._house.reconfigured(config)
         await self._lives.begin(house.plugins)
         # Nothing fails from here on.
@@ -537,7 +539,7 @@ class Parts:
         self.config, self._house, self._router = config, house, router
         self._heed(house.plugins)
         self.listeners.reconfigure(house)
-        self.delivery.configure(config, router)
+        self.delivery.configure(config, router, keyring)
         self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)
         return told
 

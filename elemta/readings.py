@@ -203,6 +203,8 @@ class Readings:
                 yield Reading("elemta_tls_connections_total", count, (way, version))
         yield Reading("elemta_tls_handshake_failures_total", meters.tls_in_failures, ("in",))
         yield Reading("elemta_tls_handshake_failures_total", meters.tls_failures, ("out",))
+        yield Reading("elemta_tls_verified_connections_total", meters.tls_verified, ("out",))
+        yield from _each("elemta_host_logins_total", meters.host_logins)
         now = self._clock()
         # One a name: of several certificates of one, which is shown, the first.
         for each in {

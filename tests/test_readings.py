@@ -185,6 +185,7 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_events_total",
         "elemta_delivery_duration_seconds",
         "elemta_host_connections_total",
+        "elemta_host_logins_total",
         "elemta_tls_connections_total",
         "elemta_tls_certificate_expiry_seconds",
         "elemta_tls_certificate_valid",

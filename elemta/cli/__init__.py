@@ -102,6 +102,14 @@ def check(path: Path | None) -> None:
             context(config.api)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
+    if config.routes:
+        from elemta.config import ConfigError, locate
+        from elemta.delivery.keyring import Keyring
+
+        try:
+            Keyring(config)
+        except ConfigError as error:
+            misconfigured(locate(error, found) if found else error)
     if config.plugins:
         from elemta.config import ConfigError, locate
         from elemta.plugins import load_for

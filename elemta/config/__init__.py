@@ -10,6 +10,7 @@ from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
 from elemta.config.masking import shown as shown
+from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
 from elemta.config.patterns import AddressPattern as AddressPattern
 from elemta.config.patterns import comparable_domain as comparable_domain
 from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS

@@ -24,7 +24,8 @@ from msgspec import Struct
 
 from elemta.delivery.replies import made
 from elemta.delivery.routing import ToHosts
-from elemta.delivery.session import HostUnusable, SmtpSession, Timeouts, TlsFailed
+from elemta.delivery.session import SmtpSession, Timeouts
+from elemta.delivery.unusable import HostUnusable, LoginRefused, TlsFailed
 from elemta.log import logger
 from elemta.message import Action
 from elemta.metrics.meters import Meters
@@ -300,8 +301,8 @@ class Carrier:
     async def _call(self, candidate: Candidate, search: _Search) -> SmtpSession | None:
         """Connect to a host and say hello; None: it is of no use, and `search` knows why."""
         assert self._route is not None, "there is somewhere to go"
-        tls = self._security.wish(candidate, self._route.terms.tls, trio.current_time())
         try:
+            tls = self._security.wish(candidate, self._route, trio.current_time())
             try:
                 return await self._open(candidate, search, tls)
             except TlsFailed as error:
@@ -309,11 +310,13 @@ class Carrier:
                 if tls is None or tls.required:
                     raise
                 log.warning("delivery.tls_failed", host=str(candidate), reason=str(error.reply))
-            self._security.failed(candidate, trio.current_time())
+                self._security.failed(candidate, trio.current_time(), error.reply.text)
             search.sessions -= 1  # it is the same host
             return await self._open(candidate, search, None)
         except HostUnusable as error:
             self._meters.hosts["unusable"] += 1
+            if isinstance(error, LoginRefused):
+                self._not_let_in(candidate, search, error)
             self._note(Welcome.TURNED_AWAY if error.reply.code == 421 else Welcome.SILENT)
             search.trouble = Tried(Result.DEFERRED, error.reply, error.remote, str(candidate))
         except (OSError, trio.TooSlowError) as error:
@@ -321,11 +324,31 @@ class Carrier:
             search.trouble = Tried(Result.DEFERRED, _unreachable(candidate, error))
         return None
 
+    def _not_let_in(self, candidate: Candidate, search: _Search, error: LoginRefused) -> None:
+        """A login is refused: no other address of that host is asked to say so again."""
+        assert self._route is not None, "there is somewhere to go"
+        login = self._route.terms.login
+        self._meters.host_logins["refused"] += 1
+        log.error(
+            "delivery.login_refused",
+            host=str(candidate),
+            user="" if login is None else login.user,
+            reply=str(error.reply),
+        )
+        left = search.candidates or ()
+        search.candidates = [each for each in left if each.name != candidate.name]
+
     async def _open(self, candidate: Candidate, search: _Search, tls: Tls | None) -> SmtpSession:
         assert self._route is not None, "there is somewhere to go"
+        terms = self._route.terms
+        credentials = None
+        if terms.login is not None:
+            credentials = self._security.keyring.credentials(terms.login)
         dialogue = self._records(str(candidate))
         dialogue.about(search.message)
         dialogue.begin(_connecting)
+        if tls is None and (failure := self._security.failure(candidate, trio.current_time())):
+            dialogue.said("C", f"in clear for now: {failure.reason}")
         try:
             transport = await self._dial(candidate)
         except BaseException as error:
@@ -336,14 +359,19 @@ class Carrier:
         search.sessions += 1
         session = SmtpSession(transport, dialogue, lmtp=self._lmtp)
         try:
-            name = self._route.terms.hello_name or self._hello_name
-            await session.open(name, self._timeouts, tls)
+            name = terms.hello_name or self._hello_name
+            in_clear = terms.tls == "off"
+            await session.open(name, self._timeouts, tls, credentials, in_clear=in_clear)
         except BaseException:
             session.close()
             raise
         self._meters.hosts["open"] += 1
         if session.secret:
             self._meters.tls[session.secret.partition(" ")[0]] += 1
+        if tls is not None and tls.verified:
+            self._meters.tls_verified += 1
+        if credentials is not None:
+            self._meters.host_logins["granted"] += 1
         return session
 
     async def _plan(self, search: _Search) -> None:

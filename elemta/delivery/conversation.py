@@ -10,6 +10,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ from elemta.net.dialogues import unheard
 from elemta.net.tls import TlsError, start_tls
 from elemta.protocol import (
     MASK,
+    AuthAnswer,
     Broken,
     ClientConnection,
     ClientState,
@@ -34,7 +36,6 @@ from elemta.protocol import (
 )
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Generator
 
     from elemta.net.dialogues import Dialogue
@@ -67,8 +68,8 @@ class Conversation:
     Attributes:
         smtp: knows what may be said next, and what it means that was heard.
         over: nothing more can be said.
-        secret: how the conversation is encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``; empty
-            if it is not.
+        secret: how the conversation is encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``, with
+            `` verified`` behind it if the host has proved who it is; empty if it is not.
         given: octets of content since somebody set it to 0.
 
     Resource handling:
@@ -164,7 +165,7 @@ class Conversation:
         if octets:
             self._dialogue.said("S", octets)
 
-    async def answer(self) -> Greeting | HelloAnswer | StartTlsAnswer | QuitAnswer:
+    async def answer(self) -> Greeting | HelloAnswer | StartTlsAnswer | AuthAnswer | QuitAnswer:
         """The answer to what was said, where that is one thing.
 
         Raises:
@@ -173,7 +174,7 @@ class Conversation:
         while isinstance(event := self.smtp.next_event(), Wait):
             await self.flush()
             await self.read()
-        if isinstance(event, Greeting | HelloAnswer | StartTlsAnswer | QuitAnswer):
+        if isinstance(event, Greeting | HelloAnswer | StartTlsAnswer | AuthAnswer | QuitAnswer):
             return event
         raise self.ended(event)
 
@@ -188,8 +189,15 @@ class Conversation:
         if not isinstance(event := self.smtp.next_event(), Wait):
             raise self.ended(event)
 
-    async def encrypt(self, context: ssl.SSLContext, server_name: str | None) -> None:
+    async def encrypt(
+        self, context: ssl.SSLContext, server_name: str | None, *, greeted: bool = True
+    ) -> None:
         """Go on in TLS, after a 220 to STARTTLS; nothing that was heard before counts any more.
+
+        Args:
+            context: what is demanded of the host.
+            server_name: whom we want.
+            greeted: false: it begins with this (RFC 8314 §3), and the greeting comes later.
 
         Raises:
             ConversationOverError: the handshake failed.
@@ -199,8 +207,9 @@ class Conversation:
         except TlsError as error:
             raise self.ends(made(451, 7, 5, f"the handshake failed: {error}")) from error
         self._transport = encrypted
-        self.smtp = ClientConnection(lmtp=self._lmtp, greeted=True)
-        self.secret = self._dialogue.tls = f"{encrypted.version} {encrypted.cipher}"
+        self.smtp = ClientConnection(lmtp=self._lmtp, greeted=greeted)
+        verified = " verified" if context.verify_mode is ssl.CERT_REQUIRED else ""
+        self.secret = self._dialogue.tls = f"{encrypted.version} {encrypted.cipher}{verified}"
         self._dialogue.said("C", f"encrypted: {self.secret}")
 
     def close(self) -> None:

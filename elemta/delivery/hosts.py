@@ -63,12 +63,14 @@ class Candidate(Struct, frozen=True):
         name: the host's, as MX or the configuration has it.
         address: an IP address without brackets; or, with port 0, the path of a Unix socket.
         source: our own address to call from; None: whichever the kernel takes.
+        implicit: it is talked to in TLS from the first octet.
     """
 
     name: str
     address: str
     port: int
     source: str | None = None
+    implicit: bool = False
 
     @override
     def __str__(self) -> str:
@@ -91,6 +93,7 @@ class _Host(NamedTuple):
     port: int
     addresses: tuple[str, ...] = ()
     trouble: DnsTemporaryError | NoRecordsError | NoSuchDomainError | None = None
+    implicit: bool = False
 
     @override
     def __str__(self) -> str:
@@ -182,7 +185,10 @@ class Hosts:
         )
 
     async def _plan_hosts(self, route: ToHosts, tell: Tell) -> Plan:
-        found = await self._look_up([_Host(0, host.host, host.port) for host in route.hosts])
+        named = [
+            _Host(0, host.host, host.port, implicit=host in route.implicit) for host in route.hosts
+        ]
+        found = await self._look_up(named)
         for host in found:
             if host.addresses != (host.name,):
                 tell(str(host))
@@ -255,7 +261,8 @@ class Hosts:
             turns = [a for pair in zip_longest(old, new) for a in pair if a is not None]
             near += len(turns)
             candidates += [
-                Candidate(host.name, a, host.port, source.get(":" in a)) for a in turns[:of_one]
+                Candidate(host.name, a, host.port, source.get(":" in a), host.implicit)
+                for a in turns[:of_one]
             ]
         if not candidates and any(host.addresses for host in hosts):
             return NO_ADDRESS_OF_SOURCE

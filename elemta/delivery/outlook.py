@@ -52,6 +52,7 @@ class Meeting(Struct, frozen=True, kw_only=True):
         hello_name: what we would call ourselves.
         source: our own addresses to connect from; none: whichever the kernel takes.
         policy: whether to encrypt.
+        login: who we would say we are; empty: nobody.
         found: what there was to choose from, and what was left out, and why, a line each.
         calls: whom.
     """
@@ -59,6 +60,7 @@ class Meeting(Struct, frozen=True, kw_only=True):
     hello_name: str
     source: tuple[str, ...]
     policy: TlsPolicy
+    login: str
     lmtp: bool
     found: tuple[str, ...]
     calls: Calls
@@ -87,6 +89,7 @@ async def meet(
         hello_name=route.terms.hello_name or hello_name,
         source=route.terms.source,
         policy=route.terms.tls or security.policy,
+        login="" if route.terms.login is None else route.terms.login.user,
         lmtp=isinstance(route, ToHosts) and route.lmtp,
         found=tuple(found),
         calls=calls,
@@ -94,11 +97,19 @@ async def meet(
 
 
 def _tls(host: Candidate, route: Remote, security: Security, now: float) -> str:
-    wish = security.wish(host, route.terms.tls, now)
+    try:
+        wish = security.wish(host, route, now)
+    except OSError as error:
+        return f"not at all: {error}"
     if wish is not None:
-        return "TLS required" if wish.required else "TLS if it offers it"
+        told = "TLS required" if wish.required else "TLS if it offers it"
+        if wish.implicit:
+            told = "TLS from the first octet"
+        return f"{told}, and a certificate for {wish.server_name}" if wish.verified else told
     if not host.port:
         return "in clear, as it is on this machine"
-    if (route.terms.tls or security.policy) == "off":
+    failure = security.failure(host, now)
+    if failure is None:
         return "in clear"
-    return "in clear, as TLS with it failed within the last hour"
+    minutes = max(1, round((failure.until - now) / 60))
+    return f"in clear for {minutes} min more: {failure.reason}"

@@ -1,17 +1,28 @@
-"""Whether to encrypt what is said to a host, and where that was tried in vain."""
+"""Whether to encrypt what is said to a host, who it has to be, and where that was tried in vain.
+
+What a host has to prove under ``verified`` is a name. Of a host that the configuration names it is
+that name. Of one that DNS names, the name that DNS has: whoever can forge DNS can have mail then;
+``server_name: domain`` demands a name that lies in the domain whose mail it is, which nobody can
+forge, and few domains have.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from msgspec import Struct
+
+from elemta.config import OF_DOMAIN
+from elemta.delivery.keyring import Keyring
+from elemta.delivery.routing import ByMx
 from elemta.delivery.session import Tls
 from elemta.delivery.targets import is_address
-from elemta.net.tls import unverified_client
 
 if TYPE_CHECKING:
     from elemta.config import TlsPolicy
     from elemta.delivery.hosts import Candidate
+    from elemta.delivery.routing import Remote
 
 #: Seconds for which a host whose TLS does not work is talked to in clear, if it may be.
 MEMORY: Final = 3600.0
@@ -19,45 +30,87 @@ MEMORY: Final = 3600.0
 MAX_REMEMBERED: Final = 10_000
 
 
+class Failure(Struct, frozen=True):
+    """TLS that was offered and could not be had.
+
+    Attributes:
+        until: it is not tried again before.
+        reason: for people.
+    """
+
+    until: float
+    reason: str
+
+
 class Security:
     """Says for each host whether to encrypt.
 
     Args:
         policy: what holds where a route does not say.
+        keyring: of the configuration; None: of one without secrets.
         remembered: hosts; beyond it the one that failed longest ago is forgotten.
 
     Attributes:
-        policy: as given; may be changed.
+        policy, keyring: as given; may be changed.
     """
 
-    def __init__(self, policy: TlsPolicy, *, remembered: int = MAX_REMEMBERED) -> None:
+    def __init__(
+        self,
+        policy: TlsPolicy,
+        keyring: Keyring | None = None,
+        *,
+        remembered: int = MAX_REMEMBERED,
+    ) -> None:
         self.policy: TlsPolicy = policy
-        self._context = unverified_client()
+        self.keyring = keyring or Keyring()
         self._remembered = remembered
-        #: Until when, by host; the one that failed longest ago comes first.
-        self._failed: Final[OrderedDict[tuple[str, int], float]] = OrderedDict()
+        #: By host; the one that failed longest ago comes first.
+        self._failed: Final[OrderedDict[tuple[str, int], Failure]] = OrderedDict()
 
-    def wish(self, host: Candidate, policy: TlsPolicy | None, now: float) -> Tls | None:
+    def wish(self, host: Candidate, route: Remote, now: float) -> Tls | None:
         """How to encrypt to a host if it can; None: not at all.
 
         Args:
             host: on this machine, behind a Unix socket, there is nobody to hide from.
-            policy: of the route, if it has one.
+            route: that leads there.
             now: in seconds of any clock, always the same one.
-        """
-        policy = policy or self.policy
-        if policy == "off" or not host.port:
-            return None
-        required = policy in ("required", "verified")
-        if not required and self._failed.get((host.address, host.port), now) > now:
-            return None
-        name = None if is_address(host.name) else host.name
-        return Tls(self._context, name, required)
 
-    def failed(self, host: Candidate, now: float) -> None:
-        """Remember that TLS does not work with a host."""
+        Raises:
+            OSError: a file of the route has gone.
+        """
+        policy = route.terms.tls or self.policy
+        if not host.port or (policy == "off" and not host.implicit):
+            return None
+        verified = policy == "verified"
+        required = host.implicit or policy in ("required", "verified")
+        if not required and self.failure(host, now) is not None:
+            return None
+        name: str | None = _name(host, route)
+        if not verified and name is not None and is_address(name):
+            name = None  # there is no such SNI (RFC 6066 §3); to verify it is another matter
+        context = self.keyring.context(route.terms, verified=verified)
+        return Tls(context, name, required, host.implicit)
+
+    def failed(self, host: Candidate, now: float, reason: str) -> None:
+        """Remember that TLS does not work with a host, and why."""
         key = (host.address, host.port)
-        self._failed[key] = now + MEMORY
+        self._failed[key] = Failure(now + MEMORY, reason)
         self._failed.move_to_end(key)
         if len(self._failed) > self._remembered:
             self._failed.popitem(last=False)
+
+    def failure(self, host: Candidate, now: float) -> Failure | None:
+        """Why a host is talked to in clear for now, if it may be."""
+        found = self._failed.get((host.address, host.port))
+        return found if found is not None and found.until > now else None
+
+
+def _name(host: Candidate, route: Remote) -> str:
+    """Whom we want there."""
+    wanted = route.terms.server_name
+    if wanted is None:
+        return host.name
+    if wanted != OF_DOMAIN or not isinstance(route, ByMx):
+        return wanted
+    inside = host.name == route.domain or host.name.endswith(f".{route.domain}")
+    return host.name if inside else route.domain

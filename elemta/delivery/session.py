@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from elemta.delivery.conversation import Conversation, ConversationOverError
 from elemta.delivery.lines import LineEnds
+from elemta.delivery.login import log_in
 from elemta.delivery.replies import made
 from elemta.delivery.transaction import (
     NO_SMTPUTF8,
@@ -29,6 +30,7 @@ from elemta.delivery.transaction import (
     required,
     spelling,
 )
+from elemta.delivery.unusable import HostUnusable, TlsFailed
 from elemta.log import logger
 from elemta.net.dialogues import Standing, unheard
 from elemta.protocol import (
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
     from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
+    from elemta.protocol import Credentials
 
 log = logger(__name__)
 
@@ -95,36 +98,26 @@ class Timeouts(Struct, frozen=True, kw_only=True):
 _TIMEOUTS: Final = Timeouts()
 
 
-class HostUnusable(Exception):  # noqa: N818 # a finding about a host, no fault of anybody's
-    """This host will not talk to us now: try the next. None of it says anything of the mail.
-
-    Attributes:
-        reply: the host's, or of our own making.
-        remote: whether it is the host's own words.
-    """
-
-    def __init__(self, reply: Reply, *, remote: bool) -> None:
-        super().__init__(str(reply))
-        self.reply = reply
-        self.remote = remote
-
-
-class TlsFailed(HostUnusable):
-    """The host offers TLS, but it does not work: in clear it may."""
-
-
 class Tls(Struct, frozen=True):
     """A wish to encrypt.
 
     Attributes:
         context: what is demanded of the host.
-        server_name: to tell it whom we want (SNI); None: nothing is told.
+        server_name: to tell it whom we want (SNI), and what its certificate has to name if that
+            is demanded; None: nothing is told.
         required: sooner nothing than in clear.
+        implicit: it begins with that, without STARTTLS (RFC 8314 §3).
     """
 
     context: ssl.SSLContext
     server_name: str | None = None
     required: bool = False
+    implicit: bool = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether the host has to prove who it is."""
+        return self.context.verify_mode is ssl.CERT_REQUIRED
 
 
 class SmtpSession:
@@ -193,29 +186,42 @@ class SmtpSession:
         return max(1, min(announced, MAX_RECIPIENTS))
 
     async def open(
-        self, hello_name: str, timeouts: Timeouts = _TIMEOUTS, tls: Tls | None = None
+        self,
+        hello_name: str,
+        timeouts: Timeouts = _TIMEOUTS,
+        tls: Tls | None = None,
+        credentials: Credentials | None = None,
+        *,
+        in_clear: bool = False,
     ) -> None:
-        """Hear the greeting, introduce ourselves, and encrypt what follows if that is wished.
+        """Hear the greeting, introduce ourselves, encrypt what follows and log in, as wished.
 
         Args:
             hello_name: our own name, a domain or an address literal.
             timeouts: for this and all that follows.
             tls: None: all of it is said in clear.
+            credentials: to log in with, once it is encrypted; None: nobody is told who we are.
+            in_clear: to log in without that, as nobody is on the way.
 
         Raises:
             HostUnusable: it does not want us, is gone, silent, or no mail server.
             TlsFailed: it is there, but TLS does not work.
+            LoginRefused: it is there, but not for us.
         """
         self._timeouts = timeouts
         try:
+            if tls is not None and tls.implicit:
+                await self._begin_encrypted(tls)
             with self._talk.within(timeouts.greeting, "the greeting"):
                 greeting = await self._talk.answer()
             # What a host calls itself stands first (RFC 5321 §4.2).
             self._dialogue.name = greeting.reply.lines[0].partition(" ")[0]
             self._check_welcome(greeting.reply)
             await self._introduce(hello_name)
-            if tls is not None:
+            if tls is not None and not tls.implicit:
                 await self._encrypt(hello_name, tls)
+            if credentials is not None:
+                await log_in(self._talk, credentials, timeouts.envelope, in_clear=in_clear)
             self._quiet_since = trio.current_time()
         except ConversationOverError as over:
             raise HostUnusable(over.reply, remote=over.remote) from None
@@ -317,6 +323,14 @@ class SmtpSession:
         if reply.code >= 400:
             raise HostUnusable(reply, remote=True)
 
+    async def _begin_encrypted(self, tls: Tls) -> None:
+        talk = self._talk
+        try:
+            with talk.within(self._timeouts.tls, "the TLS handshake"):
+                await talk.encrypt(tls.context, tls.server_name, greeted=False)
+        except ConversationOverError as over:
+            raise TlsFailed(_cannot_be_had(over), remote=False) from over
+
     async def _encrypt(self, name: str, tls: Tls) -> None:
         talk = self._talk
         if not talk.smtp.extensions.starttls:
@@ -335,8 +349,7 @@ class SmtpSession:
         except ConversationOverError as over:
             if over.remote:
                 raise
-            why = made(451, 7, 5, f"TLS cannot be had: {over.reply.text}")
-            raise TlsFailed(why, remote=False) from over
+            raise TlsFailed(_cannot_be_had(over), remote=False) from over
 
     # A transaction.
 
@@ -502,6 +515,10 @@ _MAY_QUIT: Final = _BETWEEN_MESSAGES | {ClientState.START, ClientState.UNWELCOME
 
 
 _NO_TLS: Final = made(451, 7, 4, "TLS is required here, and the host does not offer it")
+
+
+def _cannot_be_had(over: ConversationOverError) -> Reply:
+    return made(451, 7, 5, f"TLS cannot be had: {over.reply.text}")
 
 
 def _cannot_take(reply: Reply) -> Outcome:

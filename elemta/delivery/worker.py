@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from elemta.delivery.asking import Asking
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
+from elemta.delivery.keyring import Keyring
 from elemta.delivery.local import Local
 from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
@@ -89,6 +90,9 @@ class Delivery:
 
     Attributes:
         reporter: writes what senders are told.
+
+    Raises:
+        ConfigError: a file that a route names cannot be read.
     """
 
     def __init__(
@@ -120,11 +124,18 @@ class Delivery:
         self.reporter = Reporter(config, queue.new_id, clock, plugins)
         self._settlement = Settlement(queue, self.reporter, clock, self._meters)
         self._security = Security(config.delivery.tls)
-        self.configure(config, router)
+        self.configure(config, router, Keyring(config))
 
-    def configure(self, config: Config, router: Router) -> None:
-        """Deliver by another configuration from the next message on; connections are kept."""
+    def configure(self, config: Config, router: Router, keyring: Keyring | None = None) -> None:
+        """Deliver by another configuration from the next message on; connections are kept.
+
+        Args:
+            config: the other.
+            router: made of it.
+            keyring: made of it; None: as before.
+        """
         delivery = config.delivery
+        self._security.keyring = keyring or self._security.keyring
         self.reporter.configure(config)
         self._hello_name = delivery.hello_name or config.hostname
         self._connect_timeout = delivery.connect_timeout

@@ -50,7 +50,7 @@ class Departure:
         """All that would be decided for one recipient; the same lane is told of once."""
         recipient = Addressee(address=address)
         outlook = self._delivery.outlook(recipient, sender)
-        steps = [self._route(address, outlook)]
+        steps = [self._route(address, sender, outlook)]
         state = lane_state(self._queue, recipient, sender, self._now)
         if state.name in self._told:
             return [*steps, Step(question="lane", answer=f"{state.name}: see above", good=True)]
@@ -62,7 +62,7 @@ class Departure:
         steps.append(self._patience(recipient, sender))
         return steps
 
-    def _route(self, address: Mailbox, outlook: Outlook) -> Step:
+    def _route(self, address: Mailbox, sender: ReversePath, outlook: Outlook) -> Step:
         if outlook.entry.startswith("plugin:"):
             name = outlook.entry.removeprefix("plugin:")
             why = f"the plugin {name} says so"
@@ -75,7 +75,10 @@ class Departure:
             why = f"{outlook.entry} is for {self._config.domains[place].name}"
         elif outlook.entry:
             place = int(outlook.entry[len("routes[") : -1])
-            why = f"{outlook.entry} matches: {self._config.routes[place].match}"
+            entry = self._config.routes[place]
+            why = f"{outlook.entry} matches: {entry.match}"
+            if entry.senders:
+                why += f", and <{sender or ''}> is among its senders: {', '.join(entry.senders)}"
         else:
             why = "no entry of domains or routes is for it"
         answer = f"{address} goes {_where(outlook.route)}"
@@ -106,6 +109,7 @@ class Departure:
         hosts = [f"{number}. {call.candidate}: {call.tls}" for number, call in enumerate(calls, 1)]
         source = ", ".join(meeting.source) or "whichever address the system chooses"
         protocol = "LMTP" if meeting.lmtp else "SMTP"
+        login = f"; logged in as {meeting.login}" if meeting.login else ""
         return [
             Step(
                 question="hosts",
@@ -116,7 +120,7 @@ class Departure:
             Step(
                 question="conversation",
                 answer=f"{protocol} as {meeting.hello_name}, from {source}; "
-                f"TLS is {meeting.policy}",
+                f"TLS is {meeting.policy}{login}",
             ),
         ]
 

@@ -150,6 +150,14 @@ _ALL: Final = (
         "domain",
         together="min",
     ),
+    _counter(
+        "elemta_tls_verified_connections_total",
+        "Connections whose other side has proved who it is.",
+        "direction",
+    ),
+    _counter(
+        "elemta_host_logins_total", "Logins of ours with hosts, by what came of them.", "result"
+    ),
     # Names.
     _counter("elemta_dns_questions_total", "Questions, by how they came to an answer.", "answered"),
     _counter("elemta_dns_answers_total", "What name servers answered.", "answer"),

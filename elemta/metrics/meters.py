@@ -99,6 +99,8 @@ class Meters:
         tls_failures: handshakes with hosts that failed.
         tls_in: connections of clients that were encrypted, by version.
         tls_in_failures: handshakes with clients that failed.
+        tls_verified: connections to hosts that have proved who they are.
+        host_logins: logins of ours with hosts, by ``granted`` and ``refused``.
         lags: how late the loop came to what was due.
         scans: of ClamAV, by what came of them.
         scan_seconds: how long they took.
@@ -126,6 +128,8 @@ class Meters:
         self.tls_failures = 0
         self.tls_in = Counter[str]()
         self.tls_in_failures = 0
+        self.tls_verified = 0
+        self.host_logins = Counter[str]()
         self.lags = Distribution(LAG)
         self.scans = Counter[str]()
         self.scan_seconds = Distribution(LATENCY)

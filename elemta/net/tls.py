@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 from msgspec import Struct
@@ -19,8 +19,13 @@ from elemta.net.transport import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from elemta.net.transport import Endpoint, Transport
+
+
+#: For a private key that is encrypted: none, which fails at once. Without it OpenSSL would ask.
+_NO_PASSWORD: Final = "-"  # noqa: S105
 
 
 class TlsError(Exception):
@@ -253,8 +258,43 @@ def unverified_client() -> ssl.SSLContext:
     return context
 
 
+def client_context(
+    *,
+    verified: bool,
+    authorities: Path | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> ssl.SSLContext:
+    """For mail that goes to servers of our choice; from TLS 1.2 on.
+
+    Args:
+        verified: the server's certificate has to be good today, to lead to somebody we trust, and
+            to have the name that `start_tls` is given.
+        authorities: a PEM file with those we trust; None: the system's.
+        certificate: ours, for servers that want one: a PEM file with what leads to its root.
+        key: its private key, PEM.
+
+    Raises:
+        OSError: a file cannot be read, or has something else in it (`ssl.SSLError`).
+    """
+    context = unverified_client()
+    if verified:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.check_hostname = True
+        if authorities is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            context.load_verify_locations(authorities)
+    if certificate is not None:
+        # Who has encrypted it has to be asked, and nobody is there to answer.
+        context.load_cert_chain(certificate, key, password=_NO_PASSWORD)
+    return context
+
+
 def _why(error: ssl.SSLError) -> str:
     """What OpenSSL says, without where in its source it said so."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not good: {error.verify_message.rstrip('.').lower()}"
     if isinstance(error, ssl.SSLEOFError):
         return "the peer hung up in the middle of the handshake"
     # The attribute is None where the library gave no reason, whatever the type says.

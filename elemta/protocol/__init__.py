@@ -77,6 +77,8 @@ from elemta.protocol.sasl import Token as Token
 from elemta.protocol.sasl import challenge as challenge
 from elemta.protocol.sasl import login_responses as login_responses
 from elemta.protocol.sasl import plain_response as plain_response
+from elemta.protocol.sasl_client import Exchange as Exchange
+from elemta.protocol.sasl_client import best_exchange as best_exchange
 from elemta.protocol.server import Limits as Limits
 from elemta.protocol.server import ServerConnection as ServerConnection
 from elemta.protocol.states import State as State

@@ -67,14 +67,15 @@ class Host:
 
     Attributes:
         says: replies by step: ``greeting``, ``EHLO``, ``MAIL``, ``RCPT``, ``RCPT bob@b.example``,
-            ``DATA``, ``.``, or for LMTP ``. bob@b.example``; behind ``TLS `` what it says once
-            that has begun. None hangs up; an empty reply is never given.
+            ``DATA``, ``.``, or for LMTP ``. bob@b.example``, or a whole line; behind ``TLS ``
+            what it says once that has begun. None hangs up; an empty reply is never given.
         down: what connecting to it raises.
         delay: seconds before each reply.
         recipients: that it takes in one transaction.
         takes_silently: it takes messages before it answers, whatever the answer is.
         idle: seconds after which it hangs up on who says nothing.
         tls: how it encrypts, after a 220 to ``STARTTLS``; None: it only says so.
+        implicit: it encrypts from the first octet (RFC 8314 §3).
         secret: the version and cipher of the last session that was encrypted.
         taken: messages, in order.
         heard: lines, in order.
@@ -90,6 +91,7 @@ class Host:
         self.takes_silently = False
         self.idle = 3600.0
         self.tls: ssl.SSLContext | None = None
+        self.implicit = False
         self.secret = ""
         self.taken: list[Taken] = []
         self.dialled = 0
@@ -130,6 +132,8 @@ class _Talk:
         self._recipients: list[str] = []
 
     async def run(self) -> None:
+        if self._host.implicit:
+            await self._shake_hands()
         await self._say("greeting")
         while True:
             line = (await self._read(b"\r\n")).decode()
@@ -149,7 +153,7 @@ class _Talk:
                 await self._encrypt()
             else:
                 self._lmtp = verb == "LHLO"
-                await self._say(verb)
+                await self._say(line, verb)
                 if verb == "QUIT":
                     return
 
@@ -187,17 +191,20 @@ class _Talk:
     async def _encrypt(self) -> None:
         if not await self._say("STARTTLS"):
             return
+        await self._shake_hands()
+
+    async def _shake_hands(self) -> None:
         if self._host.tls is None:
             await self._transport.receive()
             await self._transport.send_all(b"500 5.5.2 what?\r\n")
-        else:
-            try:
-                encrypted = await start_tls(self._transport, self._host.tls, server_side=True)
-            except TlsError:
-                raise _HangUpError from None
-            self._transport = encrypted
-            self._secret = True
-            self._host.secret = f"{encrypted.version} {encrypted.cipher}"
+            return
+        try:
+            encrypted = await start_tls(self._transport, self._host.tls, server_side=True)
+        except TlsError:
+            raise _HangUpError from None
+        self._transport = encrypted
+        self._secret = True
+        self._host.secret = f"{encrypted.version} {encrypted.cipher}"
 
     async def _say(self, *steps: str) -> bool:
         """Answer as told; whether that was a yes."""

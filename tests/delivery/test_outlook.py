@@ -36,8 +36,8 @@ async def test_a_host_whose_tls_failed_is_met_in_clear_for_a_while() -> None:
     first = await met(route, security)
     assert isinstance(first.calls, tuple)
     assert tls(first) == ["TLS if it offers it", "TLS if it offers it"]
-    security.failed(first.calls[0].candidate, 0.0)
-    told = "in clear, as TLS with it failed within the last hour"
+    security.failed(first.calls[0].candidate, 0.0, "STARTTLS was refused")
+    told = "in clear for 60 min more: STARTTLS was refused"
     assert tls(await met(route, security, now=1.0)) == [told, "TLS if it offers it"]
     assert tls(await met(route, security, now=MEMORY + 1)) == ["TLS if it offers it"] * 2
 

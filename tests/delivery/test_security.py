@@ -15,7 +15,7 @@ from elemta.delivery.hosts import Candidate
 from elemta.delivery.routing import ByMx, Terms, ToHosts
 from elemta.delivery.security import MEMORY, Security
 from elemta.queue import Result, State
-from tests.delivery.test_carrier import FIRST, SECOND, Bench
+from tests.delivery.test_carrier import FIRST, ROUTE, SECOND, Bench
 from tests.delivery.world import BODY, CONFIG, on_virtual_time, world
 from tests.net.certificates import old_server_context
 
@@ -151,24 +151,24 @@ async def test_a_host_that_asks_to_come_later_meant_no_failure_of_tls(
 async def test_a_smarthost_is_asked_for_by_its_name_or_by_none(bench: Bench) -> None:
     named = Candidate("mx1.example", FIRST, 25)
     security = Security("opportunistic")
-    assert (wish := security.wish(named, None, 0)) is not None
+    assert (wish := security.wish(named, ROUTE, 0)) is not None
     assert wish.server_name == "mx1.example"
-    numbered = security.wish(Candidate(FIRST, FIRST, 25), None, 0)
+    numbered = security.wish(Candidate(FIRST, FIRST, 25), ROUTE, 0)
     assert numbered is not None
     assert numbered.server_name is None
 
 
 async def test_there_is_nobody_to_hide_from_behind_a_unix_socket() -> None:
     socket = Candidate("/run/lmtp", "/run/lmtp", 0)
-    assert Security("required").wish(socket, None, 0) is None
+    assert Security("required").wish(socket, ROUTE, 0) is None
 
 
 async def test_memory_of_failures_is_bounded() -> None:
     security = Security("opportunistic", remembered=3)
     hosts = [Candidate("mx", f"192.0.2.{n}", 25) for n in range(5)]
     for host in hosts:
-        security.failed(host, 0)
-    assert [security.wish(host, None, 1) is None for host in hosts] == [
+        security.failed(host, 0, "broken")
+    assert [security.wish(host, ROUTE, 1) is None for host in hosts] == [
         *(False, False),
         *(True, True, True),
     ]

@@ -82,3 +82,20 @@ class Authority:
     def certify(self, context: ssl.SSLContext, *names: str) -> None:
         """Have somebody show a certificate of this authority."""
         self._ca.issue_cert(*names).configure_cert(context)
+
+
+@cache
+def authority() -> trustme.CA:
+    """Somebody whom tests have their clients trust."""
+    return trustme.CA()
+
+
+@cache
+def trusted_context(name: str, *, client_wanted: bool = False) -> ssl.SSLContext:
+    """A server whose certificate that authority has issued; it may want one of its clients."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(name).configure_cert(context)
+    if client_wanted:
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority().configure_trust(context)
+    return context

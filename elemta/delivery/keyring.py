@@ -1,0 +1,141 @@
+"""What routes have hosts proved with: passwords, certificates of ours, authorities to be trusted.
+
+All of it is read before anything is delivered by a configuration, so that a file that is missing
+is a mistake of the configuration, told with its place, and not of the mail.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from elemta.config import ConfigError, Mistake
+from elemta.net.tls import client_context
+from elemta.protocol import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from elemta.config import Config, Login, Route
+    from elemta.delivery.routing import Terms
+
+#: Octets of a password (RFC 4616 §2).
+_LONGEST: Final = 255
+
+#: What a context is made of: whether hosts are verified, and files.
+_Making: TypeAlias = "tuple[bool, Path | None, Path | None, Path | None]"
+
+
+class Keyring:
+    """The secrets and certificates of one configuration.
+
+    Args:
+        config: whose routes say where they lie.
+
+    Raises:
+        ConfigError: one of them cannot be read, or others can read it.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._contexts: dict[_Making, ssl.SSLContext] = {}
+        self._credentials: dict[Login, Credentials] = {}
+        if config is not None:
+            everywhere = config.delivery.tls
+            found = [
+                mistake
+                for index, route in enumerate(config.routes)
+                for mistake in self._read(route, everywhere == "verified", f"routes[{index}]")
+            ]
+            if found:
+                raise ConfigError(*found)
+
+    def context(self, terms: Terms, *, verified: bool) -> ssl.SSLContext:
+        """What is demanded of the hosts of a route, and shown to them.
+
+        Args:
+            terms: of the route.
+            verified: they prove who they are.
+
+        Raises:
+            OSError: a file that was read before is not read again; this is another's.
+        """
+        authorities = terms.authorities if verified else None
+        return self._context((verified, authorities, terms.certificate, terms.key))
+
+    def credentials(self, login: Login) -> Credentials:
+        """Who we are to the hosts of a route.
+
+        Raises:
+            OSError: as `context`.
+        """
+        found = self._credentials.get(login)
+        if found is None:
+            password = login.password
+            if password is None:
+                assert login.password_file is not None, "the configuration was checked"
+                password = _password(login.password_file)
+            found = self._credentials[login] = Credentials(login.user, password)
+        return found
+
+    def _context(self, making: _Making) -> ssl.SSLContext:
+        found = self._contexts.get(making)
+        if found is None:
+            verified, authorities, certificate, key = making
+            found = client_context(
+                verified=verified, authorities=authorities, certificate=certificate, key=key
+            )
+            self._contexts[making] = found
+        return found
+
+    def _read(self, route: Route, everywhere: bool, at: str) -> Iterator[Mistake]:
+        """Read all that a route names; what is wrong with it."""
+        verified = everywhere if route.encryption is None else route.encryption == "verified"
+        if route.authorities is not None:
+            try:
+                self._context((True, route.authorities, None, None))
+            except OSError as error:  # as an ssl.SSLError is
+                yield Mistake(f"{at}.authorities", f"no authorities: {_why(error)}")
+                return
+        if route.key is not None:
+            authorities = route.authorities if verified else None
+            try:
+                _check_private(route.key)
+                self._context((verified, authorities, route.certificate, route.key))
+            except OSError as error:
+                yield Mistake(f"{at}.certificate", f"no certificate with its key: {_why(error)}")
+        if route.login is not None:
+            try:
+                self.credentials(route.login)
+            except OSError as error:
+                yield Mistake(f"{at}.login.password_file", f"no password: {_why(error)}")
+
+
+def _password(path: Path) -> str:
+    """The first line of a file.
+
+    Raises:
+        OSError: it cannot be read, others can read it, or that is no password.
+    """
+    _check_private(path)
+    line = path.read_bytes().partition(b"\n")[0].removesuffix(b"\r")
+    try:
+        password = line.decode()
+    except UnicodeDecodeError:
+        raise OSError(f"the first line of {path} is no UTF-8") from None
+    if not 0 < len(line) <= _LONGEST or not password.isprintable():
+        raise OSError(f"the first line of {path} is no password of 1 to {_LONGEST} octets")
+    return password
+
+
+def _check_private(path: Path) -> None:
+    if path.stat().st_mode & stat.S_IRWXO:
+        raise OSError(f"anybody may read {path}: take that right away (chmod o= {path})")
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError) or error.errno is None:
+        return str(error)
+    return f"{error.filename}: {os.strerror(error.errno)}" if error.filename else str(error)
