@@ -49,6 +49,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "rules": f"{_ROOM}.rules:Rules",
     "spf": f"{_ROOM}.spf:SpfPlugin",
     "users-file": f"{_ROOM}.users_file:UsersFile",
+    "users-ldap": f"{_ROOM}.users_ldap:UsersLdap",
 }
 GROUP: Final = "elemta.plugins"
 #: What may come out of a third party's code; that of a program which is no plugin may end itself.

@@ -1,0 +1,117 @@
+"""What plugins have in common which ask somebody else who a user is: a database, a directory.
+
+So many are asked at a time, each has a deadline, what was right is remembered for some minutes, and
+who cannot be asked defers: nobody is told that his password is wrong because a server is down.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+
+import trio
+from msgspec import Meta
+
+from elemta.config import Table
+from elemta.log import logger
+from elemta.login import Remembered, prepare_name, prepare_password
+from elemta.plugins import CONTINUE, Defer, Granted, Reject, Verdict
+from elemta.units import Seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from elemta.plugins import Tools
+    from elemta.protocol import Credentials
+
+log = logger(__name__)
+
+#: What somebody else says of a user: who he is, that his password is another, or nothing.
+Said: TypeAlias = "Granted | Literal['wrong', 'unknown']"
+
+LATER: Final = Defer((7, 0), "try again later", note="who users are cannot be asked")
+WRONG: Final = Reject((7, 8), "authentication failed", note="the password is wrong")
+
+
+class DownError(Exception):
+    """Somebody else cannot be asked just now, or answers what is none; the message says why."""
+
+
+class Asked(Table, frozen=True, kw_only=True):
+    """Settings that such plugins have in common."""
+
+    #: For how long it is remembered that a password was right; ``0 s``: it is asked each time.
+    remember: Seconds = Seconds(300)
+    #: How long one question may take.
+    timeout: Seconds = Seconds(10)
+    #: Questions at a time; others wait.
+    connections: Annotated[int, Meta(ge=1, le=256)] = 8
+
+    def check(self) -> None:
+        """See that these can be.
+
+        Raises:
+            ValueError: they cannot.
+        """
+        if not 0 < self.timeout <= 60:
+            raise ValueError("`timeout` must be more than 0 s, and at most 60 s")
+
+
+class Elsewhere:
+    """Asks.
+
+    Args:
+        settings: of the plugin.
+        tools: of the plugin.
+    """
+
+    def __init__(self, settings: Asked, tools: Tools) -> None:
+        self._timeout = float(settings.timeout)
+        self._tools = tools
+        self._asking = trio.CapacityLimiter(settings.connections)
+        self._sure: Remembered[Granted] = Remembered(settings.remember, trio.current_time)
+
+    async def judge(
+        self, credentials: Credentials, ask: Callable[[str, str], Awaitable[Said]]
+    ) -> Granted | Verdict:
+        """What a plugin answers to `Plugin.on_authenticate`.
+
+        Args:
+            credentials: what a client has said.
+            ask: asks about a name and a password, both prepared, neither empty.
+        """
+        try:
+            name = prepare_name(credentials.user)
+            password = prepare_password(credentials.password)
+        except ValueError:
+            return CONTINUE  # nobody is called so, or has such a password
+        if (granted := self._sure.recall(name, password)) is not None:
+            self._tools.count("remembered")
+            return granted
+        said = await self.within(lambda: ask(name, password))
+        if said is None:
+            return LATER
+        if said == "unknown":
+            self._tools.count("unknown")
+            return CONTINUE
+        if said == "wrong":
+            self._tools.count("wrong")
+            return WRONG
+        self._tools.count("granted")
+        self._sure.keep(said, name, password)
+        return said
+
+    async def within(self, ask: Callable[[], Awaitable[Said]]) -> Said | None:
+        """Ask, in its turn and in time; None: nobody could be asked."""
+        try:
+            with trio.fail_after(self._timeout):
+                async with self._asking:
+                    return await ask()
+        except trio.TooSlowError:
+            self._down("no answer in time")
+        except DownError as error:
+            self._down(str(error))
+        return None
+
+    def _down(self, why: str) -> None:
+        self._tools.count("down")
+        log.warning("users.not_asked", plugin=self._tools.name, error=why)

@@ -1,0 +1,209 @@
+"""Users in a directory (LDAP, RFC 4511): found by a search, and proved by a bind as who was found.
+
+One connection a question: first as a service account, or as nobody, to find the one entry that a
+name means; then as this one, with the password. What a stranger says is escaped (RFC 4515 §3), and
+an empty password, which servers take for the wish to be nobody, is never sent (RFC 4513 §5.1.2).
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import trio
+from msgspec import field
+from typing_extensions import override
+
+from elemta.config import ConfigError, Mistake, Service
+from elemta.log import logger
+from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
+from elemta.plugins import Granted, PluginWith
+from elemta.plugins.built_in.elsewhere import Asked, DownError, Elsewhere, Said
+from elemta.protocol import parse_mailbox
+
+if TYPE_CHECKING:
+    from elemta.net.ldap import Entry
+    from elemta.plugins import Session, Verdict
+    from elemta.protocol import Credentials
+
+log = logger(__name__)
+
+_PORTS: Final = {"ldap": 389, "ldaps": 636}
+_USER: Final = "{user}"
+#: Addresses of one user that are looked at.
+_ADDRESSES: Final = 1000
+#: Octets of a file that has nothing but a password in it.
+_PASSWORD: Final = 4096
+
+
+class Settings(Asked, frozen=True, kw_only=True):
+    """The ``settings`` of ``users-ldap``."""
+
+    #: Where the directory is: ``ldap://HOST[:PORT]``, or ``ldaps://HOST[:PORT]`` with TLS.
+    url: str
+    #: Where in it users are: a distinguished name.
+    base: str
+    #: Which entry a user's is; ``{user}`` is what he says, escaped.
+    filter: str = "(&(objectClass=inetOrgPerson)(mail={user}))"
+    #: Encrypt by StartTLS what goes to ``ldap://``. Off only for a server on this machine.
+    start_tls: bool = True
+    #: Certificates of those that vouch for the server's (PEM); else those of the system.
+    authorities: Path | None = None
+    #: As whom to search; else as nobody.
+    bind_dn: str | None = None
+    #: The file that has the password of that, and nothing else.
+    bind_password_file: Path | None = None
+    #: The attribute that a user is called by from now on; else what he said.
+    login: str | None = None
+    #: Attributes with addresses that he may send as.
+    addresses: list[str] = field(default_factory=lambda: ["mail", "mailAlternateAddress"])
+
+    def __post_init__(self) -> None:
+        self.check()
+        self.where()
+        if _USER not in self.filter:
+            raise ValueError("`filter` must have {user} in it")
+        compile_filter(self.filter.replace(_USER, "x"))
+        if (self.bind_dn is None) != (self.bind_password_file is None):
+            raise ValueError("expected both `bind_dn` and `bind_password_file`, or neither")
+        for path in (self.authorities, self.bind_password_file):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"expected a whole path, as in /etc/elemta/{path}")
+
+    def where(self) -> tuple[Service, str, bool]:
+        """The server, its name, and whether TLS comes first.
+
+        Raises:
+            ValueError: the URL is none.
+        """
+        found = urlsplit(self.url)
+        host = found.hostname or ""
+        if (
+            found.scheme not in _PORTS
+            or not host
+            or found.path.strip("/")
+            or found.query
+            or found.username is not None
+        ):
+            raise ValueError("expected `url` to be ldap://HOST[:PORT] or ldaps://HOST[:PORT]")
+        port = found.port or _PORTS[found.scheme]
+        bracketed = f"[{host}]" if ":" in host else host
+        return Service.parse(f"{bracketed}:{port}"), host, found.scheme == "ldaps"
+
+
+class UsersLdap(PluginWith[Settings]):
+    """Knows users from a directory, where each logs in with his own password."""
+
+    name = "users-ldap"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._service, self._host, self._implicit = settings.where()
+        self._attributes = [
+            *([settings.login] if settings.login is not None else []),
+            *settings.addresses,
+        ]
+        self._context: ssl.SSLContext | None = None
+        self._password: str | None = None
+
+    @override
+    def examine(self, where: str) -> None:
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            raise ConfigError(Mistake(where, str(error))) from None
+
+    @override
+    async def start(self) -> None:
+        self._elsewhere = Elsewhere(self.settings, self.tools)
+        await self.tools.in_thread(self._open)
+
+    def _open(self) -> None:
+        """Read the files that there are.
+
+        Raises:
+            OSError: one cannot be read.
+            ValueError: one has not what it should have.
+        """
+        settings = self.settings
+        if self._implicit or settings.start_tls:
+            self._context = ssl.create_default_context(cafile=settings.authorities)
+            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if (path := settings.bind_password_file) is not None:
+            self._password = path.read_text("utf-8")[:_PASSWORD].rstrip("\r\n")
+            if not self._password:
+                raise ValueError(f"{path}: is empty")
+
+    @override
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Verdict:
+        return await self._elsewhere.judge(credentials, self._ask)
+
+    async def _ask(self, name: str, password: str) -> Said:
+        try:
+            async with aclosing(await self._connect()) as client:
+                return await self._converse(client, name, password)
+        except (OSError, LdapError, trio.BrokenResourceError) as error:
+            raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
+
+    async def _connect(self) -> LdapClient:
+        stream = await self.tools.connect(self._service)
+        if self._implicit and self._context is not None:
+            stream = trio.SSLStream(
+                stream, self._context, server_hostname=self._host, https_compatible=True
+            )
+        return LdapClient(stream)
+
+    async def _converse(self, client: LdapClient, name: str, password: str) -> Said:
+        settings = self.settings
+        if not self._implicit and self._context is not None:
+            await client.start_tls(self._context, self._host)
+        if (
+            settings.bind_dn is not None
+            and self._password is not None
+            and not await client.bind(settings.bind_dn, self._password)
+        ):
+            raise DownError("the directory refuses the password of `bind_dn`")
+        wanted = compile_filter(settings.filter.replace(_USER, escaped(name)))
+        found = await client.search(
+            settings.base, wanted, self._attributes, seconds=max(1, int(settings.timeout))
+        )
+        if not found:
+            return "unknown"
+        if len(found) > 1:
+            raise DownError(f"{len(found)} entries are meant by one name")
+        [entry] = found
+        if not entry.name or not await client.bind(entry.name, password):
+            return "wrong"
+        return self._granted(entry, name)
+
+    def _granted(self, entry: Entry, name: str) -> Granted:
+        settings = self.settings
+        if settings.login is not None:
+            values = entry.attributes.get(settings.login.lower(), ())
+            if len(values) != 1:
+                raise DownError(f"{len(values)} values of {settings.login}, which names him")
+            name = values[0]
+        addresses = [
+            value
+            for each in settings.addresses
+            for value in entry.attributes.get(each.lower(), ())
+            if _is_mailbox(value)
+        ]
+        try:
+            return Granted(name, tuple(dict.fromkeys(addresses[:_ADDRESSES])))
+        except ValueError as error:
+            raise DownError(str(error)) from None
+
+
+def _is_mailbox(text: str) -> bool:
+    """Whether it is one address: no pattern, as users may often write their attributes."""
+    try:
+        parse_mailbox(text)
+    except ValueError:
+        return False
+    return True
