@@ -19,6 +19,7 @@ from msgspec.structs import asdict
 from elemta import __version__, systemd
 from elemta import log as logs
 from elemta.config import ConfigError, applicable, changes, shown
+from elemta.control.crew import plugin_status
 from elemta.control.facts import Configuration, PluginStatus, Submitted
 from elemta.control.interface import (
     ListenerStatus,
@@ -52,15 +53,12 @@ from elemta.plugins import (
     Store,
     Tools,
     Watching,
-    failure_modes,
-    hooks,
-    kinds,
     load_for,
 )
 from elemta.plugins.crew import briefly
 from elemta.plugins.tools import InThread, in_thread
 from elemta.plugins.watching import Hand
-from elemta.protocol import Mailbox, Reply
+from elemta.protocol import Mailbox
 from elemta.queue import Addressee, KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
 
@@ -183,6 +181,8 @@ class Parts:
             meters=meters,
             loaded=outside.loaded,
             certificates=certificates,
+            connect=outside.connect,
+            in_thread=None if outside.in_thread is in_thread else outside.in_thread,
         )
         self.listeners = Listeners(bound, self._house, keep=supervision.keep)
         self.dialogues = self._house.dialogues
@@ -287,6 +287,7 @@ class Parts:
                 yield
             finally:
                 self._heed(Chain())
+                self._house.maps.close()
                 nursery.cancel_scope.cancel()
 
     def _heed(self, chain: Chain) -> bool:
@@ -336,7 +337,7 @@ class Parts:
         domains = self.config.domains
         home = Mailbox("postmaster", domains[0].name if domains else self.config.hostname)
         found = self._house.recipients.decide(home, client="", login="postmaster")
-        return home, (Addressee(address=home),) if isinstance(found, Reply) else found
+        return home, found if isinstance(found, tuple) else (Addressee(address=home),)
 
     # How they are.
 
@@ -368,6 +369,7 @@ class Parts:
             for part in self._supervision.parts
             if part.failure is not None
         ]
+        found += self._house.maps.troubles
         return found
 
     def status(self) -> Status:
@@ -407,7 +409,7 @@ class Parts:
 
     def plugins(self) -> list[PluginStatus]:
         """See `Control.plugins`."""
-        return [_plugin_status(each) for each in self._house.plugins.plugins]
+        return [plugin_status(each) for each in self._house.plugins.plugins]
 
     def metrics(self, stored: Stored) -> list[Metric]:
         """See `elemta.control.node.Server`."""
@@ -511,6 +513,7 @@ class Parts:
         if dry_run:
             wanted = self._reread()
             load_for(applicable(self.config, wanted), self._house.plugins.plugins)
+            self._house.maps.reconfigured(wanted.maps)
             return tuple(changes(self.config, wanted))
         systemd.reloading()
         try:
@@ -542,23 +545,6 @@ class Parts:
         self.delivery.configure(config, router, keyring)
         self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)
         return told
-
-
-def _plugin_status(plugin: Loaded) -> PluginStatus:
-    return PluginStatus(
-        name=plugin.name,
-        about=(type(plugin.plugin).__doc__ or "").strip().partition("\n")[0],
-        enabled=plugin.enabled,
-        hooks=hooks(plugin.plugin),
-        timeout=plugin.timeout,
-        asked=plugin.counts.asked,
-        failed=plugin.counts.failed,
-        kinds=kinds(plugin.plugin),
-        listeners=plugin.listeners,
-        on_failure=failure_modes(plugin),
-        objected=plugin.counts.objected,
-        events=dict(plugin.counts.events),
-    )
 
 
 def _log_refusal(error: ConfigError) -> None:

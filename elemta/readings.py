@@ -107,6 +107,7 @@ class Readings:
         yield from self._of_destinations()
         yield from self._of_delivery()
         yield from self._of_names()
+        yield from self._of_maps()
         yield from self._of_plugins()
 
     def _of_server(self) -> Iterator[Reading]:
@@ -225,6 +226,11 @@ class Readings:
         yield from _each("elemta_dns_answers_total", resolver.answers)
         yield Reading("elemta_dns_duration_seconds", resolver.seconds)
         yield Reading("elemta_dns_remembered", resolver.remembered)
+
+    def _of_maps(self) -> Iterator[Reading]:
+        for (name, result), count in self._meters.maps.items():
+            yield Reading("elemta_map_lookups_total", count, (name, result))
+        yield from _each("elemta_map_duration_seconds", self._meters.map_seconds)
 
     def _of_plugins(self) -> Iterator[Reading]:
         failures, objections = Counter[str](), Counter[str]()

@@ -77,6 +77,7 @@ TABLES: dict[str, type[config.Table]] = {
     "limits": config.Limits,
     "relay": config.Relay,
     "domains": config.Domain,
+    "maps": config.Map,
     "routes": config.Route,
     "routes.login": config.Login,
     "destinations": config.Destination,
@@ -140,7 +141,10 @@ def test_the_shipped_configuration_names_every_key() -> None:
     keys = set(re.findall(r"^(?:\s*(?:- )?|#   )(\w+):", text, re.MULTILINE))
     for place, table in TABLES.items():
         # There are none of these by default.
-        rare = ("tls.certificates", "domains", "routes", "routes.login", "destinations", "plugins")
+        rare = (
+            *("tls.certificates", "domains", "maps", "routes", "routes.login", "destinations"),
+            "plugins",
+        )
         if place not in rare:
             assert set(table.__struct_fields__) <= keys, place
 
@@ -153,6 +157,7 @@ def test_the_examples_in_the_documentation_are_right() -> None:
         "docs/plugins.md",
         "docs/tls.md",
         "docs/submission.md",
+        "docs/recipients.md",
     ):
         text = (ROOT / name).read_text()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -190,6 +190,8 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_tls_certificate_expiry_seconds",
         "elemta_tls_certificate_valid",
         "elemta_dns_answers_total",
+        "elemta_map_lookups_total",
+        "elemta_map_duration_seconds",
         "elemta_clamav_scans_total",
         "elemta_rspamd_checks_total",
         "elemta_dkim_signatures_total",

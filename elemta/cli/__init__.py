@@ -119,6 +119,14 @@ def check(path: Path | None) -> None:
                 loaded.plugin.examine(f"plugins[{place}].settings")
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
+    if config.maps:
+        from elemta.config import ConfigError, locate
+        from elemta.maps import Maps
+
+        try:
+            Maps(config.maps)
+        except ConfigError as error:
+            misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))
     for warning in warnings(config):
         click.echo(f"warning: {warning}", err=True)

@@ -13,6 +13,7 @@ from elemta.config.masking import shown as shown
 from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
 from elemta.config.patterns import AddressPattern as AddressPattern
 from elemta.config.patterns import comparable_domain as comparable_domain
+from elemta.config.queries import Query as Query
 from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
 from elemta.config.reading import SANDBOX_API as SANDBOX_API
 from elemta.config.reading import check as check
@@ -36,6 +37,7 @@ from elemta.config.schema import Limits as Limits
 from elemta.config.schema import Listener as Listener
 from elemta.config.schema import Log as Log
 from elemta.config.schema import Login as Login
+from elemta.config.schema import Map as Map
 from elemta.config.schema import PluginEntry as PluginEntry
 from elemta.config.schema import Queue as Queue
 from elemta.config.schema import Relay as Relay

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
+from elemta.config.map_checks import map_mistakes
 from elemta.config.outgoing import route_mistakes
 from elemta.config.source import Mistake, place, steps
 from elemta.config.targets import ALONE, strangers, target
@@ -59,6 +60,11 @@ def mistakes(config: Config) -> Iterator[Mistake]:
     own = {domain.name.lower(): domain for domain in config.domains}
     for index, table in enumerate(config.domains):
         yield from _domain(table, own, f"domains[{index}]")
+        for key in ("mailbox_map", "alias_map"):
+            if (wanted := getattr(table, key)) is not None and wanted not in config.maps:
+                yield Mistake(f"domains[{index}].{key}", f"there is no such map: {wanted!r}")
+    for name, each in config.maps.items():
+        yield from map_mistakes(name, each)
     yield from _twice("routes", "match", [_matched(route) for route in config.routes])
     for index, route in enumerate(config.routes):
         yield from _route(route, own, f"routes[{index}]")
@@ -241,7 +247,7 @@ def _alias_recipient(
 
 
 def _exists(local_part: str, domain: Domain) -> bool:
-    if "*" in domain.mailboxes:
+    if "*" in domain.mailboxes or domain.mailbox_map or domain.alias_map:
         return True
     known = {name.lower() for name in ("postmaster", *domain.mailboxes, *domain.aliases)}
     name = local_part.lower()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from elemta.config.masking import MASK, masked
+from elemta.config.masking import MASK, masked, without_userinfo
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def _values(config: Config) -> Iterator[tuple[str, str]]:
     """Each value by its place; tables in lists are found by what they are called."""
     lists: dict[str, list[tuple[str, Struct]]] = {
         "destinations": [(table.match, table) for table in config.destinations],
+        "maps": list(config.maps.items()),
         "domains": [(table.name, table) for table in config.domains],
         "listeners": [(table.name, table) for table in config.listeners],
         "plugins": [(table.name, table) for table in config.plugins],
@@ -126,7 +127,7 @@ def _within(table: Struct, place: str) -> Iterator[tuple[str, str]]:
 def _told(place: str, text: str | None) -> str | None:
     """A value as people may see it, who read it in the log."""
     if text is None or not place.endswith((".login.password", ".settings")):
-        return text
+        return None if text is None else without_userinfo(text)
     if place.endswith(".password"):
         return text if text == "null" else f'"{MASK}"'
     return msgspec.json.encode(masked(msgspec.json.decode(text))).decode()

@@ -56,6 +56,11 @@ def _without_password(route: Route) -> dict[str, Plain]:
     return _bare_table(_plain(msgspec.structs.replace(route, login=login)))
 
 
+def without_userinfo(text: str) -> str:
+    """The same without what stands before the hosts of URLs."""
+    return _USERINFO.sub(f"{MASK}@", text)
+
+
 def _plain(value: object) -> dict[str, Plain]:
     plain: dict[str, Plain] = msgspec.to_builtins(value, enc_hook=_written, str_keys=True)
     return plain
@@ -74,7 +79,7 @@ def _bare_table(table: dict[str, Plain]) -> dict[str, Plain]:
 def _bare(value: Plain) -> Plain:
     """The same without what stands before a host."""
     if isinstance(value, str):
-        return _USERINFO.sub(f"{MASK}@", value)
+        return without_userinfo(value)
     if isinstance(value, list):
         return [_bare(each) for each in value]
     return _bare_table(value) if isinstance(value, dict) else value

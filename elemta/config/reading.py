@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from elemta.config.addresses import Network, Service
 from elemta.config.checks import mistakes
-from elemta.config.schema import Api, Config, Listener, Log, Relay, Route
+from elemta.config.schema import Api, Config, Listener, Log, Map, Relay, Route
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
 
@@ -92,8 +92,14 @@ def load(
         if control.socket is not None:
             socket = (base / control.socket).resolve()
             control = msgspec.structs.replace(control, socket=socket)
-        tls = config.tls.within(base)
-        config = msgspec.structs.replace(config, data_dir=data_dir, control=control, tls=tls)
+        maps = {name: _rebased(table, base) for name, table in config.maps.items()}
+        config = msgspec.structs.replace(
+            config,
+            data_dir=data_dir,
+            control=control,
+            maps=maps,
+            tls=config.tls.within(base),
+        )
         if (api := config.api) is not None:
             certificate = api.certificate and (base / api.certificate).resolve()
             key = api.key and (base / api.key).resolve()
@@ -113,6 +119,14 @@ def _rooted(route: Route, base: Path) -> Route:
         file = (base / login.password_file).resolve()
         login = msgspec.structs.replace(login, password_file=file)
     return msgspec.structs.replace(route, login=login, **found)
+
+
+def _rebased(table: Map, base: Path) -> Map:
+    """A map whose paths start at a directory."""
+    file, database = table.file and (base / table.file).resolve(), table.database
+    if database is not None and database.startswith("sqlite:"):
+        database = f"sqlite:{(base / database.removeprefix('sqlite:')).resolve()}"
+    return msgspec.structs.replace(table, file=file, database=database)
 
 
 def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_API) -> Config:

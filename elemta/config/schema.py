@@ -8,17 +8,20 @@ when to change it; what nobody needs to change is a constant where it is used.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 from typing_extensions import override
 
 from elemta.config.addresses import Binding, HostPort, Network, binding, host_port, nameserver
+from elemta.config.queries import Query
 from elemta.config.targets import Target, target
 from elemta.units import Frequency, Octets, Seconds
 
 #: A number of things of which there is at least one.
 Count = Annotated[int, Meta(ge=1)]
+#: What a map may be asked with.
+MAP_PARAMETERS: Final = ("key", "local_part", "domain")
 #: What something is called in logs and metrics.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -209,6 +212,10 @@ class Domain(Table, frozen=True, kw_only=True):
     mailboxes: list[str] = []
     #: Local parts that stand for others: names of this domain, or whole addresses.
     aliases: dict[str, list[str]] = {}
+    #: Mailboxes beside these: one of `maps`, asked for the address; what it says is not looked at.
+    mailbox_map: str | None = None
+    #: Aliases beside these: one of `maps`, asked for the address.
+    alias_map: str | None = None
     #: Who gets what is for nobody else: names of this domain, or whole addresses.
     catch_all: list[str] = []
     #: What stands before a tag: with ``+``, mail for ``bob+tag`` comes to ``bob``, unless there is
@@ -244,6 +251,34 @@ class Login(Table, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the password: what is shown may be logged."""
         return f"Login({self.user!r})"
+
+
+class Map(Table, frozen=True, kw_only=True):
+    """An entry of ``maps``, by its name: a table of names to others. One of the first three."""
+
+    #: A file with a key and its values on each line. Relative to the directory of this file.
+    file: Path | None = None
+    #: ``sqlite:PATH``, or ``postgresql://USER@HOST/NAME`` as libpq has it.
+    database: str | None = None
+    #: Where to ask by GET; ``{key}``, ``{local_part}`` and ``{domain}`` in it are replaced.
+    http: str | None = None
+    #: What `database` is asked, with ``:key``, ``:local_part`` or ``:domain`` in it.
+    query: str | None = None
+    #: How long one answer may take.
+    timeout: Seconds = Seconds(5)
+    #: How long an answer of `database` or `http` is remembered.
+    ttl: Seconds = Seconds(60)
+    #: How long it is remembered that something is not there.
+    negative_ttl: Seconds = Seconds(10)
+    #: How long after that an answer still counts while the map is down; then mail is put off.
+    stale: Seconds = Seconds(0)
+    #: Answers that are remembered.
+    entries: Count = 10_000
+
+    @property
+    def parsed_query(self) -> Query | None:
+        """`query`, parsed."""
+        return None if self.query is None else Query.parse(self.query, MAP_PARAMETERS)
 
 
 class Route(Table, frozen=True, kw_only=True):
@@ -487,6 +522,8 @@ class Config(Table, frozen=True, kw_only=True):
     relay: Relay = Relay()
     #: Domains whose mail is delivered here.
     domains: list[Domain] = []
+    #: Tables of names to others, by name.
+    maps: dict[str, Map] = {}
     #: Where mail to all other domains goes, and how; the first match wins; no match: the domain's
     #: MX.
     routes: list[Route] = []

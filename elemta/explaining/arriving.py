@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 #: Stands for the id of a session, and of a message, in what a plugin logs.
 ID: Final = "explain"
-#: Addressees of an alias that are named.
+#: Addressees of an alias, and steps that lead to them, that are named.
 NAMED: Final = 20
 _PLUGINS: Final = "plugins, "
 
@@ -211,7 +211,10 @@ class Arrival:
         ours = recipients.is_ours(event.path)
         if not ours:
             self._permit(event)
-        found = recipients.decide(event.path, client=asked.client, login=asked.login)
+        way: list[str] = []
+        found = await recipients.find(
+            event.path, client=asked.client, login=asked.login, tell=way.append
+        )
         if isinstance(found, Reply):
             if found is NO_SUCH_MAILBOX:
                 chain, message = self._chain, self._message
@@ -221,12 +224,12 @@ class Arrival:
                 if self.ended:
                     return
             if ours:
-                self._refuse("recipient", f"{event.path} gets no mail here", found)
+                self._refuse("recipient", f"{event.path} gets no mail here", found, shortened(way))
             else:
                 last = self.steps.pop()
                 self._refuse(last.question, last.answer, found, last.details)
             return
-        self.steps.append(_led(event, found, ours=ours))
+        self.steps.append(_led(event, found, way, ours=ours))
         chain, message = self._chain, self._message
         before = message.before
         await self._ask("on_rcpt", chain.rcpt, lambda dry: dry.on_rcpt(message, event.path))
@@ -327,20 +330,26 @@ def told(doomed: Doomed) -> str:
             return f"gives it to nobody: {note}"
 
 
-def _led(event: Rcpt, found: Sequence[Addressee], *, ours: bool) -> Step:
-    """Whom a recipient leads to."""
+def _led(event: Rcpt, found: Sequence[Addressee], way: Sequence[str], *, ours: bool) -> Step:
+    """Whom a recipient leads to, and by which way."""
+    details = shortened(way)
     if all(each.original is None for each in found):
         (one,) = found
         answer = f"{one.address} is a mailbox here" if ours else f"{one.address} is passed on"
-        return Step(question="recipient", answer=answer, good=True, reply=str(replies.RECIPIENT_OK))
-    many = counted(len(found), "address", "addresses")
-    details = [str(each.address) for each in found[:NAMED]]
-    if len(found) > NAMED:
-        details.append(f"and {len(found) - NAMED} more")
+    else:
+        many = counted(len(found), "address", "addresses")
+        answer = f"{event.path} leads to {many}"
+        details = (*shortened([str(each.address) for each in found]), *details)
     return Step(
         question="recipient",
-        answer=f"{event.path} is an alias: {many}",
+        answer=answer,
         good=True,
         reply=str(replies.RECIPIENT_OK),
-        details=tuple(details),
+        details=details,
     )
+
+
+def shortened(lines: Sequence[str]) -> tuple[str, ...]:
+    """The first of many lines."""
+    more = [f"and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+    return (*lines[:NAMED], *more)

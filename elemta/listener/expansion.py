@@ -34,6 +34,9 @@ log = logger(__name__)
 MAX_DEPTH: Final = 100
 MAX_EXPANSION: Final = 1000
 
+#: Of those whom an alias stands for, how many are named to people.
+NAMED: Final = 20
+
 NO_SUCH_MAILBOX: Final = reply(550, 1, 1, "no such mailbox")
 #: Our own mistake: the mail waits with its sender until it is mended.
 ALIAS_LOOP: Final = reply(451, 4, 6, "an alias leads back to itself")
@@ -64,6 +67,8 @@ class OwnDomain:
         aliases: the recipients of each alias.
         catch_all: who gets what is for nobody; mostly nobody.
         delimiter: what stands before a tag; empty: there are no tags.
+        alias_map: has more aliases; empty: none has.
+        mailbox_map: has more mailboxes; empty: none has.
         any: each local part is a mailbox.
         keeps_tags: who is given the mail wants the address with its tag.
         listed: the list of mailboxes and the aliases are all that there is to look at.
@@ -77,12 +82,12 @@ class OwnDomain:
         }
         self.catch_all = tuple(_recipient(text, domain.name) for text in domain.catch_all)
         self.delimiter = domain.delimiter
-        self.alias_map = ""
-        self.mailbox_map = ""
+        self.alias_map = domain.alias_map or ""
+        self.mailbox_map = domain.mailbox_map or ""
         self.any = "*" in domain.mailboxes
         # A Maildir is that of the mailbox; others may sort by the tag, as Dovecot does.
         self.keeps_tags = not isinstance(domain.target, Maildir)
-        self.listed = not (self.catch_all or self.delimiter)
+        self.listed = not (self.catch_all or self.delimiter or self.alias_map or self.mailbox_map)
         self._mailboxes = {"postmaster", *(name.lower() for name in domain.mailboxes)}
 
     def names(self, local_part: str) -> bool:
@@ -192,17 +197,25 @@ class Expansion:
                 return self._mailbox(own, mailbox, bare)
         if own.any:
             return self._mailbox(own, mailbox, bare)
-        if loops:
+        if loops or (own.name, "@") in self._followed:
             return ()
+        if own.alias_map and (values := (yield from self._ask(own.alias_map, own, ""))):
+            others = self._read(own, values)
+            if others is None:
+                return ALIAS_BROKEN
+            return self._follow(own, "@", mailbox, others, f"is caught by {own.alias_map}")
         if own.catch_all:
-            if (own.name, "@") in self._followed:
-                return ()
             return self._follow(own, "@", mailbox, own.catch_all, "is caught by catch_all")
         return None
 
     def _ask(self, name: str, own: OwnDomain, local_part: str) -> Asks[tuple[str, ...] | None]:
         """What a map has for an address of ours; an empty local part is the whole domain."""
-        return (yield Question(name, str(Mailbox(local_part, own.name))))
+        key = str(Mailbox(local_part, own.name)) if local_part else f"@{own.name}"
+        found = yield Question(name, key)
+        if self._tell is not None:
+            values = "is not there" if found is None else _some(found) or "is there"
+            self._tell(f"the map {name} is asked for {key}: {values}")
+        return found
 
     def _read(self, own: OwnDomain, values: Sequence[str]) -> tuple[Mailbox, ...] | None:
         """The addresses that a map has; None: it has something that is none."""
@@ -223,7 +236,7 @@ class Expansion:
     ) -> Sequence[Mailbox]:
         self._followed.add((own.name, name))
         if self._tell is not None:
-            self._tell(f"{mailbox} {why}: {', '.join(map(str, others))}")
+            self._tell(f"{mailbox} {why}: {_some([str(each) for each in others])}")
         return others
 
     def _mailbox(self, own: OwnDomain, mailbox: Mailbox, bare: str) -> Led:
@@ -250,6 +263,12 @@ def ascii_domain(domain: str) -> str:
         return domain_to_ascii(domain).lower()
     except ValueError:
         return domain.lower()
+
+
+def _some(values: Sequence[str]) -> str:
+    """The first of many values."""
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return ", ".join(values[:NAMED]) + more
 
 
 def _recipient(text: str, domain: str) -> Mailbox:

@@ -15,11 +15,13 @@ from elemta.listener.budget import Budget
 from elemta.listener.ownership import Ownership
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
+from elemta.maps import Maps
 from elemta.metrics.meters import Meters
 from elemta.net.certificates import Certificates
 from elemta.net.dialogues import Dialogues
 from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
+from elemta.net.services import Connects, connect_service
 from elemta.plugins import Chain, load_for
 from elemta.protocol import BareNewline, Limits, Offer, Reply
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from elemta.maps import InThread
     from elemta.plugins import Loaded
     from elemta.queue import Envelope, MessageId, Receipt
 
@@ -143,6 +146,7 @@ class House(Struct, frozen=True, kw_only=True):
     queue: Queue
     plugins: Chain
     recipients: Recipients
+    maps: Maps
     roster: Roster
     budget: Budget
     reaper: Reaper
@@ -163,6 +167,8 @@ class House(Struct, frozen=True, kw_only=True):
         meters: Meters | None = None,
         loaded: Iterable[Loaded] = (),
         certificates: Certificates | None = None,
+        connect: Connects = connect_service,
+        in_thread: InThread | None = None,
     ) -> House:
         """What the configuration asks for.
 
@@ -175,21 +181,27 @@ class House(Struct, frozen=True, kw_only=True):
             meters: count what clients do; None: nobody looks at them.
             loaded: plugins that are there already, for entries of their name and settings.
             certificates: of this configuration, read already; None: they are read.
+            connect: to services that maps ask.
+            in_thread: runs what blocks of maps; None: in threads of their own.
 
         Raises:
-            ConfigError: a plugin cannot be loaded, or a certificate be read.
+            ConfigError: a plugin cannot be loaded, a certificate not be read, or a map not be
+                asked.
         """
+        meters = meters or Meters()
+        maps = Maps(config.maps, connect=connect, in_thread=in_thread, meters=meters)
         return cls(
             config=config,
             queue=queue,
             plugins=Chain(load_for(config, loaded)),
-            recipients=Recipients(config),
+            recipients=Recipients(config, maps),
+            maps=maps,
             roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),
             reaper=reaper,
             dialogues=dialogues or Dialogues(config.limits.transcripts, clock),
             clock=clock,
-            meters=meters or Meters(),
+            meters=meters,
             certificates=certificates or Certificates.read(config.tls),
         )
 
@@ -199,14 +211,16 @@ class House(Struct, frozen=True, kw_only=True):
         What all share stays as it is, until `settle`.
 
         Raises:
-            ConfigError: a plugin cannot be loaded, or a certificate be read that was not there
-                before.
+            ConfigError: a plugin cannot be loaded, a map not be asked, or a certificate not be
+                read that was not there before.
         """
+        maps = self.maps.reconfigured(config.maps)
         return msgspec.structs.replace(
             self,
             config=config,
             plugins=Chain(load_for(config, self.plugins.plugins)),
-            recipients=Recipients(config),
+            recipients=Recipients(config, maps),
+            maps=maps,
             certificates=self.certificates.anew(config.tls),
         )
 
@@ -220,6 +234,7 @@ class House(Struct, frozen=True, kw_only=True):
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
         self.dialogues.resize(config.limits.transcripts)
+        self.maps.settle()
 
     def switched(self, plugin: str, *, enabled: bool) -> House:
         """The same in which a plugin is asked or is not, for the sessions that begin from now on.

@@ -19,6 +19,7 @@ from elemta.listener.expansion import (
     addressees,
     ascii_domain,
 )
+from elemta.maps import MapDownError, Maps
 from elemta.protocol import Mailbox, Notify, Reply, reply
 from elemta.queue import Addressee
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elemta.config import Config, Network
-    from elemta.listener.expansion import Led
+    from elemta.listener.expansion import Led, Tell
     from elemta.protocol import RcptParams
 
 #: Clients whose permission is remembered; beyond it all are forgotten and found anew.
 REMEMBERED: Final = 10_000
 
+#: Whether somebody is there, nobody can say just now (RFC 3463 §3.5: X.4.3).
+MAP_DOWN: Final = reply(451, 4, 3, "who that is cannot be found out just now")
 RELAY_DENIED: Final = reply(550, 7, 1, "relay access denied")
 
 #: Left to themselves, other servers take these for routes (RFC 5321 appendix F.2).
@@ -39,9 +42,15 @@ _ROUTING: Final = ("%", "!", "@")
 
 
 class Recipients:
-    """Decides from the configuration alone."""
+    """Decides from the configuration, and from maps that it names.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: of the server.
+        maps: those of the configuration; None: it has none.
+    """
+
+    def __init__(self, config: Config, maps: Maps | None = None) -> None:
+        self._maps = maps or Maps({})
         domains = [OwnDomain(domain) for domain in config.domains]
         self._own: Final = {own.name: own for own in domains}
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
@@ -85,10 +94,38 @@ class Recipients:
             return ""
         return "" if any(mark in mailbox.local_part for mark in _ROUTING) else "relay.domains"
 
+    async def find(
+        self,
+        mailbox: Mailbox,
+        *,
+        client: str,
+        login: str | None = None,
+        tell: Tell | None = None,
+    ) -> tuple[Addressee, ...] | Reply:
+        """Who gets mail for `mailbox`, or why nobody does. Waits only where maps are asked.
+
+        Args:
+            mailbox: as the client names it.
+            client: its IP address; empty if it has none.
+            login: who is logged in, or None.
+            tell: hears each step that leads somewhere else.
+        """
+        if tell is None:
+            found = self.decide(mailbox, client=client, login=login)
+            if found is not None:
+                return found
+        elif not self.is_ours(mailbox):
+            return self._relay_to(mailbox, client=client, login=login)
+        mailbox = self._with_domain(mailbox)
+        if self._find(mailbox.domain) is None:
+            return (Addressee(address=mailbox),)
+        led = await self._ask(mailbox, tell)
+        return led if isinstance(led, Reply) else addressees(led, mailbox)
+
     def decide(
         self, mailbox: Mailbox, *, client: str, login: str | None = None
-    ) -> tuple[Addressee, ...] | Reply:
-        """Who gets mail for `mailbox`, or why nobody does.
+    ) -> tuple[Addressee, ...] | Reply | None:
+        """The same by the configuration alone; None: a map must be asked, which `find` does.
 
         Args:
             mailbox: as the client names it.
@@ -100,14 +137,24 @@ class Recipients:
             if (own := self._find(mailbox.domain)) is None:
                 return (Addressee(address=mailbox),)
         elif (own := self._find(mailbox.domain)) is None:
-            if not self.permission(mailbox, client=client, login=login):
-                return RELAY_DENIED
-            return (Addressee(address=mailbox),)
+            return self._relay_to(mailbox, client=client, login=login)
         local_part = mailbox.local_part.lower()
         if own.listed and local_part not in own.aliases:
             return (Addressee(address=mailbox),) if own.has(local_part) else NO_SUCH_MAILBOX
         led = self._led(mailbox)
-        return led if isinstance(led, Reply) else addressees(led, mailbox)
+        return led if led is None or isinstance(led, Reply) else addressees(led, mailbox)
+
+    def _relay_to(
+        self, mailbox: Mailbox, *, client: str, login: str | None
+    ) -> tuple[Addressee, ...] | Reply:
+        """A mailbox that is not ours."""
+        if not self.permission(mailbox, client=client, login=login):
+            return RELAY_DENIED
+        return (Addressee(address=mailbox),)
+
+    def _with_domain(self, mailbox: Mailbox) -> Mailbox:
+        """A bare ``postmaster`` has one, too."""
+        return mailbox if mailbox.domain else Mailbox(mailbox.local_part, self._home)
 
     async def owner_of(self, mailbox: Mailbox) -> Mailbox | None:
         """Whose an address is: the one mailbox of ours that mail for it comes to.
@@ -118,23 +165,43 @@ class Recipients:
         Returns:
             The mailbox, in lower case, with the A-labels of its domain, without a tag. None: the
             address is not ours, leads nowhere, abroad, or to several.
+
+        Raises:
+            MapDownError: nobody could say.
         """
-        if not mailbox.domain:
-            mailbox = Mailbox(mailbox.local_part, self._home)
+        mailbox = self._with_domain(mailbox)
         if self._find(mailbox.domain) is None:
             return None
-        led = self._led(mailbox)
+        led = await self._ask(mailbox)
+        if led is MAP_DOWN:
+            raise MapDownError(str(led))
         return led[0].owner if not isinstance(led, Reply) and len(led) == 1 else None
 
-    def _led(self, mailbox: Mailbox) -> tuple[Led, ...] | Reply:
-        """Whom an address of ours leads to, or why to nobody."""
+    def _led(self, mailbox: Mailbox) -> tuple[Led, ...] | Reply | None:
+        """Whom an address of ours leads to, or why to nobody. None: a map must be asked."""
         steps = Expansion(self._find).expand(mailbox)
         try:
             next(steps)
         except StopIteration as end:
             led: tuple[Led, ...] | Reply = end.value
             return led
-        raise AssertionError("there is no map to ask")
+        return None
+
+    async def _ask(self, mailbox: Mailbox, tell: Tell | None = None) -> tuple[Led, ...] | Reply:
+        """The same; each map is asked that must be."""
+        steps = Expansion(self._find, tell).expand(mailbox)
+        answer: tuple[str, ...] | None = None
+        try:
+            while True:
+                question = steps.send(answer)
+                answer = await self._maps.get(question.map, question.key)
+        except StopIteration as end:
+            led: tuple[Led, ...] | Reply = end.value
+            return led
+        except MapDownError as error:
+            if tell is not None:
+                tell(str(error))
+            return MAP_DOWN
 
     def _find(self, domain: str) -> OwnDomain | None:
         if (own := self._own.get(domain)) is not None or domain.isascii():

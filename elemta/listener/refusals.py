@@ -16,6 +16,7 @@ _REASONS: Final = {
     expansion.ALIAS_LOOP: "alias",
     expansion.ALIAS_TOO_LARGE: "alias",
     expansion.ALIAS_BROKEN: "alias",
+    recipients.MAP_DOWN: "map_down",
     replies.TOO_BIG: "too_big",
     replies.HEADER_TOO_BIG: "too_big",
     replies.TOO_MANY_RECIPIENTS: "too_many_recipients",

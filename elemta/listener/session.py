@@ -385,7 +385,7 @@ class Session:
 
     async def _rcpt(self, rcpt: Rcpt) -> None:
         transaction = self._open
-        found = self._reception.house.recipients.decide(
+        found = await self._reception.house.recipients.find(
             rcpt.path, client=self._view.address, login=self._view.login
         )
         if isinstance(found, Reply):

@@ -227,7 +227,7 @@ async def _judge(submission: Submission, transaction: Transaction, house: House)
 
 async def _add(mailbox: Mailbox, place: str, transaction: Transaction, house: House) -> None:
     session = transaction.session
-    found = house.recipients.decide(mailbox, client=session.address, login=session.login)
+    found = await house.recipients.find(mailbox, client=session.address, login=session.login)
     if isinstance(found, Reply):
         raise NotTakenError(found, place)
     most = max(each.recipients for each in house.config.listeners)

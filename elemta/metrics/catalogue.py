@@ -163,6 +163,11 @@ _ALL: Final = (
     _counter("elemta_dns_answers_total", "What name servers answered.", "answer"),
     _histogram("elemta_dns_duration_seconds", "How long name servers took to answer."),
     _gauge("elemta_dns_remembered", "Answers in the cache."),
+    # Maps.
+    _counter(
+        "elemta_map_lookups_total", "Look-ups, by how they came to an answer.", "map", "result"
+    ),
+    _histogram("elemta_map_duration_seconds", "How long a map took to answer.", "map"),
     # Plugins.
     _counter("elemta_plugin_failures_total", "Plugins that raised or took too long.", "plugin"),
     _counter("elemta_plugin_objections_total", "What plugins refused or put off.", "plugin"),

@@ -96,6 +96,8 @@ class Meters:
         attempts: how long they took, by transport.
         hosts: connections to hosts, by what came of them.
         tls: connections to hosts that were encrypted, by version.
+        maps: how look-ups in maps were answered, by map and result.
+        map_seconds: how long maps took to answer, by map.
         tls_failures: handshakes with hosts that failed.
         tls_in: connections of clients that were encrypted, by version.
         tls_in_failures: handshakes with clients that failed.
@@ -125,6 +127,8 @@ class Meters:
         self.attempts = Distributions(LATENCY)
         self.hosts = Counter[str]()
         self.tls = Counter[str]()
+        self.maps = Counter[tuple[str, str]]()
+        self.map_seconds = Distributions(LATENCY)
         self.tls_failures = 0
         self.tls_in = Counter[str]()
         self.tls_in_failures = 0

@@ -71,6 +71,34 @@ async def post(
         raise HttpError(str(error)) from error
 
 
+async def get(
+    stream: trio.abc.Stream, target: str, fields: Iterable[tuple[bytes, bytes]], *, most: int
+) -> HttpAnswer:
+    """Ask for something.
+
+    Args:
+        stream: to the server; the caller closes it.
+        target: path and query.
+        fields: of the question, beside those of HTTP itself; `Host` among them.
+        most: octets of the answer that are too many.
+
+    Raises:
+        HttpError: no answer, none of HTTP, or one that is too long.
+    """
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_SOME)
+    try:
+        question = h11.Request(
+            method="GET", target=target, headers=[*fields, (b"Connection", b"close")]
+        )
+        with suppress(trio.BrokenResourceError):  # it has heard enough, and says why
+            await stream.send_all(
+                (connection.send(question) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+            )
+        return await _answer(stream, connection, most)
+    except h11.ProtocolError as error:
+        raise HttpError(str(error)) from error
+
+
 async def _answer(stream: trio.abc.Stream, connection: h11.Connection, most: int) -> HttpAnswer:
     status, body = 0, bytearray()
     while True:

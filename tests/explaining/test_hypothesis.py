@@ -129,8 +129,12 @@ async def test_each_target_of_an_alias_has_its_way_and_a_lane_is_told_of_once(
         here.zone.hosts["mx.far.example"] = [A]
         found = await here.explain("team@us.example")
         recipient = step(found, "recipient")
-        assert recipient.answer == "team@us.example is an alias: 2 addresses"
-        assert recipient.details == ("alice@us.example", "carol@far.example")
+        assert recipient.answer == "team@us.example leads to 2 addresses"
+        assert recipient.details == (
+            "alice@us.example",
+            "carol@far.example",
+            "team@us.example is an alias: alice@us.example, carol@far.example",
+        )
         routes = [each.answer for each in found.steps if each.question == "route"]
         assert routes == [
             "alice@us.example goes into a Maildir of this machine",
@@ -145,7 +149,7 @@ async def test_of_many_addressees_the_first_are_told_of(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         found = await here.explain("list@us.example")
         recipient = step(found, "recipient")
-        assert recipient.details[-2:] == ("r19@gone.example", "and 10 more")
+        assert recipient.details[19:21] == ("r19@gone.example", "and 10 more")
         routes = [each.answer for each in found.steps if each.question == "route"]
         assert len(routes) == 11
         assert routes[-1] == "and 20 more"

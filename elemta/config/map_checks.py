@@ -1,0 +1,75 @@
+"""What is wrong with an entry of ``maps``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
+
+from elemta.config.addresses import host_port
+from elemta.config.source import Mistake
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from elemta.config.schema import Map
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
+#: What libpq takes in an URL beside the part before the host, where nobody would mask it.
+_SECRETS: Final = ("password", "sslpassword")
+
+
+def map_mistakes(name: str, table: Map) -> Iterator[Mistake]:
+    """Everything that is wrong with a map whose types are right."""
+    at = f"maps.{name}"
+    if not _NAME.fullmatch(name):
+        problem = "expected a name of letters, digits, dots, dashes and underscores"
+        yield Mistake("maps", f"{problem}, not {name!r}")
+        return
+    given = [key for key in ("file", "database", "http") if getattr(table, key) is not None]
+    if len(given) != 1:
+        yield Mistake(at, f"expected one of file, database and http, not {len(given)}")
+    if table.timeout <= 0:
+        yield Mistake(f"{at}.timeout", "expected more than 0 s")
+    if (table.query is None) != (table.database is None):
+        there, missing = ("query", "database") if table.query else ("database", "query")
+        yield Mistake(f"{at}.{there}", f"expected `{missing}` too")
+    if table.query is not None:
+        try:
+            _ = table.parsed_query
+        except ValueError as error:
+            yield Mistake(f"{at}.query", str(error))
+    if table.database is not None:
+        yield from _database(table.database, f"{at}.database")
+    if table.http is not None:
+        yield from _http(table.http, f"{at}.http")
+
+
+def _database(text: str, at: str) -> Iterator[Mistake]:
+    scheme, colon, rest = text.partition(":")
+    if scheme == "sqlite" and rest:
+        return
+    if scheme not in ("postgresql", "postgres") or not rest.startswith("//") or not colon:
+        yield Mistake(at, "expected sqlite:PATH or postgresql://USER@HOST/NAME")
+        return
+    for key in parse_qs(urlsplit(text).query):
+        if key.lower() in _SECRETS:
+            problem = f"expected no {key} behind the ?, where it would be shown: use passfile"
+            yield Mistake(at, problem)
+
+
+def _http(text: str, at: str) -> Iterator[Mistake]:
+    try:
+        parts = urlsplit(text)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        host_port(parts.netloc, 80)
+    except ValueError:
+        fits = False
+    if not fits or not text.isascii() or not text.isprintable() or " " in text:
+        yield Mistake(at, "expected http://HOST:PORT/PATH or https://HOST/PATH")
+        return
+    for name in _PLACEHOLDER.findall(text):
+        if name not in ("key", "local_part", "domain"):
+            problem = f"expected one of {{key}}, {{local_part}} and {{domain}}, not {{{name}}}"
+            yield Mistake(at, problem)

@@ -1,0 +1,8 @@
+"""Tables of names to others, kept elsewhere: in files, in databases, behind HTTP.
+
+A table that cannot be asked says so (`MapDownError`), and never that something is not there.
+"""
+
+from elemta.maps.maps import Maps as Maps
+from elemta.maps.source import InThread as InThread
+from elemta.maps.source import MapDownError as MapDownError

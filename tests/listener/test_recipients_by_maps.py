@@ -1,0 +1,169 @@
+"""Recipients of whom the configuration knows only which map knows them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from typing_extensions import override
+
+from elemta.config import Domain, load
+from elemta.listener.expansion import (
+    ALIAS_BROKEN,
+    ALIAS_LOOP,
+    ALIAS_TOO_LARGE,
+    MAX_EXPANSION,
+    NO_SUCH_MAILBOX,
+)
+from elemta.listener.recipients import MAP_DOWN, RELAY_DENIED, Recipients
+from elemta.maps import MapDownError, Maps
+from elemta.protocol import Mailbox, Reply, parse_mailbox
+from tests.dialogue import CONFIG, STRANGER
+
+
+class Written(Maps):
+    """Maps that a test writes."""
+
+    def __init__(self, **maps: dict[str, tuple[str, ...]]) -> None:
+        super().__init__({})
+        self.maps = maps
+        self.asked: list[str] = []
+        self.down = ""
+
+    @override
+    async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+        self.asked.append(f"{name}: {key}")
+        if name == self.down:
+            raise MapDownError(f"the map {name} is down: refused")
+        return self.maps[name].get(key)
+
+
+def ours(maps: Written, **keys: object) -> Recipients:
+    domain = Domain(name="a.example", mailbox_map="users", alias_map="aliases")
+    domain = msgspec.structs.replace(domain, **keys)
+    config = msgspec.structs.replace(load(CONFIG), domains=[domain, Domain(name="b.example")])
+    return Recipients(config, maps)
+
+
+async def find(who: Recipients, address: str) -> list[str] | Reply:
+    found = await who.find(parse_mailbox(address), client=STRANGER)
+    return found if isinstance(found, Reply) else [str(each.address) for each in found]
+
+
+async def test_a_map_has_more_mailboxes_and_aliases() -> None:
+    maps = Written(
+        users={"bob@a.example": ("1",), "eve@a.example": ()},
+        aliases={"sales@a.example": ("Bob", "eve@a.example", "x@far.example")},
+    )
+    who = ours(maps)
+    assert await find(who, "Bob@a.example") == ["Bob@a.example"]
+    assert maps.asked == ["aliases: bob@a.example", "users: bob@a.example"]
+    assert await find(who, "SALES@a.example") == [
+        *("Bob@a.example", "eve@a.example", "x@far.example"),
+    ]
+    assert await find(who, "gone@a.example") is NO_SUCH_MAILBOX
+
+
+async def test_what_stands_in_the_configuration_comes_before_maps() -> None:
+    maps = Written(users={}, aliases={"bob@a.example": ("carol",)})
+    who = ours(maps, mailboxes=["carol"], aliases={"bob": ["carol"]})
+    assert await find(who, "bob@a.example") == ["carol@a.example"]
+    assert maps.asked == ["aliases: carol@a.example"]
+    assert await find(ours(maps, alias_map=None, mailboxes=["bob"]), "bob@a.example") == [
+        "bob@a.example"
+    ]
+    assert len(maps.asked) == 1
+
+
+async def test_no_map_is_asked_of_what_is_not_ours_or_has_none() -> None:
+    maps = Written()
+    who = ours(maps)
+    assert await find(who, "bob@far.example") is RELAY_DENIED
+    assert await find(who, "bob@b.example") is NO_SUCH_MAILBOX
+    assert maps.asked == []
+
+
+async def test_a_tag_is_looked_up_in_full_first() -> None:
+    maps = Written(users={"bob@a.example": ("1",), "bob+own@a.example": ("2",)}, aliases={})
+    who = ours(maps, delimiter="+")
+    assert await find(who, "bob+own@a.example") == ["bob+own@a.example"]
+    maps.asked.clear()
+    assert await find(who, "bob+x@a.example") == ["bob@a.example"]
+    assert maps.asked == [
+        *("aliases: bob+x@a.example", "users: bob+x@a.example"),
+        *("aliases: bob@a.example", "users: bob@a.example"),
+    ]
+
+
+async def test_a_map_may_catch_all_and_comes_before_the_list() -> None:
+    maps = Written(users={"bob@a.example": ("1",)}, aliases={"@a.example": ("bob",)})
+    assert await find(ours(maps, catch_all=["x@far.example"]), "y@a.example") == ["bob@a.example"]
+    maps.maps["aliases"] = {}
+    assert await find(ours(maps, catch_all=["x@far.example"]), "y@a.example") == ["x@far.example"]
+
+
+@pytest.mark.parametrize("down", ["users", "aliases"])
+async def test_a_map_that_is_down_defers_and_nothing_of_an_expansion_is_kept(down: str) -> None:
+    maps = Written(users={}, aliases={"sales@a.example": ("x@far.example", "bob")})
+    maps.down = down
+    who = ours(maps)
+    assert await find(who, "sales@a.example") is MAP_DOWN
+    with pytest.raises(MapDownError):
+        await who.owner_of(parse_mailbox("sales@a.example"))
+
+
+async def test_aliases_of_maps_have_the_same_bounds() -> None:
+    many = tuple(f"x{number}@far.example" for number in range(MAX_EXPANSION + 1))
+    chain = {f"c{number}@a.example": (f"c{number + 1}",) for number in range(101)}
+    maps = Written(
+        users={"self@a.example": ()},
+        aliases={
+            "many@a.example": many,
+            "loop@a.example": ("pool",),
+            "pool@a.example": ("loop@a.example",),
+            "self@a.example": ("self", "x@far.example"),
+            "broken@a.example": ("gone",),
+            "wrong@a.example": ("a@b@c",),
+            **chain,
+        },
+    )
+    who = ours(maps)
+    assert await find(who, "many@a.example") is ALIAS_TOO_LARGE
+    assert await find(who, "c0@a.example") is ALIAS_TOO_LARGE
+    assert await find(who, "loop@a.example") is ALIAS_LOOP
+    assert await find(who, "broken@a.example") is ALIAS_BROKEN
+    assert await find(who, "wrong@a.example") is ALIAS_BROKEN
+    assert await find(who, "self@a.example") == ["self@a.example", "x@far.example"]
+
+
+async def test_keys_are_quoted_where_that_is_needed_and_have_a_labels() -> None:
+    maps = Written(users={'"a b"@xn--mnchen-3ya.example': ()}, aliases={})
+    who = ours(maps, name="münchen.example")
+    assert await find(who, '"A b"@münchen.example') == ['"A b"@münchen.example']
+
+
+async def test_each_step_is_told() -> None:
+    maps = Written(users={"bob@a.example": ("1",)}, aliases={"sales@a.example": ("bob+s",)})
+    way: list[str] = []
+    await ours(maps, delimiter="+").find(
+        parse_mailbox("sales@a.example"), client=STRANGER, tell=way.append
+    )
+    assert way == [
+        "the map aliases is asked for sales@a.example: bob+s",
+        "sales@a.example is an alias of aliases: bob+s@a.example",
+        "the map aliases is asked for bob+s@a.example: is not there",
+        "the map users is asked for bob+s@a.example: is not there",
+        "the map aliases is asked for bob@a.example: is not there",
+        "the map users is asked for bob@a.example: 1",
+        "bob+s@a.example is a sub-address of bob@a.example",
+    ]
+    maps.down, way = "users", []
+    told = await ours(maps).find(parse_mailbox("bob@a.example"), client=STRANGER, tell=way.append)
+    assert told is MAP_DOWN
+    assert way[-1] == "the map users is down: refused"
+
+
+async def test_an_owner_may_be_known_to_a_map_alone() -> None:
+    maps = Written(users={"bob@a.example": ("1",)}, aliases={"sales@a.example": ("bob",)})
+    assert await ours(maps).owner_of(parse_mailbox("Sales@a.example")) == Mailbox(
+        "bob", "a.example"
+    )

@@ -1,0 +1,60 @@
+"""Maps whose sources a test answers for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from elemta.config import Map, check
+from elemta.maps.asked import AskedMap
+from elemta.maps.source import MapDownError
+from elemta.metrics.meters import Meters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Answers:
+    """A `Source`: what it has, how long it takes, and whether it is down."""
+
+    def __init__(self, **values: tuple[str, ...]) -> None:
+        self.values = dict(values)
+        self.asked: list[str] = []
+        self.seconds = 0.0
+        self.problem: Exception | None = None
+        self.closed = False
+
+    async def find(self, key: str) -> tuple[str, ...] | None:
+        self.asked.append(key)
+        await trio.sleep(self.seconds)
+        if self.problem is not None:
+            raise self.problem
+        return self.values.get(key)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Asked:
+    """A map of these answers, and what it counts."""
+
+    def __init__(self, answers: Answers, **keys: object) -> None:
+        table = check({"http": "http://127.0.0.1/", **keys}, Map)
+        self.meters = Meters()
+        self.map = AskedMap("names", table, answers, self.meters)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {result: count for (_, result), count in self.meters.maps.items()}
+
+
+async def at_once(call: Callable[[], T]) -> T:
+    """See `InThread`: on virtual time a thread would take for ever."""
+    await trio.lowlevel.checkpoint()
+    return call()
+
+
+DOWN = MapDownError("connection refused")

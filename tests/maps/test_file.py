@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+import trio
+
+from elemta.maps import MapDownError
+from elemta.maps.file import File, LineError, content_of
+from tests.maps.sources import at_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+T = TypeVar("T")
+
+TEXT = """\
+# Who gets what.
+Bob@Example.org   bob@example.net, "carol, s"@example.com
+postmaster: bob,
+    carol
+  # not a line
+@münchen.example  all
+
+"Eve x"@example.org: eve
+bob@[192.0.2.1] bob
+"Eve" : x
+"""
+
+
+def test_lines_have_a_key_and_values() -> None:
+    assert content_of(TEXT) == {
+        "bob@example.org": ("bob@example.net", '"carol, s"@example.com'),
+        "postmaster": ("bob", "carol"),
+        "@xn--mnchen-3ya.example": ("all",),
+        '"eve x"@example.org': ("eve",),
+        "bob@[192.0.2.1]": ("bob",),
+        "eve": ("x",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("bob bob\neve\n", "line 2: expected a key and its values, not 'eve'"),
+        ("\n bob\n", "line 2: it goes on with a line that is not there"),
+        ("a b\nA: c\n", "line 2: 'a' is there already"),
+        ("a@ b\n", "line 1: 'a@' is no key: no domain"),
+        ("a |/bin/vacation\n", "line 1: files and programs get no mail by a map: '|/bin/vacation'"),
+        ("a: :include:/x\n", "line 1: files and programs get no mail by a map: ':include:/x'"),
+    ],
+)
+def test_a_line_that_is_not_understood_is_named(text: str, problem: str) -> None:
+    with pytest.raises(LineError) as caught:
+        content_of(text)
+    assert str(caught.value) == problem
+
+
+def change(path: Path, text: str) -> None:
+    path.write_text(text)
+    at = path.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(at, at))
+
+
+async def test_a_file_is_read_again_when_it_changes(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "aliases"
+    path.write_text("bob: carol\n")
+    file = File(path, at_once)
+    assert await file.find("bob@example.org") == ("carol",)  # by its local part
+    assert await file.find("@example.org") is None
+    change(path, "bob: dave\nbob@example.org: eve\n")
+    assert await file.find("bob@example.org") == ("carol",)  # looked at a moment ago
+    await trio.sleep(1)
+    assert await file.find("bob@example.org") == ("eve",)
+    assert await file.find("bob@example.net") == ("dave",)
+
+
+async def test_a_mistake_leaves_what_was_read_before(
+    tmp_path: Path, autojump_clock: MockClock, logged: Callable[[], list[str]]
+) -> None:
+    path = tmp_path / "aliases"
+    path.write_text("bob: carol\n")
+    file = File(path, at_once)
+    await file.find("bob")
+    change(path, "bob: dave\nbroken\n")
+    for _ in range(3):
+        await trio.sleep(1)
+        assert await file.find("bob") == ("carol",)
+    assert logged() == ["map.unreadable"]
+    change(path, "bob: eve\n")
+    await trio.sleep(1)
+    assert await file.find("bob") == ("eve",)
+
+
+async def test_a_file_that_was_never_read_is_down(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path = tmp_path / "aliases"
+    file = File(path, at_once)
+    with pytest.raises(MapDownError, match="aliases: No such file"):
+        await file.find("bob")
+    path.write_bytes(b"bob: \xff\n")
+    await trio.sleep(1)
+    with pytest.raises(MapDownError, match="utf-8"):
+        await file.find("bob")
+    path.write_text("bob: carol\n")
+    await trio.sleep(1)
+    assert await file.find("bob") == ("carol",)
+
+
+async def test_many_who_come_at_once_have_it_read_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path, reads = tmp_path / "aliases", []
+    path.write_text("bob: carol\n")
+
+    async def slowly(call: Callable[[], T]) -> T:
+        reads.append(1)
+        await trio.sleep(0.5)
+        return call()
+
+    file, found = File(path, slowly), []
+
+    async def ask() -> None:
+        found.append(await file.find("bob"))
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ask)
+        await trio.sleep(2)
+    assert found == [("carol",)] * 6
+    assert len(reads) == 2
