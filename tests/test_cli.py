@@ -86,6 +86,7 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "plugins",
         "token",
         "user",
+        "dkim",
         "version",
     ]
     serve, server = (run(name, "--help").output for name in ("serve", "server"))

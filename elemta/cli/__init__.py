@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from elemta import __version__
 from elemta.cli import codes, insight, plugins, watching
+from elemta.cli.dkim import dkim
 from elemta.cli.options import (
     as_json,
     at_server,
@@ -231,6 +232,7 @@ main.add_command(plugins.plugins)
 
 main.add_command(token)
 main.add_command(user)
+main.add_command(dkim)
 
 
 @main.command()

@@ -98,7 +98,7 @@ class Finished(Arrived):
         header = HeaderScanner(len(head) + 1, head.count(b"\n") + 1)
         header.feed(head + b"\r\n")
         size = whole.size + len(head) - before
-        super().__init__(header, size, (), None, 0, share)
+        super().__init__(header, size, (), whole._incoming, 0, share)
         self._head = head
         self._rest = whole
         self._before = before

@@ -38,6 +38,8 @@ from elemta.mailauth.private_keys import parse_private_key as parse_private_key
 from elemta.mailauth.private_keys import read_key_file as read_key_file
 from elemta.mailauth.private_keys import read_private_key as read_private_key
 from elemta.mailauth.private_keys import zone_entry as zone_entry
+from elemta.mailauth.published import Published as Published
+from elemta.mailauth.published import check_published as check_published
 from elemta.mailauth.results import FIELD as FIELD
 from elemta.mailauth.results import is_forged as is_forged
 from elemta.mailauth.results import parse_results as parse_results
@@ -46,6 +48,7 @@ from elemta.mailauth.signing import OVERSIGNED as OVERSIGNED
 from elemta.mailauth.signing import SIGNED as SIGNED
 from elemta.mailauth.signing import Signer as Signer
 from elemta.mailauth.signing import Signing as Signing
+from elemta.mailauth.signing import is_selector as is_selector
 from elemta.mailauth.spf import Spf as Spf
 from elemta.mailauth.spf import SpfResult as SpfResult
 from elemta.mailauth.spf import check_spf as check_spf

@@ -46,10 +46,18 @@ _ONCE_THERE: Final = re.compile(r"list-.*")
 #: Characters of a line, as far as it is ours to fold.
 _LINE: Final = 76
 _RELAXED: Final = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
+_LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SELECTOR: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_LONGEST_SELECTOR: Final = 190
 _NAME: Final = re.compile(rb"[!-9;-~]+[ \t]*")
 
 #: The name of a field and its value, as they stand: spaces, folds and final CRLF included.
 RawField: TypeAlias = tuple[bytes, bytes]
+
+
+def is_selector(text: str) -> bool:
+    """Whether keys can be found by it: labels of the DNS (RFC 6376 §3.1)."""
+    return len(text) <= _LONGEST_SELECTOR and _SELECTOR.fullmatch(text) is not None
 
 
 class Signer(Struct, frozen=True):

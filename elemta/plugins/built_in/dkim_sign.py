@@ -87,6 +87,11 @@ class DkimSign(PluginWith[Settings]):
         found = check(settings, Settings, where)
         return cls(found, Keys(found.keys, where, insecure=found.insecure_keys))
 
+    @property
+    def signers(self) -> tuple[Signer, ...]:
+        """All keys."""
+        return self._keys.signers
+
     @override
     def outdated(self) -> bool:
         return self._keys.outdated()

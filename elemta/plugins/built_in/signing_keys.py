@@ -6,9 +6,7 @@ They are read when the settings are: so a mistake is told with its place, before
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
-
-from msgspec import Meta
+from typing import TYPE_CHECKING
 
 from elemta.config import ConfigError, Mistake, Table
 from elemta.log import logger
@@ -16,6 +14,7 @@ from elemta.mailauth import (
     GOOD_BITS,
     KeyFileError,
     Signer,
+    is_selector,
     parse_private_key,
     read_key_file,
 )
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-#: Labels of the name of a key (RFC 6376 §3.1).
-_LABEL: Final = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_SELECTOR: Final = rf"^{_LABEL}(\.{_LABEL})*\Z"
-
 
 class KeyEntry(Table, frozen=True):
     """A key, and where others find what belongs to it."""
@@ -37,7 +32,7 @@ class KeyEntry(Table, frozen=True):
     #: Whose it is.
     domain: str
     #: By which others find it: its record is that of ``SELECTOR._domainkey.DOMAIN``.
-    selector: Annotated[str, Meta(max_length=190, pattern=_SELECTOR)]
+    selector: str
     #: The file of the key.
     key: Path
 
@@ -46,6 +41,9 @@ class KeyEntry(Table, frozen=True):
             domain_to_ascii(self.domain.removesuffix("."))
         except ValueError as error:
             raise ValueError(f"expected a domain, not {self.domain!r}: {error}") from None
+        if not is_selector(self.selector):
+            problem = f"expected a selector of letters, digits and dashes, not {self.selector!r}"
+            raise ValueError(problem)
 
 
 class Keys:
