@@ -276,14 +276,19 @@ class Parts:
         Raises:
             ConfigError: one of them cannot start.
         """
-        keep = self._supervision.keep
-        async with self._lives.living(self._house.plugins), trio.open_nursery() as nursery:
+        keep, files = self._supervision.keep, self._outside.in_thread
+        async with (
+            self._house.guesses.living(self._folder.parent, self.config.data_dir, files),
+            self._lives.living(self._house.plugins),
+            trio.open_nursery() as nursery,
+        ):
             try:
                 if self._heed(self._house.plugins):
                     self._sort()  # it was opened when there was nobody to ask yet
                 sorting = partial(self._choosing.run, self._sort)
                 nursery.start_soon(keep, "routes", sorting)
                 nursery.start_soon(keep, "events", self._watching.run)
+                nursery.start_soon(keep, "logins", self._house.guesses.run)
                 yield
             finally:
                 self._heed(Chain())

@@ -141,6 +141,9 @@ class Readings:
         yield Reading("elemta_auth_attempts_total", meters.logins["tried"])
         yield Reading("elemta_auth_successes_total", meters.logins["granted"])
         yield Reading("elemta_auth_failures_total", meters.logins["refused"])
+        for (mechanism, result), count in meters.mechanisms.items():
+            yield Reading("elemta_auth_exchanges_total", count, (mechanism, result))
+        yield Reading("elemta_rate_limit_auth_hit_total", meters.logins["locked"])
         yield Reading("elemta_accept_duration_seconds", meters.accepts)
         yield Reading("elemta_message_size_bytes", meters.octets)
         yield Reading("elemta_memory_limit_bytes", house.budget.total)

@@ -75,6 +75,7 @@ TABLES: dict[str, type[config.Table]] = {
     "tls": config.Tls,
     "tls.certificates": config.Certificate,
     "limits": config.Limits,
+    "login": config.Logins,
     "relay": config.Relay,
     "domains": config.Domain,
     "maps": config.Map,
@@ -112,7 +113,7 @@ def test_every_default_is_documented_as_it_is() -> None:
     told = documented()
     text = 'hostname: mx.example.org\nlisteners:\n  - name: mx\n    address: ":25"\n'
     text += defaults(told["listeners"], "    ") + defaults(told[""], "")
-    for place in ("tls", "limits", "relay", "delivery", "queue", "dns", "control", "log"):
+    for place in ("tls", "limits", "login", "relay", "delivery", "queue", "dns", "control", "log"):
         text += f"{place}:\n" + defaults(told[place], "  ")
         if place == "queue":
             text += "  history:\n" + defaults(told["queue.history"], "    ")

@@ -18,12 +18,13 @@ from elemta.control.interface import RequestError, UnavailableError, UnknownErro
 from elemta.delivery.routing import Router
 from elemta.listener.sockets import bind
 from elemta.net.dialogues import Dialogue
-from elemta.parts import Parts
+from elemta.parts import Outside, Parts
 from elemta.plugins import Plugin, Tools
 from elemta.privileges import Files
 from elemta.protocol import parse_mailbox
 from elemta.queue import Result, StoreReader, StoreUnavailable
 from elemta.supervision import Supervision
+from elemta.testing.stand_ins import at_once
 from tests.queue.mail import CONTENT, Disks, envelope, now, settle_next, virtual_queue
 
 if TYPE_CHECKING:
@@ -64,12 +65,21 @@ async def parts_of(
                     reread=reread,
                     clock=now,
                     file="/etc/elemta/elemta.yaml",
+                    outside=Outside(in_thread=at_once),  # virtual time knows nothing of threads
                 )
                 async with parts.plugins_living():
                     yield parts
     finally:
         for each in bound:
             each.socket.close()
+
+
+async def test_a_server_that_cannot_remember_wrong_passwords_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "login").mkdir()
+    (tmp_path / "login" / "secret").write_bytes(b"no secret")
+    with pytest.RaisesGroup(ConfigError, allow_unwrapped=True, flatten_subgroups=True):
+        async with parts_of(tmp_path):
+            raise AssertionError
 
 
 async def test_what_waits_is_counted_from_the_last_start_on(tmp_path: Path) -> None:
@@ -99,7 +109,7 @@ async def test_a_store_that_cannot_write_is_told_until_it_can(
         assert parts.summary() == told
         assert parts.status().troubles == (told,)
         disks.disk.full = False
-        await trio.sleep(5)
+        await trio.sleep(61)  # without a thread nobody looks sooner
         assert parts.troubles() == []
 
 

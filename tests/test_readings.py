@@ -179,6 +179,7 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
 ) -> None:
     # Those with a label that only what happens gives a value; and the API's, which counts itself.
     later = {
+        "elemta_auth_exchanges_total",
         "elemta_connection_errors_total",
         "elemta_refusals_total",
         "elemta_part_restarts_total",

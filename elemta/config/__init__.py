@@ -37,6 +37,7 @@ from elemta.config.schema import Limits as Limits
 from elemta.config.schema import Listener as Listener
 from elemta.config.schema import Log as Log
 from elemta.config.schema import Login as Login
+from elemta.config.schema import Logins as Logins
 from elemta.config.schema import Map as Map
 from elemta.config.schema import PluginEntry as PluginEntry
 from elemta.config.schema import Queue as Queue

@@ -29,6 +29,10 @@ Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 #: Whether mail goes out encrypted: never; where the server can, though in clear sooner than not at
 #: all; always, though it may not go at all; or always, and to who proves who he is.
 TlsPolicy: TypeAlias = Literal["off", "opportunistic", "required", "verified"]
+#: A SASL mechanism; all of `elemta.protocol.MECHANISMS`.
+MechanismName: TypeAlias = Literal[
+    "SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"
+]
 #: Where clients may log in: nowhere, on encrypted connections, or on all.
 AuthPolicy: TypeAlias = Literal["off", "tls", "always"]
 
@@ -183,6 +187,34 @@ class Limits(Table, frozen=True, kw_only=True):
     #: SMTP conversations that are remembered when they are over, to be shown with the messages
     #: that they were about, secrets masked; some 3 KB each, 48 KiB at most. 0 remembers none.
     transcripts: Annotated[int, Meta(ge=0)] = 1000
+
+
+class Logins(Table, frozen=True, kw_only=True):
+    """``login``: how clients say who they are, and how often they may be wrong."""
+
+    #: The SASL mechanisms that are offered, of those that plugins can judge. SCRAM-SHA-256-PLUS
+    #: must be asked for: it binds by ``tls-server-end-point`` alone, and a client that chooses it
+    #: and binds otherwise cannot log in.
+    mechanisms: list[MechanismName] = field(
+        default_factory=lambda: ["SCRAM-SHA-256", "OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN"]
+    )
+    #: How often a client's network may be wrong; and, for each account, all networks together that
+    #: it never logged in from.
+    failures: Frequency = Frequency(20, Seconds(3600))
+    #: How long an account at one network waits after the fifth wrong password in a row; each
+    #: further wait is twice as long, up to an hour.
+    lock: Seconds = Seconds(60)
+    #: Wrong passwords of a network within a day after which it is banned.
+    ban_after: Count = 100
+    #: For how long.
+    ban: Seconds = Seconds(86400)
+    #: How long a network counts as one where an account is at home, after it has logged in there.
+    known: Seconds = Seconds(30 * 86400)
+    #: Networks that many people come from, such as webmail: they are never held to account for one
+    #: of them.
+    shared: list[Network] = field(
+        default_factory=lambda: [Network.parse("127.0.0.0/8"), Network.parse("::1/128")]
+    )
 
 
 class Relay(Table, frozen=True, kw_only=True):
@@ -518,6 +550,8 @@ class Config(Table, frozen=True, kw_only=True):
     tls: Tls = Tls()
     #: What all listeners together may use.
     limits: Limits = Limits()
+    #: How clients say who they are, and how often they may be wrong.
+    login: Logins = Logins()
     #: Who may send through us to domains that are not ours.
     relay: Relay = Relay()
     #: Domains whose mail is delivered here.

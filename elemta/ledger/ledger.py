@@ -149,7 +149,8 @@ class Ledger:
             if not self._users:
                 self._tools = tools
                 file = File(tools.folder / FILE, tools.name)
-                self.failure = await tools.in_thread(lambda: file.open(tools.clock()))
+                now = tools.clock()
+                self.failure = await tools.in_thread(lambda: file.open(now))
                 if self.failure:
                     log.error("ledger.failed", plugin=tools.name, error=self.failure)
                 self._file = file

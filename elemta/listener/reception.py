@@ -15,6 +15,7 @@ from elemta.listener.budget import Budget
 from elemta.listener.ownership import Ownership
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
+from elemta.login import Guesses
 from elemta.maps import Maps
 from elemta.metrics.meters import Meters
 from elemta.net.certificates import Certificates
@@ -23,13 +24,14 @@ from elemta.net.limits import Limit
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
 from elemta.plugins import Chain, load_for
-from elemta.protocol import BareNewline, Limits, Offer, Reply
+from elemta.protocol import PLUS, BareNewline, Limits, Offer, Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from elemta.maps import InThread
+    from elemta.net.tls import Encryption
     from elemta.plugins import Loaded
     from elemta.queue import Envelope, MessageId, Receipt
 
@@ -138,6 +140,7 @@ class House(Struct, frozen=True, kw_only=True):
 
     Attributes:
         clock: seconds since the epoch, as `time.time`.
+        guesses: who was wrong about who he is.
         meters: count what clients do.
         certificates: what clients are shown who want to encrypt.
     """
@@ -152,6 +155,7 @@ class House(Struct, frozen=True, kw_only=True):
     reaper: Reaper
     dialogues: Dialogues
     clock: Callable[[], float]
+    guesses: Guesses
     meters: Meters = field(default_factory=Meters)
     certificates: Certificates = field(default_factory=lambda: Certificates(Tls()))
 
@@ -201,6 +205,7 @@ class House(Struct, frozen=True, kw_only=True):
             reaper=reaper,
             dialogues=dialogues or Dialogues(config.limits.transcripts, clock),
             clock=clock,
+            guesses=Guesses(config.login, clock),
             meters=meters,
             certificates=certificates or Certificates.read(config.tls),
         )
@@ -234,6 +239,7 @@ class House(Struct, frozen=True, kw_only=True):
         self.roster.places = _places(config)
         self.budget.resize(config.limits.memory)
         self.dialogues.resize(config.limits.transcripts)
+        self.guesses.configure(config.login)
         self.maps.settle()
 
     def switched(self, plugin: str, *, enabled: bool) -> House:
@@ -276,11 +282,12 @@ class Reception(Struct, frozen=True, kw_only=True):
         """Derive the engine's settings from those of the configuration."""
         plugins = house.plugins.at(table.name)
         protocol = "LMTP" if table.kind == "lmtp" else "ESMTP"
+        wanted = house.config.login.mechanisms
         offer = Offer(
             rcpt_max=table.recipients,
             mail_max=table.messages,
             mt_priority=table.mt_priority,
-            mechanisms=mechanisms(table, plugins, encrypted=True),
+            mechanisms=mechanisms(table, plugins, wanted, encrypted=True),
         )
         return cls(
             house=house,
@@ -295,11 +302,22 @@ class Reception(Struct, frozen=True, kw_only=True):
                 # Where nothing is done in clear, nobody logs in there.
                 mechanisms=()
                 if table.tls == "required"
-                else mechanisms(table, plugins, encrypted=False),
+                else mechanisms(table, plugins, wanted, encrypted=False),
             ),
             encrypted_offer=offer,
             ownership=Ownership(house.config, house.recipients) if table.own_senders else None,
         )
+
+    def offer_to(self, encryption: Encryption | None) -> Offer:
+        """What a client is offered on such a connection."""
+        if encryption is None:
+            return self.offer
+        offer = self.encrypted_offer
+        if PLUS in offer.mechanisms and not encryption.server_end_point:
+            # By a certificate of this kind nothing can be told (RFC 5929 §4.1).
+            rest = tuple(each for each in offer.mechanisms if each != PLUS)
+            return msgspec.structs.replace(offer, mechanisms=rest)
+        return offer
 
     @property
     def lmtp(self) -> bool:

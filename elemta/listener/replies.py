@@ -26,6 +26,7 @@ NOT_LOGGED_IN: Final = reply(530, 7, 0, "Authentication required")
 #: Whether there is such a user is not told.
 LOGIN_REFUSED: Final = reply(535, 7, 8, "these credentials are not right")
 LOGIN_LATER: Final = reply(454, 7, 0, "nobody can say now who you are, try again later")
+LOGIN_LOCKED: Final = reply(454, 7, 0, "too many failed logins, try again later")
 LOGIN_CANCELLED: Final = reply(501, 7, 0, "cancelled")
 LOGIN_NONSENSE: Final = reply(501, 5, 2, "no credentials are written so")
 

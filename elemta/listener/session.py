@@ -106,7 +106,7 @@ class Session:
             house.dialogues, "in", view.listener, str(transport.peer), view.id
         )
         self._wire = Wire(transport, reception, self._dialogue)
-        self._authentication = Authentication(view, self._plugins, self._meters)
+        self._authentication = Authentication(view, reception)
         self._patience = Patience(reception.table, tireless=reception.lmtp)
         self._transaction: Transaction | None = None
         #: What plugins knew of the client before it said a word: results, and what they want.

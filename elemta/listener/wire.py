@@ -107,7 +107,7 @@ class Wire:
         self._writable = True
         self._opened = trio.current_time()
         self.smtp = ServerConnection(
-            reception.limits, reception.encrypted_offer, lmtp=reception.lmtp, greeted=greeted
+            reception.limits, reception.offer_to(encryption), lmtp=reception.lmtp, greeted=greeted
         )
         return encryption
 

@@ -3,6 +3,8 @@
 Where users are kept, and how they are asked, is for plugins of the kind "authentication".
 """
 
+from elemta.login.guesses import Guesses as Guesses
+from elemta.login.guesses import Locked as Locked
 from elemta.login.hashes import check_hash as check_hash
 from elemta.login.hashes import costs as costs
 from elemta.login.hashes import decoy as decoy

@@ -88,6 +88,8 @@ _ALL: Final = (
     _counter("elemta_auth_attempts_total", "How often clients said who they are, by AUTH."),
     _counter("elemta_auth_successes_total", "How often that was true."),
     _counter("elemta_auth_failures_total", "How often that was wrong."),
+    _counter("elemta_auth_exchanges_total", "What AUTH came to.", "mechanism", "result"),
+    _counter("elemta_rate_limit_auth_hit_total", "Logins that came too soon after wrong ones."),
     _histogram("elemta_accept_duration_seconds", "From MAIL to the 250 after the content."),
     _histogram("elemta_message_size_bytes", "Octets of a message that came in."),
     _gauge("elemta_memory_limit_bytes", "Memory that messages on their way in may take."),

@@ -86,7 +86,9 @@ class Meters:
         connection_errors: those that did not end well, by reason.
         conversations: how long clients stayed.
         refusals: what clients were refused, by reason.
-        logins: how often clients said who they are, by ``tried``, ``granted`` and ``refused``.
+        logins: how often clients said who they are, by ``tried``, ``granted``, ``refused`` and
+            ``locked``.
+        mechanisms: what exchanges came to, by mechanism and result.
         accepts: from MAIL to the 250 after the content.
         octets: of the messages that came in.
         commits: how long a transaction took; of the writer's thread.
@@ -118,6 +120,7 @@ class Meters:
         self.conversations = Distribution(CONVERSATION)
         self.refusals = Counter[str]()
         self.logins = Counter[str]()
+        self.mechanisms = Counter[tuple[str, str]]()
         self.accepts = Distribution(LATENCY)
         self.octets = Distribution(OCTETS)
         self.commits = Distribution(LATENCY)

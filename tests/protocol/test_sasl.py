@@ -6,11 +6,15 @@ from elemta.protocol import (
     MECHANISMS,
     Credentials,
     Mechanism,
+    begin,
     challenge,
     login_responses,
     plain_response,
 )
+from elemta.protocol.bearer import OAuthBearer, XOAuth2
 from elemta.protocol.sasl import Login, Plain, decode_base64, encode_base64
+from elemta.protocol.scram import Scram
+from tests.protocol.test_scram import Kept
 
 BOB = Credentials("bob", "sécret", "alice")
 
@@ -57,10 +61,30 @@ def test_what_no_client_says_is_refused(mechanism: Mechanism, response: bytes) -
 
 
 def test_a_mechanism_is_found_by_its_name() -> None:
-    assert {name: type(kind()) for name, kind in MECHANISMS.items()} == {
+    made = {name: type(begin(name, lambda: "nonce", None, ())) for name in MECHANISMS}
+    assert made == {
+        "SCRAM-SHA-256-PLUS": Scram,
+        "SCRAM-SHA-256": Scram,
+        "OAUTHBEARER": OAuthBearer,
+        "XOAUTH2": XOAuth2,
         "PLAIN": Plain,
         "LOGIN": Login,
     }
+
+
+def test_who_says_a_password_hears_nothing_but_our_answer() -> None:
+    for mechanism in (Plain(), Login()):
+        assert mechanism.refuse() is None
+        with pytest.raises(NotImplementedError):
+            mechanism.give(Kept())
+
+
+def test_names_are_prepared_and_passwords_are_not() -> None:
+    said = plain_response(Credentials("\u2168", "\u2168", "\uff41"))
+    assert Plain().respond(said) == Credentials("IX", "\u2168", "a")
+    login = Login()
+    login.respond("\u2168".encode())
+    assert login.respond("\u2168".encode()) == Credentials("IX", "\u2168")
 
 
 def test_a_password_is_not_shown() -> None:
