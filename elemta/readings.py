@@ -264,6 +264,9 @@ class Readings:
         yield Reading("elemta_greylisting_clients", meters.greylisting_clients)
         for what in RATES:
             yield Reading(f"elemta_rate_limit_{what}_total", meters.rate_limits[what])
+        yield from _each("elemta_sending_limits_messages_total", meters.sending)
+        yield Reading("elemta_sending_limits_stops_total", meters.sending_stops)
+        yield Reading("elemta_sending_limits_stopped", meters.sending_stopped)
 
 
 def _each(name: str, values: Mapping[str, float] | Mapping[str, Distribution]) -> Iterator[Reading]:

@@ -199,6 +199,13 @@ _ALL: Final = (
     _counter("elemta_rate_limit_messages_hit_total", "Messages that were too many."),
     _counter("elemta_rate_limit_recipients_hit_total", "Recipients that were too many."),
     _counter("elemta_rate_limit_volume_hit_total", "Messages of senders of too many octets."),
+    _counter(
+        "elemta_sending_limits_messages_total",
+        "Messages of accounts that have sending limits.",
+        "outcome",
+    ),
+    _counter("elemta_sending_limits_stops_total", "How often an account was stopped."),
+    _gauge("elemta_sending_limits_stopped", "Accounts that are stopped."),
     # The API.
     _counter("elemta_api_requests_total", "Requests to the API.", "route", "status"),
     _histogram("elemta_api_request_duration_seconds", "How long an answer of the API took."),

@@ -112,6 +112,9 @@ class Meters:
         check_seconds: how long they took.
         authentication: what mail authentication found, by method and result.
         signatures: messages that were to be signed, by what came of that.
+        sending: messages of accounts with limits, by what became of them.
+        sending_stops: how often an account was stopped.
+        sending_stopped: accounts that are.
     """
 
     def __init__(self) -> None:
@@ -148,3 +151,6 @@ class Meters:
         self.greylisted = Counter[str]()
         self.greylisting_clients = 0
         self.rate_limits = Counter[str]()
+        self.sending = Counter[str]()
+        self.sending_stops = 0
+        self.sending_stopped = 0

@@ -47,6 +47,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
     "rspamd": f"{_ROOM}.rspamd:Rspamd",
     "rules": f"{_ROOM}.rules:Rules",
+    "sending-limits": f"{_ROOM}.sending_limits:SendingLimits",
     "spf": f"{_ROOM}.spf:SpfPlugin",
     "users-file": f"{_ROOM}.users_file:UsersFile",
     "users-ldap": f"{_ROOM}.users_ldap:UsersLdap",

@@ -104,8 +104,20 @@ class Steers(Protocol):
         """Keep a message from being tried."""
         ...
 
-    async def release(self, id: MessageId, reason: str = "") -> None:  # noqa: A002
-        """Let it be tried again, now."""
+    async def release(
+        self,
+        id: MessageId,  # noqa: A002
+        reason: str = "",
+        *,
+        own: bool = False,
+    ) -> None:
+        """Let it be tried again, now.
+
+        Args:
+            id: of the message.
+            reason: for its timeline.
+            own: only what this plugin holds itself; what somebody else holds stays so.
+        """
         ...
 
     async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002

@@ -79,7 +79,13 @@ class NoMail:
     async def hold(self, id: MessageId, reason: str) -> None:  # noqa: A002 # the word of people
         """It is not there."""
 
-    async def release(self, id: MessageId, reason: str = "") -> None:  # noqa: A002
+    async def release(
+        self,
+        id: MessageId,  # noqa: A002
+        reason: str = "",
+        *,
+        own: bool = False,
+    ) -> None:
         """It is not there."""
 
     async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002

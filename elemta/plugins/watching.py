@@ -123,9 +123,15 @@ class Hand:
         """See `Steers`."""
         await self._act(Hold(), id, reason)
 
-    async def release(self, id: MessageId, reason: str = "") -> None:  # noqa: A002
+    async def release(
+        self,
+        id: MessageId,  # noqa: A002
+        reason: str = "",
+        *,
+        own: bool = False,
+    ) -> None:
         """See `Steers`."""
-        await self._act(Release(), id, reason)
+        await self._act(Release(), id, reason, owner=self._who if own else None)
 
     async def reschedule(self, id: MessageId, due: float, reason: str = "") -> None:  # noqa: A002
         """See `Steers`."""
@@ -144,6 +150,13 @@ class Hand:
         """See `Steers`."""
         await self._act(Bounce(), id, reason)
 
-    async def _act(self, action: Action, id: MessageId, reason: str) -> None:  # noqa: A002
-        which = Filter(ids=(id,))
+    async def _act(
+        self,
+        action: Action,
+        id: MessageId,  # noqa: A002
+        reason: str,
+        *,
+        owner: str | None = None,
+    ) -> None:
+        which = Filter(ids=(id,), owner=owner)
         await self._queue.act(action, which, who=self._who, reason=reason, report=self._report)

@@ -11,11 +11,13 @@ from typing_extensions import override
 
 from elemta import log
 from elemta.plugins import Chain, Loaded, Plugin, Watching
-from elemta.plugins.watching import BUFFER
+from elemta.plugins.watching import BUFFER, Hand
 from elemta.queue import (
     Deferred,
+    Filter,
     Finished,
     Held,
+    Hold,
     Priority,
     Queued,
     Result,
@@ -242,6 +244,20 @@ async def test_a_plugin_gives_mail_up_and_its_sender_is_told(
         assert states(tmp_path, id_) == [State.FAILED]
         assert len(postmaster.asked) == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_plugin_can_leave_alone_what_somebody_else_holds(tmp_path: Path) -> None:
+    async with virtual_queue(tmp_path) as queue:
+        ours, theirs = [await queue.accept(envelope(to), CONTENT) for to in ("a@x", "b@x")]
+        hand = Hand(queue, Postmaster(), "limits")
+        await hand.hold(ours, "too much")
+        await queue.act(Hold(), Filter(ids=(theirs,)), who="operator:root")
+        for each in (ours, theirs):
+            await hand.release(each, "there is room", own=True)
+        assert states(tmp_path, ours) == [State.READY]
+        assert states(tmp_path, theirs) == [State.HELD]
+        await hand.release(theirs)
+        assert states(tmp_path, theirs) == [State.READY]
 
 
 async def test_what_is_not_there_any_more_is_passed_over(
