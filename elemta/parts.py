@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
@@ -41,7 +40,7 @@ from elemta.listener.reception import House
 from elemta.listener.submission import NotTakenError, hand_in
 from elemta.log import logger
 from elemta.metrics.meters import Meters
-from elemta.net.certificates import LOOK
+from elemta.net.certificates import renew
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
@@ -77,8 +76,6 @@ if TYPE_CHECKING:
 
 log = logger(__name__)
 
-#: Seconds between two complaints of the same certificate.
-_DAY: Final = 86400.0
 #: What the folder of a plugin is not called by.
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
 #: What reports are counted as, beside events.
@@ -242,19 +239,12 @@ class Parts:
 
     async def renew_certificates(self) -> None:
         """Show clients new certificates once there are some, for ever; complain of old ones."""
-        complained = -math.inf
-        while True:
-            if (now := self._clock()) - complained >= _DAY:
-                complained = now
-                self._house.certificates.complain(now)
-            await trio.sleep(LOOK)
-            known = self._house.certificates
-            found = await trio.to_thread.run_sync(known.newest, abandon_on_cancel=True)
-            # A reload may have been faster.
-            if found is not known and self._house.certificates is known:
-                complained = -math.inf
-                self._house = self._house.showing(found)
-                self.listeners.reconfigure(self._house)
+
+        def show(found: Certificates) -> None:
+            self._house = self._house.showing(found)
+            self.listeners.reconfigure(self._house)
+
+        await renew(lambda: self._house.certificates, show, self._clock)
 
     @property
     def report(self) -> MakesReports:

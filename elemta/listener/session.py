@@ -13,6 +13,7 @@ import trio
 from elemta import plugins
 from elemta.listener import replies
 from elemta.listener.authentication import Authentication
+from elemta.listener.encryption import Encrypting, before_tls, recognise
 from elemta.listener.expansion import NO_SUCH_MAILBOX
 from elemta.listener.intake import Intake
 from elemta.listener.judgement import doomed
@@ -25,7 +26,7 @@ from elemta.listener.wire import Wire
 from elemta.log import logger
 from elemta.net.dialogues import Dialogue, Standing
 from elemta.net.tls import TlsError
-from elemta.plugins import Granted, Results, Transaction
+from elemta.plugins import Transaction
 from elemta.protocol import (
     Auth,
     AuthResponse,
@@ -53,7 +54,6 @@ from elemta.protocol import (
 if TYPE_CHECKING:
     from elemta.listener.reception import Reception
     from elemta.net.transport import Transport
-    from elemta.plugins import Doomed
     from elemta.protocol import Mailbox
 
 log = logger(__name__)
@@ -69,13 +69,6 @@ _FAULTS: Final = {
     "failed": "failed",
     "no TLS": "no_tls",
 }
-
-
-def _before_tls(event: Event) -> bool:
-    """Whether that is done for clients that must encrypt first and have not yet (RFC 3207 §4)."""
-    if isinstance(event, Hello):
-        return event.extended
-    return isinstance(event, (Noop, Quit, StartTls, Refused))
 
 
 class Session:
@@ -106,11 +99,10 @@ class Session:
             house.dialogues, "in", view.listener, str(transport.peer), view.id
         )
         self._wire = Wire(transport, reception, self._dialogue)
+        self._encryption = Encrypting(view, self._wire, self._dialogue, house)
         self._authentication = Authentication(view, reception)
         self._patience = Patience(reception.table, tireless=reception.lmtp)
         self._transaction: Transaction | None = None
-        #: What plugins knew of the client before it said a word: results, and what they want.
-        self._of_client: tuple[Results, list[Doomed]] = (view.results, view.doomed)
         self._over = False  # we have said goodbye, of our own accord
         self._messages = 0
         self._mail_at = 0.0  # when the last MAIL came (Trio time)
@@ -196,15 +188,15 @@ class Session:
     async def _converse(self) -> None:
         table = self._reception.table
         if table.tls == "implicit":
-            await self._encrypt(greeted=False)
+            await self._encryption.begin(greeted=False)
         await self._greet()
-        self._remember()
+        self._encryption.greeted()
         clear = table.tls == "required"  # as long as it is, nearly nothing is done
         while not self._over:
             event = await self._wire.next_event()
             if isinstance(event, Closed):
                 break
-            if clear and self._view.encryption is None and not _before_tls(event):
+            if clear and self._view.encryption is None and not before_tls(event):
                 await self._refuse(replies.TLS_FIRST)
                 continue
             await self._handle(event)
@@ -257,64 +249,14 @@ class Session:
                 await self._refuse(replies.INJECTED)
             case StartTls():
                 self._wire.reply(replies.TLS_READY)
-                await self._encrypt(greeted=True)
-                self._forget()
+                await self._encryption.begin(greeted=True)
+                self._transaction = None
             case Auth() | AuthResponse():
                 await self._authenticate(event)
             case Content() | ContentEnd() | ChunkEnd() | Closed():
                 raise AssertionError(event)
             case _:
                 assert_never(event)
-
-    # In TLS.
-
-    async def _encrypt(self, *, greeted: bool) -> None:
-        """Shake hands.
-
-        Raises:
-            TlsError, DrainedError, trio.TooSlowError, trio.BrokenResourceError: see `Wire.encrypt`.
-        """
-        view, meters = self._view, self._meters
-        try:
-            view.encryption = encryption = await self._wire.encrypt(greeted=greeted)
-        except (TlsError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            meters.tls_in_failures += 1
-            log.info(
-                "client.tls_failed",
-                session=view.id,
-                listener=view.listener,
-                client=view.address,
-                problem=str(error) or "it took too long",
-            )
-            raise
-        meters.tls_in[encryption.version] += 1
-        self._dialogue.tls = f"{encryption.version} {encryption.cipher}"
-        self._dialogue.said("S", f"encrypted: {self._dialogue.tls}")
-        if encryption.client:
-            log.info(
-                "client.certificate",
-                session=view.id,
-                listener=view.listener,
-                client=view.address,
-                subject=encryption.client,
-            )
-
-    def _remember(self) -> None:
-        """Keep apart what is known of the client before it says who it is."""
-        view = self._view
-        self._of_client = view.results, [*view.doomed]
-        view.results = Results(view.results)
-
-    def _forget(self) -> None:
-        """Know nothing of what was said in clear: anybody may have said it (RFC 3207 §4.2)."""
-        view = self._view
-        view.helo = self._dialogue.name = ""
-        view.extended = False
-        view.login, view.addresses, view.app = None, (), ""
-        view.trusted = self._reception.house.recipients.trusts(view.address)
-        results, doomed = self._of_client
-        view.results, view.doomed = Results(results), [*doomed]
-        self._transaction = None
 
     async def _hello(self, hello: Hello) -> None:
         if self._plugins.hello:
@@ -324,22 +266,8 @@ class Session:
                 return
         self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
-        self._recognise()
+        recognise(self._view)
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
-
-    def _recognise(self) -> None:
-        """Take a client for whom plugins say that it is, by its certificate perhaps."""
-        view = self._view
-        if view.login is None and (granted := view.results.first(Granted)) is not None:
-            view.login, view.trusted = granted.login, True
-            view.addresses, view.app = granted.addresses, granted.app
-            log.info(
-                "client.recognised",
-                session=view.id,
-                listener=view.listener,
-                client=view.address,
-                login=granted.login,
-            )
 
     async def _authenticate(self, event: Auth | AuthResponse) -> None:
         answer = await self._authentication.answer(event)

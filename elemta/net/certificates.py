@@ -8,11 +8,13 @@ never becomes one.
 from __future__ import annotations
 
 import hashlib
+import math
 import ssl
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import trio
 from msgspec import Struct
 
 from elemta.config import ConfigError, Mistake, Tls
@@ -20,7 +22,7 @@ from elemta.log import logger
 from elemta.net.tls import Encryption
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cryptography import x509
 
@@ -228,6 +230,32 @@ class _Asking(ssl.SSLObject):
     """A handshake of ours, which remembers whom the client asked for."""
 
     asked = ""
+
+
+async def renew(
+    shown: Callable[[], Certificates],
+    show: Callable[[Certificates], None],
+    clock: Callable[[], float],
+) -> None:
+    """Show new certificates once there are some, and complain of old ones daily; until cancelled.
+
+    Args:
+        shown: those that are shown now.
+        show: shows others.
+        clock: seconds since the epoch.
+    """
+    complained = -math.inf
+    while True:
+        known = shown()
+        if (now := clock()) - complained >= _DAY:
+            complained = now
+            known.complain(now)
+        await trio.sleep(LOOK)
+        known = shown()
+        found = await trio.to_thread.run_sync(known.newest, abandon_on_cancel=True)
+        if found is not known and shown() is known:  # a reload may have been faster
+            complained = -math.inf
+            show(found)
 
 
 class ShownCertificates:
