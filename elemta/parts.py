@@ -244,7 +244,8 @@ class Parts:
             self._house = self._house.showing(found)
             self.listeners.reconfigure(self._house)
 
-        await renew(lambda: self._house.certificates, show, self._clock)
+        in_thread = self._outside.in_thread
+        await renew(lambda: self._house.certificates, show, self._clock, in_thread)
 
     @property
     def report(self) -> MakesReports:

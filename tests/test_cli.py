@@ -84,6 +84,7 @@ def test_help_lists_every_command_in_the_order_of_need() -> None:
         "log",
         "config",
         "plugins",
+        "cert",
         "token",
         "user",
         "dkim",

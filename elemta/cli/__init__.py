@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from elemta import __version__
 from elemta.cli import codes, insight, plugins, watching
+from elemta.cli.cert import cert
 from elemta.cli.dkim import dkim
 from elemta.cli.options import (
     as_json,
@@ -87,14 +88,14 @@ def check(path: Path | None) -> None:
     from elemta.cli.summary import summary, warnings
 
     config, found = configuration(path, sandbox=False, port=None)
-    if config.tls.files:
+    if config.tls.files and found is not None:  # the sandbox makes its own
         from elemta.config import ConfigError, locate
         from elemta.net.certificates import Certificates
 
         try:
             Certificates.read(config.tls)
         except ConfigError as error:
-            misconfigured(locate(error, found) if found else error)
+            misconfigured(locate(error, found))
     if config.api is not None and config.api.certificate is not None:
         from elemta.api.certificate import context
         from elemta.config import ConfigError, locate
@@ -230,6 +231,7 @@ main.add_command(insight.config_)
 main.add_command(plugins.plugins)
 
 
+main.add_command(cert)
 main.add_command(token)
 main.add_command(user)
 main.add_command(dkim)

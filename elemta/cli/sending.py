@@ -86,7 +86,7 @@ def compose(sender: ReversePath, recipients: Sequence[Mailbox], subject: str, te
     message["To"] = ", ".join(str(each) for each in recipients)
     message["Subject"] = " ".join(subject.split())
     message["Date"] = formatdate(localtime=True)
-    message["Message-ID"] = make_msgid(domain=_hostname())
+    message["Message-ID"] = make_msgid(domain=own_name())
     message.set_content(text if text.endswith("\n") else text + "\n")
     return message.as_bytes()
 
@@ -143,7 +143,7 @@ class _Conversation:
         Raises:
             Unavailable: nobody answers there, or not by SMTP.
         """
-        self._transport = await _connect(host, port)
+        self._transport = await reach(host, port)
         try:
             return await self._hand_in(sender, recipients, content)
         except trio.TooSlowError:
@@ -163,9 +163,9 @@ class _Conversation:
         greeting = await self._answer()
         if not isinstance(greeting, Greeting) or greeting.reply.code >= 400:
             return all_get(_reply_of(greeting))
-        hello = await self._ask(smtp.hello(_hostname()))
+        hello = await self._ask(smtp.hello(own_name()))
         if isinstance(hello, HelloAnswer) and hello.reply.code >= 500 and not self._lmtp:
-            hello = await self._ask(smtp.hello(_hostname(), extended=False))
+            hello = await self._ask(smtp.hello(own_name(), extended=False))
         if not isinstance(hello, HelloAnswer) or hello.reply.code >= 400:
             return all_get(_reply_of(hello))
 
@@ -266,7 +266,12 @@ def _reply_of(answer: Answer) -> Reply:
             return answer.reply
 
 
-async def _connect(host: str, port: int) -> Transport:
+async def reach(host: str, port: int) -> Transport:
+    """Connect to the first address of a host that answers.
+
+    Raises:
+        Unavailable: none does.
+    """
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -282,7 +287,7 @@ async def _connect(host: str, port: int) -> Transport:
     raise Unavailable(problem)
 
 
-def _hostname() -> str:
+def own_name() -> str:
     """This machine's name, as far as it is one that can be said."""
     try:
         return parse_domain(socket.getfqdn())
@@ -292,6 +297,6 @@ def _hostname() -> str:
 
 def _myself() -> Mailbox:
     try:
-        return parse_mailbox(f"{getpass.getuser()}@{_hostname()}")
+        return parse_mailbox(f"{getpass.getuser()}@{own_name()}")
     except (ValueError, KeyError, OSError):
         return parse_mailbox("postmaster@localhost")

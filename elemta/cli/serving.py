@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sqlite3
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -63,6 +64,8 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     try:
         who = privileges.identity(config.user, allow_root=allow_root or path is None)
         privileges.open_files(config.limits.connections, config.delivery.max_connections)
+        if path is None:
+            _have_certificate(config)
         # while we may still read keys
         certificates = Certificates.read(config.tls)
         # while we may still open ports below 1024
@@ -163,6 +166,25 @@ def _load_what_comes_late() -> None:
         codecs.lookup(name)
 
 
+def _have_certificate(sandbox: Config) -> None:
+    """Make the sandbox's certificate, unless there is one that is good.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    from elemta.net.self_signed import have_self_signed
+
+    privileges.own(sandbox.data_dir, None)
+    pair = sandbox.tls.certificates[0]
+    try:
+        have_self_signed(
+            *(pair.certificate, pair.key, ["localhost"], ["127.0.0.1", "::1"]), now=time.time()
+        )
+    except OSError as error:
+        problem = f"{pair.certificate} cannot be made: {error.strerror or error}"
+        raise StartError(problem) from error
+
+
 def _see_that_keys_stay_readable(config: Config) -> None:
     """Try whether whom we have become can read what clients are shown, once that is new.
 
@@ -201,7 +223,7 @@ Try, in another terminal:
     {elemta} queue stats --sandbox
     cat {directory}/mail/example.org/you/new/*
 
-Any mail program will do; {host}:{port} is its server. Ctrl-C stops it.
+Any mail program will do; {host}:{port} is its server, with STARTTLS if it likes. Ctrl-C stops it.
 In a browser, once and within an hour: {link}
 """
     )

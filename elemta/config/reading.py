@@ -12,7 +12,7 @@ from msgspec import inspect
 
 from elemta.config.addresses import Network, Service
 from elemta.config.checks import mistakes
-from elemta.config.schema import Api, Config, Listener, Log, Map, Relay, Route
+from elemta.config.schema import Api, Certificate, Config, Listener, Log, Map, Relay, Route, Tls
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
 
@@ -132,16 +132,23 @@ def _rebased(table: Map, base: Path) -> Map:
 def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_API) -> Config:
     """What runs where there is no configuration.
 
-    It takes all mail from this machine, keeps it in Maildirs, and sends none of it anywhere.
+    It takes all mail from this machine, keeps it in Maildirs, and sends none of it anywhere. Who
+    runs it makes the certificate that it names.
 
     Args:
         data_dir: where its queue and the Maildirs lie.
         address: where it takes mail.
         api: where its API is.
     """
+    tls = data_dir / "tls"
     return Config(
         hostname="localhost",
         data_dir=data_dir,
+        tls=Tls(
+            certificates=[
+                Certificate(certificate=tls / "certificate.pem", key=tls / "certificate.key")
+            ]
+        ),
         listeners=[Listener(name="sandbox", address=address)],
         relay=Relay(networks=[Network.parse("127.0.0.0/8"), Network.parse("::1/128")]),
         routes=[Route(match="*", via=["maildir"])],

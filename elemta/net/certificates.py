@@ -11,6 +11,7 @@ import hashlib
 import math
 import ssl
 import stat
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +23,7 @@ from elemta.log import logger
 from elemta.net.tls import Encryption
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from cryptography import x509
 
@@ -41,6 +42,8 @@ _DAY: Final = 86400
 #: nothing else.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _NONE: Final[Mapping[ClientCertificates, ShownCertificates]] = {}
+#: As people call them (FIPS 186).
+_CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 _MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _DEMANDS: Final[dict[ClientCertificates, ssl.VerifyMode]] = {
     "off": ssl.CERT_NONE,
@@ -61,7 +64,7 @@ class CertificateError(Exception):
         self.of_key = of_key
 
 
-class Certificate(Struct, frozen=True):
+class Certificate(Struct, frozen=True, kw_only=True):
     """What is known of one certificate.
 
     Attributes:
@@ -232,10 +235,16 @@ class _Asking(ssl.SSLObject):
     asked = ""
 
 
+async def in_thread(read: Callable[[], Certificates]) -> Certificates:
+    """Read where nobody waits for the disk."""
+    return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+
+
 async def renew(
     shown: Callable[[], Certificates],
     show: Callable[[Certificates], None],
     clock: Callable[[], float],
+    in_thread: Callable[[Callable[[], Certificates]], Awaitable[Certificates]] = in_thread,
 ) -> None:
     """Show new certificates once there are some, and complain of old ones daily; until cancelled.
 
@@ -243,6 +252,7 @@ async def renew(
         shown: those that are shown now.
         show: shows others.
         clock: seconds since the epoch.
+        in_thread: runs what blocks.
     """
     complained = -math.inf
     while True:
@@ -252,7 +262,7 @@ async def renew(
             known.complain(now)
         await trio.sleep(LOOK)
         known = shown()
-        found = await trio.to_thread.run_sync(known.newest, abandon_on_cancel=True)
+        found = await in_thread(known.newest)
         if found is not known and shown() is known:  # a reload may have been faster
             complained = -math.inf
             show(found)
@@ -359,20 +369,63 @@ def described(certificate: Path, *, open_key: bool = False) -> Certificate:
     _readable(certificate)
     try:
         first, *issuers = x509.load_pem_x509_certificates(certificate.read_bytes())
-        return Certificate(
-            file=certificate,
-            subject=first.subject.rfc4514_string(),
-            issuer=first.issuer.rfc4514_string(),
-            names=_names(first),
-            begins=first.not_valid_before_utc.timestamp(),
-            ends=first.not_valid_after_utc.timestamp(),
-            key=_kind(first),
-            issuers=len(issuers),
-            end_point=_end_point(first),
-            open_key=open_key,
-        )
+        return _described(first, certificate, issuers, open_key=open_key)
     except (ValueError, OSError) as error:
         raise CertificateError(f"{certificate} is no certificate, PEM: {error}") from error
+
+
+def described_as_sent(certificate: bytes) -> Certificate:
+    """What a certificate says of itself that came over the wire.
+
+    Args:
+        certificate: DER.
+
+    Raises:
+        ValueError: it is none.
+    """
+    from cryptography import x509
+
+    return _described(x509.load_der_x509_certificate(certificate), Path(), [])
+
+
+def misplaced(certificate: Path) -> str | None:
+    """What is wrong with the order of the certificates in a file; None: nothing. Blocks.
+
+    Raises:
+        CertificateError: as `described`.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    described(certificate)
+    chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+    for number, (each, behind) in enumerate(pairwise(chain), 1):
+        try:
+            each.verify_directly_issued_by(behind)
+        except (ValueError, TypeError, InvalidSignature):
+            return f"certificate {number} is not issued by the one behind it"
+    return None
+
+
+def _described(
+    first: x509.Certificate,
+    file: Path,
+    issuers: Sequence[x509.Certificate],
+    *,
+    open_key: bool = False,
+) -> Certificate:
+    return Certificate(
+        file=file,
+        subject=first.subject.rfc4514_string(),
+        issuer=first.issuer.rfc4514_string(),
+        names=_names(first),
+        begins=first.not_valid_before_utc.timestamp(),
+        ends=first.not_valid_after_utc.timestamp(),
+        key=_kind(first),
+        issuers=len(issuers),
+        end_point=_end_point(first),
+        open_key=open_key,
+    )
 
 
 class Stamp(Struct, frozen=True):
@@ -445,7 +498,7 @@ def _kind(certificate: x509.Certificate) -> str:
         case rsa.RSAPublicKey() as key:
             return f"RSA {key.key_size}"
         case ec.EllipticCurvePublicKey() as key:
-            return f"ECDSA {key.curve.name}"
+            return f"ECDSA {_CURVES.get(key.curve.name, key.curve.name)}"
         case ed25519.Ed25519PublicKey():
             return "Ed25519"
         case key:
