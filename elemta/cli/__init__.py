@@ -104,14 +104,14 @@ def check(path: Path | None) -> None:
             context(config.api)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
-    if config.routes:
+    if config.routes and found is not None:  # those of the sandbox name no files
         from elemta.config import ConfigError, locate
         from elemta.delivery.keyring import Keyring
 
         try:
             Keyring(config)
         except ConfigError as error:
-            misconfigured(locate(error, found) if found else error)
+            misconfigured(locate(error, found))
     if config.plugins:
         from elemta.config import ConfigError, locate
         from elemta.plugins import load_for
