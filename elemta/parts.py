@@ -508,6 +508,7 @@ class Parts:
             raise RequestError("the sandbox has no configuration file")
         if dry_run:
             wanted = self._reread()
+            Keyring(wanted)
             load_for(applicable(self.config, wanted), self._house.plugins.plugins)
             self._house.maps.reconfigured(wanted.maps)
             return tuple(changes(self.config, wanted))

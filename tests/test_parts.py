@@ -145,6 +145,10 @@ async def test_status_has_each_listener_with_all_its_addresses(tmp_path: Path) -
     assert (status.deliveries, status.files, status.stopping) == (500, 5000, False)
 
 
+#: Whose password nobody can read.
+LOGIN = "{user: us, password_file: /nowhere/password}"
+
+
 async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -> None:
     text = CONFIG.format(data=tmp_path)
     wanted = [text]
@@ -167,6 +171,11 @@ async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -
         wanted.append(text + "limits: {connections: 8}\nplugins: [{name: greylost}]\n")
         for dry_run in (True, False):
             with pytest.raises(ConfigError, match=r"plugins\[0\]\.name"):
+                await parts.reload(dry_run=dry_run)
+        route = f"routes: [{{match: b.example, via: ['smtp://a.example'], login: {LOGIN}}}]\n"
+        wanted.append(text + "limits: {connections: 9}\n" + route)
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match=r"routes\[0\]\.login\.password_file"):
                 await parts.reload(dry_run=dry_run)
         assert parts.status().places == 7
 

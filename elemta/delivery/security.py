@@ -85,11 +85,11 @@ class Security:
         required = host.implicit or policy in ("required", "verified")
         if not required and self.failure(host, now) is not None:
             return None
-        name: str | None = _name(host, route)
-        if not verified and name is not None and is_address(name):
-            name = None  # there is no such SNI (RFC 6066 §3); to verify it is another matter
+        name = _name(host, route)
+        # There is no SNI of an address (RFC 6066 §3); to verify it is another matter.
+        asked = None if is_address(name) and not verified else name
         context = self.keyring.context(route.terms, verified=verified)
-        return Tls(context, name, required, host.implicit)
+        return Tls(context, asked, required, host.implicit)
 
     def failed(self, host: Candidate, now: float, reason: str) -> None:
         """Remember that TLS does not work with a host, and why."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 LEAST_ITERATIONS: Final = 4096
 MOST_ITERATIONS: Final = 100_000
 
+_SCRAM: Final = "SCRAM-SHA-256"
+_PLAIN: Final = "PLAIN"
+_LOGIN: Final = "LOGIN"
+
 _HASH: Final = "sha256"
 #: What a server may say of a failure (RFC 5802 §7).
 _ERROR: Final = re.compile("[a-z-]{1,64}")
@@ -62,11 +66,10 @@ class Exchange(Protocol):
 class PlainExchange:
     """PLAIN (RFC 4616): everything at once."""
 
-    name: Final = "PLAIN"
-    proven: Final = True
-
     def __init__(self, credentials: Credentials) -> None:
+        self.name: Final = _PLAIN
         self.initial: Final = plain_response(credentials)
+        self.proven: Final = True
 
     def respond(self, challenge: bytes) -> bytes:
         """See `Exchange.respond`."""
@@ -76,11 +79,10 @@ class PlainExchange:
 class LoginExchange:
     """LOGIN (draft-murchison-sasl-login): a word for each challenge, whatever it says."""
 
-    name: Final = "LOGIN"
-    proven: Final = True
-    initial: Final = None
-
     def __init__(self, credentials: Credentials) -> None:
+        self.name: Final = _LOGIN
+        self.initial: Final = None
+        self.proven: Final = True
         self._left = [*login_responses(credentials)]
 
     def respond(self, challenge: bytes) -> bytes:
@@ -98,9 +100,8 @@ class ScramExchange:
         nonce: unguessable, printable ASCII without a comma.
     """
 
-    name: Final = "SCRAM-SHA-256"
-
     def __init__(self, credentials: Credentials, nonce: str) -> None:
+        self.name: Final = _SCRAM
         self._password = credentials.password.encode()
         self._nonce = nonce
         self._first = f"n={_saslname(credentials.user)},r={nonce}"
@@ -155,11 +156,11 @@ def best_exchange(offered: Container[str], credentials: Credentials, nonce: str)
         credentials: who we are.
         nonce: as `ScramExchange` takes it.
     """
-    if ScramExchange.name in offered:
+    if _SCRAM in offered:
         return ScramExchange(credentials, nonce)
-    if PlainExchange.name in offered:
+    if _PLAIN in offered:
         return PlainExchange(credentials)
-    if LoginExchange.name in offered:
+    if _LOGIN in offered:
         return LoginExchange(credentials)
     return None
 

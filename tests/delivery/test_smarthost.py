@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.delivery.world import Host, World
+    from elemta.testing.hosts import Host
+    from tests.delivery.world import World
 
 ONE, TWO, THREE = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 #: As base64: ``\0user\0pencil``; ``user``; ``pencil``.

@@ -57,6 +57,11 @@ routes:
   - {match: gone.example, via: [discard]}
   - {match: piped.example, via: ["pipe:/bin/cat {recipient}"]}
   - {match: socket.example, via: ["lmtp:///run/lmtp"]}
+  - match: "*.sent.example"
+    senders: ["@shop.example", "<>"]
+    via: ["smtps://192.0.2.3", "smtp://relay.example:587"]
+    server_name: mail.shop.example
+    login: {user: shop, password: hush}
 queue: {retry: [5 min, 1 h], lifetime: 2 d, delay_warning: 4 h}
 """.replace("LIST", ", ".join(f"r{number}@gone.example" for number in range(30)))
 

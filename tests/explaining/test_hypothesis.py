@@ -254,6 +254,34 @@ async def test_what_a_route_says_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sender", "named"), [("sales@shop.example", "sales@shop.example"), (None, "")]
+)
+async def test_a_route_for_some_senders_is_told_with_who_we_are_there(
+    sender: str | None, named: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path) as here:
+        here.zone.hosts |= {"relay.example": [B]}
+        found = await here.explain("x@far.sent.example", sender=sender, login="jane")
+        assert step(found, "route").details == (
+            f"routes[5] matches: *.sent.example, and <{named}> is among its senders: "
+            "@shop.example, <>",
+        )
+        assert step(found, "hosts").details[:2] == (
+            "1. 192.0.2.3[192.0.2.3]:465: TLS from the first octet, and a certificate for "
+            "mail.shop.example",
+            "2. relay.example[198.51.100.2]:587: TLS required, and a certificate for "
+            "mail.shop.example",
+        )
+        told = step(found, "conversation").answer
+        assert told.endswith("; TLS is verified; logged in as shop")
+        assert "hush" not in str(found)
+        found = await here.explain("x@far.sent.example", sender="ann@else.example", login="jane")
+        assert step(found, "route").answer == (
+            "x@far.sent.example goes to the mail exchangers of far.sent.example"
+        )
+
+
+@pytest.mark.parametrize(
     ("to", "answer"),
     [
         ("x@gone.example", "x@gone.example goes nowhere: it is taken, and discarded"),

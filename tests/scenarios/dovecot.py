@@ -96,7 +96,7 @@ class Dovecot:
         assert self._process is None
         with (self.folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
-                [_program("dovecot"), "-F", "-c", str(self._configuration)],
+                [program("dovecot"), "-F", "-c", str(self._configuration)],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         ports.eventually(lambda: ports.greets(self.port), what="Dovecot's greeting")
@@ -123,7 +123,7 @@ class Dovecot:
     def empty(self, user: str) -> None:
         """Remove all mail of a mailbox, as its owner would."""
         subprocess.run(
-            [_program("doveadm"), "-c", str(self._configuration), "expunge", "-u", user,
+            [program("doveadm"), "-c", str(self._configuration), "expunge", "-u", user,
              "mailbox", "INBOX", "ALL"],
             check=True, capture_output=True, timeout=30.0,
         )  # fmt: skip
@@ -154,7 +154,7 @@ def dovecot(folder: Path, *, full_is_temporary: bool = False) -> Iterator[Doveco
         server.stop()
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
     found = shutil.which(name, path="/usr/sbin:/usr/bin")
     assert found
     return found

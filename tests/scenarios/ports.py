@@ -32,6 +32,15 @@ def greets(port: int, host: str = "127.0.0.1") -> bool:
     return greeting.startswith(b"220")
 
 
+def listens(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether anybody takes connections there."""
+    try:
+        socket.create_connection((host, port), timeout=5.0).close()
+    except OSError:
+        return False
+    return True
+
+
 def eventually(probe: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
     """Ask until the answer is true, and return it; fail after `within` seconds."""
     deadline = time.monotonic() + within

@@ -45,11 +45,11 @@ virtual_mailbox_maps = static:box/
 virtual_minimum_uid = 1
 virtual_uid_maps = static:{uid}
 virtual_gid_maps = static:{gid}
-"""
+{settings}"""
 _MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 virtual unix - n n - - virtual
-{services}"""
+{more}{services}"""
 
 
 class Postfix:
@@ -74,8 +74,17 @@ class Postfix:
 
 
 @contextlib.contextmanager
-def postfix(folder: Path, next_hop: int) -> Iterator[Postfix]:
-    """Run Postfix; what is not its own it relays to 127.0.0.1:`next_hop`. Root only."""
+def postfix(
+    folder: Path, next_hop: int, *, settings: str = "", services: str = ""
+) -> Iterator[Postfix]:
+    """Run Postfix; what is not its own it relays to 127.0.0.1:`next_hop`. Root only.
+
+    Args:
+        folder: made for it.
+        next_hop: a port.
+        settings: more of main.cf.
+        services: more of master.cf.
+    """
     folder.mkdir()
     instance = Postfix(folder)
     for name in ("etc", "queue", "data", "mail"):
@@ -84,9 +93,17 @@ def postfix(folder: Path, next_hop: int) -> Iterator[Postfix]:
     os.chown(folder / "data", owner.pw_uid, owner.pw_gid)
     os.chown(folder / "mail", owner.pw_uid, owner.pw_gid)
     (folder / "etc" / "main.cf").write_text(
-        _MAIN.format(folder=folder, next_hop=next_hop, uid=owner.pw_uid, gid=owner.pw_gid)
+        _MAIN.format(
+            folder=folder,
+            next_hop=next_hop,
+            uid=owner.pw_uid,
+            gid=owner.pw_gid,
+            settings=settings,
+        )
     )
-    (folder / "etc" / "master.cf").write_text(_MASTER.format(port=instance.port, services=SERVICES))
+    (folder / "etc" / "master.cf").write_text(
+        _MASTER.format(port=instance.port, more=services, services=SERVICES)
+    )
     program = shutil.which("postfix", path="/usr/sbin")
     assert program
     with (folder / "output").open("wb") as output:
