@@ -41,12 +41,18 @@ def map_mistakes(name: str, table: Map) -> Iterator[Mistake]:
         except ValueError as error:
             yield Mistake(f"{at}.query", str(error))
     if table.database is not None:
-        yield from _database(table.database, f"{at}.database")
+        yield from database_mistakes(table.database, f"{at}.database")
     if table.http is not None:
         yield from _http(table.http, f"{at}.http")
 
 
-def _database(text: str, at: str) -> Iterator[Mistake]:
+def database_mistakes(text: str, at: str) -> Iterator[Mistake]:
+    """Everything that is wrong with what says where a database is.
+
+    Args:
+        text: ``sqlite:PATH``, or an URL of libpq.
+        at: its place in the file.
+    """
     scheme, colon, rest = text.partition(":")
     if scheme == "sqlite" and rest:
         return

@@ -6,3 +6,7 @@ A table that cannot be asked says so (`MapDownError`), and never that something 
 from elemta.maps.maps import Maps as Maps
 from elemta.maps.source import InThread as InThread
 from elemta.maps.source import MapDownError as MapDownError
+from elemta.maps.sql import Database as Database
+from elemta.maps.sql import Postgresql as Postgresql
+from elemta.maps.sql import Rows as Rows
+from elemta.maps.sql import Sqlite as Sqlite

@@ -14,6 +14,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from msgspec import Struct
+
 from elemta.config import ConfigError, Mistake, Query
 from elemta.maps.source import MapDownError, parts_of, values_of
 
@@ -35,10 +37,22 @@ _STEPS: Final = 10_000
 Parameters = dict[str, str]
 
 
+class Rows(Struct, frozen=True):
+    """What a query finds.
+
+    Attributes:
+        names: of the columns, in small letters.
+        rows: their values.
+    """
+
+    names: tuple[str, ...]
+    rows: list[tuple[object, ...]]
+
+
 class Database(Protocol):
     """Who is asked in a thread, by several at once."""
 
-    def query(self, parameters: Parameters) -> list[tuple[object, ...]]:
+    def query(self, parameters: Parameters) -> Rows:
         """The rows that there are.
 
         Raises:
@@ -62,8 +76,8 @@ class Sql:
         """See `Source`."""
         local_part, domain = parts_of(key)
         parameters = {"key": key, "local_part": local_part, "domain": domain}
-        rows = await self._in_thread(lambda: self._database.query(parameters))
-        return tuple(_values(rows)) if rows else None
+        found = await self._in_thread(lambda: self._database.query(parameters))
+        return tuple(_values(found.rows)) if found.rows else None
 
     def close(self) -> None:
         """See `Source`."""
@@ -90,20 +104,21 @@ class Sqlite:
         self._query = query.written(lambda name: f":{name}")
         self._timeout = timeout
 
-    def query(self, parameters: Parameters) -> list[tuple[object, ...]]:
+    def query(self, parameters: Parameters) -> Rows:
         """See `Database`."""
         try:
             connection = sqlite3.connect(self._uri, uri=True, timeout=self._timeout)
             try:
                 deadline = time.monotonic() + self._timeout
                 connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
-                rows: list[tuple[object, ...]]
-                rows = connection.execute(self._query, parameters).fetchmany(MOST)
+                cursor = connection.execute(self._query, parameters)
+                rows: list[tuple[object, ...]] = cursor.fetchmany(MOST)
+                names = tuple(str(each[0]).lower() for each in cursor.description or ())
             finally:
                 connection.close()
         except sqlite3.Error as error:
             raise MapDownError(str(error)) from error
-        return rows
+        return Rows(names, rows)
 
     def close(self) -> None:
         """See `Database`: nothing is open."""
@@ -151,7 +166,7 @@ class Postgresql:
         self._kept: list[psycopg.Connection] = []
         self._closed = False
 
-    def query(self, parameters: Parameters) -> list[tuple[object, ...]]:
+    def query(self, parameters: Parameters) -> Rows:
         """See `Database`."""
         try:
             while self._kept:
@@ -184,17 +199,16 @@ class Postgresql:
         # Nothing is prepared: what pools connections before the server may not know of it.
         return self._driver.connect(self._conninfo, autocommit=True, prepare_threshold=None)
 
-    def _ask(
-        self, connection: psycopg.Connection, parameters: Parameters
-    ) -> list[tuple[object, ...]]:
+    def _ask(self, connection: psycopg.Connection, parameters: Parameters) -> Rows:
         kept = False
         try:
-            rows: list[tuple[object, ...]]
-            rows = connection.execute(self._query.encode(), parameters).fetchmany(MOST)
+            cursor = connection.execute(self._query.encode(), parameters)
+            rows: list[tuple[object, ...]] = cursor.fetchmany(MOST)
+            names = tuple(each.name.lower() for each in cursor.description or ())
             if not self._closed and len(self._kept) < KEPT:
                 self._kept.append(connection)
                 kept = True
-            return rows
+            return Rows(names, rows)
         finally:
             if not kept:
                 connection.close()

@@ -50,7 +50,9 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "sending-limits": f"{_ROOM}.sending_limits:SendingLimits",
     "spf": f"{_ROOM}.spf:SpfPlugin",
     "users-file": f"{_ROOM}.users_file:UsersFile",
+    "users-http": f"{_ROOM}.users_http:UsersHttp",
     "users-ldap": f"{_ROOM}.users_ldap:UsersLdap",
+    "users-sql": f"{_ROOM}.users_sql:UsersSql",
 }
 GROUP: Final = "elemta.plugins"
 #: What may come out of a third party's code; that of a program which is no plugin may end itself.

@@ -17,7 +17,7 @@ from elemta.login import ScramVerifier
 from elemta.plugins.verdicts import CONTINUE, Defer, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from elemta.message import HeaderScanner
     from elemta.plugins.changes import AddHeader
@@ -91,6 +91,9 @@ class Plugin:
     #: It may be asked of mail that never comes, so that people learn what it would say: it asks
     #: nobody else, keeps no count, and answers at once. Others are only named.
     dry: ClassVar[bool] = False
+
+    #: Hooks of its class that it has no use for with its settings: as if it did not override them.
+    idle: Collection[str] = ()
 
     tools: Tools
 
@@ -416,7 +419,11 @@ AT_ONCE: Final = ("on_route",)
 def hooks(plugin: Plugin) -> tuple[str, ...]:
     """The hooks that a plugin overrides, in the order in which they are asked."""
     kind = type(plugin)
-    return tuple(each for each in HOOKS if _hook(kind, each) is not _hook(Plugin, each))
+    return tuple(
+        each
+        for each in HOOKS
+        if _hook(kind, each) is not _hook(Plugin, each) and each not in plugin.idle
+    )
 
 
 def kinds(plugin: Plugin) -> tuple[str, ...]:

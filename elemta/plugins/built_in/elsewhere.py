@@ -6,7 +6,7 @@ who cannot be asked defers: nobody is told that his password is wrong because a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 
 import trio
 from msgspec import Meta
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from elemta.protocol import Credentials
 
 log = logger(__name__)
+
+T = TypeVar("T")
 
 #: What somebody else says of a user: who he is, that his password is another, or nothing.
 Said: TypeAlias = "Granted | Literal['wrong', 'unknown']"
@@ -88,7 +90,7 @@ class Elsewhere:
             self._tools.count("remembered")
             return granted
         said = await self.within(lambda: ask(name, password))
-        if said is None:
+        if said == "down":
             return LATER
         if said == "unknown":
             self._tools.count("unknown")
@@ -100,8 +102,23 @@ class Elsewhere:
         self._sure.keep(said, name, password)
         return said
 
-    async def within(self, ask: Callable[[], Awaitable[Said]]) -> Said | None:
-        """Ask, in its turn and in time; None: nobody could be asked."""
+    async def find(
+        self, user: str, ask: Callable[[str], Awaitable[T | None]]
+    ) -> T | Literal["down"] | None:
+        """Ask about a name alone; None: nobody is called so, or has what is asked for.
+
+        Args:
+            user: as a client has said it.
+            ask: asks about it, prepared.
+        """
+        try:
+            name = prepare_name(user)
+        except ValueError:
+            return None
+        return await self.within(lambda: ask(name))
+
+    async def within(self, ask: Callable[[], Awaitable[T]]) -> T | Literal["down"]:
+        """Ask, in its turn and in time."""
         try:
             with trio.fail_after(self._timeout):
                 async with self._asking:
@@ -110,7 +127,7 @@ class Elsewhere:
             self._down("no answer in time")
         except DownError as error:
             self._down(str(error))
-        return None
+        return "down"
 
     def _down(self, why: str) -> None:
         self._tools.count("down")

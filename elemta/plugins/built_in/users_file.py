@@ -34,9 +34,9 @@ from elemta.login import (
     hash_app_password,
     prepare_name,
     prepare_password,
-    verify_password,
 )
 from elemta.plugins import CONTINUE, Defer, Granted, Known, PluginWith, Reject
+from elemta.plugins.built_in.hashing import Hashing
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
@@ -56,8 +56,6 @@ LOOK: Final = 1.0
 LOOK_PATIENCE: Final = 1.0
 #: Seconds that a password may wait for its turn and be hashed in; then somebody may come again.
 PATIENCE: Final = 20.0
-#: Seconds that one hash may take: what is begun goes on, whoever has gone.
-HASHING: Final = 10.0
 #: Seconds between two looks at whether a use is to be written down, and how old it is to be.
 USAGE_EVERY: Final = 60.0
 USAGE_AGE: Final = 3600.0
@@ -75,6 +73,9 @@ class Settings(Table, frozen=True, kw_only=True):
     remember: Seconds = Seconds(300)
     #: Passwords that are hashed at a time; each takes 19 MiB, or what its hash says.
     hashing: Annotated[int, Meta(ge=1, le=64)] = 2
+    #: Whether programs may log in by SCRAM; one that has the choice may then take no other way,
+    #: and app passwords are for the other ways.
+    scram: bool = True
 
     def __post_init__(self) -> None:
         if not self.file.is_absolute():
@@ -109,7 +110,7 @@ class UsersFile(PluginWith[Settings]):
         #: What a hash costs that most have: that of who is not there costs as much.
         self._like = ""
         self._looked = -LOOK
-        self._hashing = trio.CapacityLimiter(settings.hashing)
+        self.idle = () if settings.scram else ("on_verifier",)
         self._sure: Remembered[str] = Remembered(settings.remember, trio.current_time)
         self._used: dict[str, dict[str, float]] = {}
         self._written: dict[tuple[str, str], float] = {}
@@ -125,6 +126,7 @@ class UsersFile(PluginWith[Settings]):
 
     @override
     async def start(self) -> None:
+        self._hashing = Hashing(self.settings.hashing, self.tools)
         await self.tools.in_thread(self._read)
 
     @override
@@ -192,10 +194,10 @@ class UsersFile(PluginWith[Settings]):
         digest = _digest(kept or "")
         if user is not None and self._sure.recall(user.granted.login, password) == digest:
             return self._granted(user, "")
-        right: bool | None = None
-        with trio.move_on_after(PATIENCE):
-            right = await self._verify(kept or decoy(self._like), password)
-        if right is None:
+        try:
+            with trio.fail_after(PATIENCE):
+                right = await self._hashing.verify(kept or decoy(self._like), password)
+        except trio.TooSlowError:
             self.tools.count("too_busy")
             return Defer((3, 2), "try again later", note="too many passwords are being hashed")
         if user is None:
@@ -223,14 +225,6 @@ class UsersFile(PluginWith[Settings]):
             return self._users.get(prepare_name(name))
         except ValueError:
             return None
-
-    async def _verify(self, kept: str, password: str) -> bool | None:
-        """Whether it is the right one; None: that took too long."""
-        async with self._hashing:
-            # Not given up halfway: it would go on, and others beside it, more than we have said.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + HASHING):
-                return await self.tools.in_thread(lambda: verify_password(kept, password))
-        return None
 
     def _granted(self, user: _Kept, app: str) -> Granted | Verdict:
         if user.disabled:

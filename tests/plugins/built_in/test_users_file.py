@@ -19,8 +19,9 @@ from elemta.login import (
     hash_app_password,
 )
 from elemta.plugins import CONTINUE, Defer, Granted, Known, Reject
-from elemta.plugins.built_in import users_file
+from elemta.plugins.built_in import hashing
 from elemta.plugins.built_in.users_file import Settings, UsersFile, usage_name
+from elemta.plugins.plugin import hooks
 from elemta.protocol import Credentials
 from elemta.testing import a_session, some_tools
 from elemta.units import Seconds
@@ -59,13 +60,13 @@ class Place:
         self.verified: list[str] = []
         self.write({"bob@example.org": BOB})
         self.plugin = self.a_plugin()
-        really = users_file.verify_password
+        really = hashing.verify_password
 
         def verify(kept: str, password: str) -> bool:
             self.verified.append(kept)
             return really(kept, password)
 
-        monkeypatch.setattr(users_file, "verify_password", verify)
+        monkeypatch.setattr(hashing, "verify_password", verify)
 
     def a_plugin(self, remember: float = 300) -> UsersFile:
         plugin = UsersFile(Settings(file=self.file.path, remember=Seconds(remember)))
@@ -239,11 +240,11 @@ async def test_when_somebody_was_here_is_written_down_seldom(
 async def test_few_passwords_are_hashed_at_a_time_and_who_waits_too_long_may_come_again(
     place: Place, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    hashing: list[threading.Event] = []
+    begun: list[threading.Event] = []
 
     async def slow(call: Callable[[], object]) -> object:
         gate = trio.Event()
-        hashing.append(threading.Event())
+        begun.append(threading.Event())
         await gate.wait()
         return call()
 
@@ -259,9 +260,15 @@ async def test_few_passwords_are_hashed_at_a_time_and_who_waits_too_long_may_com
         for number in range(8):
             asking.start_soon(ask, f"wrong {number}")
         await trio.testing.wait_all_tasks_blocked()
-        assert len(hashing) == 2
+        assert len(begun) == 2
     assert all(isinstance(each, (Defer, Reject)) for each in answers)
     assert any(isinstance(each, Defer) for each in answers)
+
+
+async def test_scram_can_be_left_out(place: Place) -> None:
+    without = UsersFile(Settings(file=place.file.path, scram=False))
+    assert hooks(without) == ("on_authenticate",)
+    assert hooks(place.plugin) == ("on_authenticate", "on_verifier")
 
 
 def test_a_path_must_be_whole() -> None:
