@@ -73,7 +73,8 @@ class Question(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         client: the IP address that it comes from.
         helo: what the client calls itself.
         login: who is logged in.
-        listener: where it comes in; none: the first.
+        listener: where it comes in; none: the first, or with a login the first that lets people
+            log in.
         size: octets.
     """
 

@@ -25,7 +25,7 @@ _LEVEL: Final = click.Choice(["debug", "info", "warning", "error"])
 @click.option("--client", metavar="IP", help="Where it comes from; else 127.0.0.1.")
 @click.option("--helo", metavar="NAME", help="What the client calls itself.")
 @click.option("--login", metavar="NAME", help="Who is logged in; else nobody.")
-@click.option("--listener", metavar="NAME", help="Where it comes in; else the first.")
+@click.option("--listener", metavar="NAME", help="Where it comes in; else the first that fits.")
 @click.option("--size", metavar="10MiB", callback=octets, help="How large it is.")
 @at_server
 @as_json

@@ -247,7 +247,7 @@ class Hypothesis(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         client: the IP address that it comes from.
         helo: what the client calls itself.
         login: who is logged in; None: nobody.
-        listener: where it comes in; None: the first.
+        listener: where it comes in; None: the first, or with a login the first that lets log in.
         size: octets.
     """
 

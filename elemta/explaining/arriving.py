@@ -11,7 +11,7 @@ from elemta.listener import replies
 from elemta.listener.expansion import NO_SUCH_MAILBOX
 from elemta.listener.reception import Reception
 from elemta.net.limits import network
-from elemta.plugins import Discard, Quarantine, Transaction
+from elemta.plugins import Defer, Discard, Known, Quarantine, Reject, Transaction
 from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait
 from elemta.units import Octets
 
@@ -58,12 +58,16 @@ class Arrival:
         self._listeners = listeners
         self._chain = house.plugins.at(table.name)
         self._plugins = house.plugins.dry().at(table.name)
-        self._smtp = self._engine()
+        reception = Reception.of(house, table, listeners.clients(table.name))
+        self._ownership = reception.ownership
+        self._smtp = ServerConnection(reception.limits, reception.offer, lmtp=reception.lmtp)
+        self._smtp.send(reception.greeting)
         self._session = plugins.Session(
             id=ID,
             address=hypothesis.client,
             port=0,
             listener=table.name,
+            submission=table.submission,
             trusted=house.recipients.trusts(hypothesis.client) or hypothesis.login is not None,
             login=hypothesis.login,
         )
@@ -91,19 +95,12 @@ class Arrival:
         """Ask all who would be asked, until one says no."""
         with self._house.plugins.users:
             for ask in (
-                *(self._connect, self._greet, self._hello, self._mail, self._room, self._rcpt),
-                self._ask_of_content,
+                *(self._connect, self._greet, self._hello, self._log_in),
+                *(self._mail, self._room, self._rcpt, self._ask_of_content),
             ):
                 await ask()
                 if self.ended:
                     return
-
-    def _engine(self) -> ServerConnection:
-        clients = self._listeners.clients(self._table.name)
-        reception = Reception.of(self._house, self._table, clients)
-        engine = ServerConnection(reception.limits, reception.offer, lmtp=reception.lmtp)
-        engine.send(reception.greeting)
-        return engine
 
     def _say(self, line: str) -> Event:
         """What the engine makes of a line of the client's."""
@@ -164,6 +161,45 @@ class Arrival:
         self._session.helo, self._session.extended = event.name, True
         self._smtp.send(self._smtp.hello_reply(self._house.config.hostname))
 
+    # Who it is.
+
+    async def _log_in(self) -> None:
+        """Say who somebody is who would have logged in, as far as that is told without proof."""
+        login, table, session = self._asked.login, self._table, self._session
+        if login is None:
+            if table.submission:
+                answer = "nobody is logged in, and before that nothing is taken here"
+                self._refuse("login", answer, replies.NOT_LOGGED_IN)
+            return
+        details: tuple[str, ...] = ()
+        if table.logins == "off":
+            details = (f"nobody can log in at {table.name}: its `auth` is off",)
+        # It is asked for no less than it is by a client that has proved nothing yet (SCRAM).
+        found = await self._chain.on_verifier(session, login) if self._chain.verifier else None
+        answer = f"no plugin says without a password who {login} is, and what is granted"
+        match found:
+            case Known() as known:
+                granted = known.granted
+                session.login, session.addresses = granted.login, granted.addresses
+                answer = f"{login} is {granted.login}"
+            case Reject():
+                self._refuse("login", f"{login} is let in by nobody", replies.LOGIN_REFUSED)
+                return
+            case Defer():
+                answer = f"nobody can say just now who {login} is"
+            case None:
+                pass
+        self.steps.append(Step(question="login", answer=answer, details=(*details, *self._owned())))
+
+    def _owned(self) -> tuple[str, ...]:
+        """As whom somebody may send who has logged in."""
+        if self._ownership is None:
+            return ("may send as anybody: `senders` is any",)
+        patterns = self._ownership.patterns(self._session)
+        if "*" in patterns:
+            return ("may send as anybody: * is granted",)
+        return (f"may send as {', '.join(shortened(patterns))}, and as what leads to these alone",)
+
     # The envelope.
 
     async def _mail(self) -> None:
@@ -186,6 +222,11 @@ class Arrival:
         if asked.size:
             answer = f"{counted(asked.size, 'octet')} of at most {most}"
             self.steps.append(Step(question="size", answer=answer, good=True))
+        if self._ownership is not None:
+            refusal = await self._ownership.judge_sender(self._session, asked.sender)
+            if refusal is not None:
+                self._refuse("sender", refusal.lines[0], refusal, self._owned())
+                return
         told = Step(question="sender", answer=f"<{path}> is taken", good=True)
         self.steps.append(told)
 

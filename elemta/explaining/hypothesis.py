@@ -49,7 +49,7 @@ async def explain(
     Raises:
         RequestError: there is no such listener.
     """
-    table = _table(config, hypothesis.listener)
+    table = _table(config, hypothesis)
     arrival = Arrival(hypothesis, house, table, listeners)
     await arrival.run()
     if arrival.ended:
@@ -75,9 +75,12 @@ async def explain(
     return Explanation(summary=_summary(arrival, ways), steps=tuple(steps))
 
 
-def _table(config: Config, name: str | None) -> Listener:
+def _table(config: Config, hypothesis: Hypothesis) -> Listener:
+    """Where it comes in; somebody who has logged in comes where that can be done, if he can."""
+    name = hypothesis.listener
     if name is None:
-        return config.listeners[0]
+        able = [each for each in config.listeners if each.logins != "off"]
+        return (able if able and hypothesis.login is not None else config.listeners)[0]
     found = next((each for each in config.listeners if each.name == name), None)
     if found is None:
         known = ", ".join(each.name for each in config.listeners)

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from elemta.listener.recipients import MAP_DOWN
 from elemta.login import owns
 from elemta.mailauth import AuthorError, author_mailboxes
+from elemta.maps import MapDownError
 from elemta.protocol import Reply
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class Ownership:
         Args:
             session: his.
             mailbox: as he writes it.
+
+        Raises:
+            MapDownError: nobody can say where it leads.
         """
         patterns = self.patterns(session)
         if owns(patterns, mailbox):
@@ -68,17 +73,29 @@ class Ownership:
         return owner is not None and owns(patterns, owner)
 
     async def judge_sender(self, session: Session, sender: ReversePath) -> Reply | None:
-        """What is to be said against the sender of an envelope; None: nothing."""
-        if sender is None or _unbound(session) or await self.owns(session, sender):
+        """What is to be said against the sender of an envelope, or that nobody can say (451).
+
+        Returns:
+            None: nothing.
+        """
+        if sender is None or _unbound(session):
             return None
+        try:
+            if await self.owns(session, sender):
+                return None
+        except MapDownError:
+            return MAP_DOWN
         return self._refusal(SENDER, session, f"<{sender}> is not an address of", "sends as")
 
     async def judge_authors(self, session: Session, header: HeaderScanner) -> Reply | None:
-        """What is to be said against what a header says of its authors; None: nothing.
+        """What is to be said against what a header says of its authors, or that nobody can say.
 
         Args:
             session: of who hands it in.
             header: all of it.
+
+        Returns:
+            None: nothing.
         """
         if _unbound(session):
             return None
@@ -93,16 +110,20 @@ class Ownership:
             ("Sender", [value for name, value in fields if name == b"sender"]),
         ):
             for value in values:
-                try:
-                    authors = author_mailboxes(value)
-                except AuthorError as error:
-                    return Reply(
-                        AUTHOR, STATUS, (_cut(f"the field {field} is not clear: {error}"),)
-                    )
-                for each in authors:
-                    if not await self.owns(session, each):
-                        what = f"{field}: <{each}> is not an address of"
-                        return self._refusal(AUTHOR, session, what, "writes as")
+                if (refusal := await self._judge_field(session, field, value)) is not None:
+                    return refusal
+        return None
+
+    async def _judge_field(self, session: Session, field: str, value: bytes) -> Reply | None:
+        try:
+            for each in author_mailboxes(value):
+                if not await self.owns(session, each):
+                    what = f"{field}: <{each}> is not an address of"
+                    return self._refusal(AUTHOR, session, what, "writes as")
+        except AuthorError as error:
+            return Reply(AUTHOR, STATUS, (_cut(f"the field {field} is not clear: {error}"),))
+        except MapDownError:
+            return MAP_DOWN
         return None
 
     def _refusal(self, code: int, session: Session, what: str, does: str) -> Reply:

@@ -6,10 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
+from typing_extensions import override
 
 from elemta.config import load
 from elemta.listener.ownership import Ownership
-from elemta.listener.recipients import Recipients
+from elemta.listener.recipients import MAP_DOWN, Recipients
+from elemta.maps import MapDownError, Maps
 from elemta.message import HeaderScanner
 from elemta.plugins import Session
 from elemta.protocol import parse_mailbox
@@ -292,3 +295,28 @@ async def test_clients_that_may_relay_without_a_login_are_not_asked(
         S: 250 ...
         """
     )
+
+
+# While it cannot be told.
+
+
+class DownMaps(Maps):
+    """None of them answers."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    @override
+    async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+        raise MapDownError(f"{name} is down")
+
+
+async def test_while_a_map_is_down_nobody_is_told_that_an_address_is_not_his() -> None:
+    config = load(CONFIG)
+    (here, books) = config.domains
+    asking = replace(config, domains=[replace(here, alias_map="aliases"), books])
+    judge = Ownership(asking, Recipients(asking, DownMaps()))
+    assert await judge.owns(ALICE, parse_mailbox("alice@here.example"))
+    refusal = await judge.judge_sender(ALICE, parse_mailbox("news@here.example"))
+    assert refusal is MAP_DOWN
+    assert await judge.judge_authors(ALICE, header("From: news@here.example")) is MAP_DOWN
