@@ -257,6 +257,8 @@ class Readings:
         yield Reading("elemta_rspamd_check_duration_seconds", meters.check_seconds)
         for result, count in self._meters.signatures.items():
             yield Reading("elemta_dkim_signatures_total", count, (result,))
+        for result, count in self._meters.seals.items():
+            yield Reading("elemta_arc_seals_total", count, (result,))
         for (method, result), count in self._meters.authentication.items():
             yield Reading("elemta_authentication_results_total", count, (method, result))
         yield from _each("elemta_greylisting_total", meters.greylisting)

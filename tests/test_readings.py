@@ -195,6 +195,7 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_map_duration_seconds",
         "elemta_clamav_scans_total",
         "elemta_rspamd_checks_total",
+        "elemta_arc_seals_total",
         "elemta_dkim_signatures_total",
         "elemta_greylisting_total",
         "elemta_greylisting_triplets",

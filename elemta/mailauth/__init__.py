@@ -44,6 +44,8 @@ from elemta.mailauth.results import FIELD as FIELD
 from elemta.mailauth.results import is_forged as is_forged
 from elemta.mailauth.results import parse_results as parse_results
 from elemta.mailauth.results import write_results as write_results
+from elemta.mailauth.sealing import SealError as SealError
+from elemta.mailauth.sealing import seal as seal
 from elemta.mailauth.signing import OVERSIGNED as OVERSIGNED
 from elemta.mailauth.signing import SIGNED as SIGNED
 from elemta.mailauth.signing import Signer as Signer

@@ -54,11 +54,13 @@ class Arc(Struct, frozen=True):
         result: ``none``: there is no chain.
         seals: from the newest on; none unless the chain passes.
         reason: why it does not pass, for operators.
+        looked: it was looked at; else nobody knows.
     """
 
     result: ArcResult
     seals: tuple[Seal, ...] = ()
     reason: str = ""
+    looked: bool = True
 
     @override
     def __str__(self) -> str:

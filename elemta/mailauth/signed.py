@@ -38,7 +38,7 @@ _SPACE: Final = re.compile(rb"\s+")
 #: Dkimpy takes such a line for the first of a mailbox file, and not for the field that it may be.
 _FROM_LINE: Final = re.compile(rb"^From ", re.MULTILINE)
 #: Dkimpy would log what an attacker wrote; what is worth telling is in the result.
-_QUIET: Final = logging.Logger("dkimpy", logging.CRITICAL + 1)  # noqa: LOG001 # in no hierarchy
+QUIET: Final = logging.Logger("dkimpy", logging.CRITICAL + 1)  # noqa: LOG001 # in no hierarchy
 
 
 class Signed(dkim.DomainSigner):
@@ -56,7 +56,7 @@ class Signed(dkim.DomainSigner):
     def __init__(self, header: bytes, body: Body, answers: Answers) -> None:
         if _FROM_LINE.search(header):
             raise UnverifiedError("permerror", "a line that begins with 'From '")
-        super().__init__(header + b"\r\n", logger=_QUIET)
+        super().__init__(header + b"\r\n", logger=QUIET)
         self._body = body
         self._answers = answers
         self._canonical: dict[bytes, list[Sequence[bytes]]] = {}

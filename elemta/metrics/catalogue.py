@@ -190,6 +190,11 @@ _ALL: Final = (
         "Messages that could be signed (DKIM), by whether they were, and if not, why.",
         "result",
     ),
+    _counter(
+        "elemta_arc_seals_total",
+        "Messages that could be sealed (ARC), by what that says, or why they were not.",
+        "result",
+    ),
     _counter("elemta_greylisting_total", "Recipients that greylisting looked at.", "outcome"),
     _gauge("elemta_greylisting_triplets", "Triplets that greylisting knows.", "state"),
     _gauge("elemta_greylisting_clients", "Clients and domains that greylisting trusts."),

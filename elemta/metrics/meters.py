@@ -112,6 +112,7 @@ class Meters:
         check_seconds: how long they took.
         authentication: what mail authentication found, by method and result.
         signatures: messages that were to be signed, by what came of that.
+        seals: likewise those that were to be sealed.
         sending: messages of accounts with limits, by what became of them.
         sending_stops: how often an account was stopped.
         sending_stopped: accounts that are.
@@ -147,6 +148,7 @@ class Meters:
         self.check_seconds = Distribution(LATENCY)
         self.authentication = Counter[tuple[str, str]]()
         self.signatures = Counter[str]()
+        self.seals = Counter[str]()
         self.greylisting = Counter[str]()
         self.greylisted = Counter[str]()
         self.greylisting_clients = 0

@@ -28,6 +28,7 @@ _ROOM: Final = "elemta.plugins.built_in"
 BUILT_IN: Final[Mapping[str, str]] = {
     "allow-deny": f"{_ROOM}.allow_deny:AllowDeny",
     "arc": f"{_ROOM}.arc:ArcPlugin",
+    "arc-seal": f"{_ROOM}.arc_seal:ArcSeal",
     "authentication-results": f"{_ROOM}.authentication_results:AuthenticationResults",
     "bcc-archive": f"{_ROOM}.bcc_archive:BccArchive",
     "clamav": f"{_ROOM}.clamav:ClamAv",

@@ -4,35 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct, field
 from typing_extensions import override
 
-from elemta.config import Table
 from elemta.mailauth import Arc, check_arc
 from elemta.plugins import CONTINUE, PluginWith, TooLargeError, Transaction, Verdict
-from elemta.plugins.built_in.asked import Asking
-from elemta.units import Octets
+from elemta.plugins.built_in.verifying import Once, Sized, is_stranger
 
 if TYPE_CHECKING:
     from elemta.plugins import Content, Tools
 
 
-class Settings(Table, frozen=True):
+class Settings(Sized, frozen=True):
     """The ``settings`` of ``arc``."""
-
-    #: What is larger is not verified: it would have to stand in memory.
-    size: Octets = Octets(50 * 2**20)
-
-    def __post_init__(self) -> None:
-        if self.size <= 0:
-            raise ValueError("`size` must be more than 0 B")
 
 
 _DEFAULTS: Final = Settings()
 
 
-class _State(Struct):
-    asking: Asking = field(default_factory=Asking)
+class _State(Once):
+    pass
 
 
 async def arc_of(
@@ -59,7 +49,8 @@ async def _verified(content: Content, tools: Tools, settings: Settings) -> Arc:
     if not any(name.startswith(b"arc-") for name, _ in content.header.fields):
         return Arc("none")
     if content.size > settings.size:
-        return Arc("permerror", reason=f"not verified: over {settings.size.written}")
+        reason = f"not verified: over {settings.size.written}"
+        return Arc("permerror", reason=reason, looked=False)
     try:
         message = await content.read(settings.size)
     except TooLargeError as error:
@@ -74,7 +65,6 @@ class ArcPlugin(PluginWith[Settings]):
 
     @override
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:
-        session = transaction.session
-        if session.address and not session.trusted:
+        if is_stranger(transaction.session):
             await arc_of(transaction, content, self.tools, self.settings)
         return CONTINUE

@@ -27,6 +27,7 @@ from elemta.plugins import (
     Transaction,
     Verdict,
 )
+from elemta.plugins.built_in.verifying import is_stranger
 
 if TYPE_CHECKING:
     from elemta.plugins import Content
@@ -59,19 +60,27 @@ class AuthenticationResults(PluginWith[Settings]):
         changes = _removals(content, ours)
         if changes:
             self.tools.count("forged")
-        session = transaction.session
-        if session.address and not session.trusted:
-            results = transaction.results
-            found = (
-                *results.of(Iprev),
-                *results.of(Spf),
-                *results.of(DkimSignature),
-                *results.of(Arc),
-                *results.of(Dmarc),
-            )
-            text = write_results(authserv_id, [str(each) for each in found])
-            changes.append(AddHeader(_NAME, text))
+        if is_stranger(transaction.session):
+            changes.append(AddHeader(_NAME, stated(transaction, authserv_id)))
         return Continue(tuple(changes))
+
+
+def stated(transaction: Transaction, authserv_id: str) -> str:
+    """What was found out about a message, as a field has it.
+
+    Args:
+        transaction: the message.
+        authserv_id: who says it.
+    """
+    results = transaction.results
+    found = (
+        *results.of(Iprev),
+        *results.of(Spf),
+        *results.of(DkimSignature),
+        *results.of(Arc),
+        *results.of(Dmarc),
+    )
+    return write_results(authserv_id, [str(each) for each in found])
 
 
 def _removals(content: Content, ours: set[str]) -> list[Change]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta
 from typing_extensions import override
 
-from elemta.config import Table
 from elemta.mailauth import SIGNATURES, DkimSignature, check_dkim
 from elemta.plugins import CONTINUE, PluginWith, TooLargeError, Transaction, Verdict
-from elemta.plugins.built_in.asked import Asking
-from elemta.units import Octets
+from elemta.plugins.built_in.verifying import Once, Sized, is_stranger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,24 +17,18 @@ if TYPE_CHECKING:
     from elemta.plugins import Content, Tools
 
 
-class Settings(Table, frozen=True):
+class Settings(Sized, frozen=True):
     """The ``settings`` of ``dkim``."""
 
     #: Signatures that are verified, from the top; of the rest the result says that they were not.
     signatures: Annotated[int, Meta(ge=1, le=50)] = SIGNATURES
-    #: What is larger is not verified: it would have to stand in memory.
-    size: Octets = Octets(50 * 2**20)
-
-    def __post_init__(self) -> None:
-        if self.size <= 0:
-            raise ValueError("`size` must be more than 0 B")
 
 
 _DEFAULTS: Final = Settings()
 
 
-class _State(Struct):
-    asking: Asking = field(default_factory=Asking)
+class _State(Once):
+    pass
 
 
 async def dkim_of(
@@ -85,7 +77,6 @@ class DkimPlugin(PluginWith[Settings]):
 
     @override
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:
-        session = transaction.session
-        if session.address and not session.trusted:
+        if is_stranger(transaction.session):
             await dkim_of(transaction, content, self.tools, self.settings)
         return CONTINUE

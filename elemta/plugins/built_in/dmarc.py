@@ -33,6 +33,7 @@ from elemta.plugins import (
 from elemta.plugins.built_in.arc import arc_of
 from elemta.plugins.built_in.dkim import dkim_of
 from elemta.plugins.built_in.spf import spf_of
+from elemta.plugins.built_in.verifying import is_stranger
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
@@ -84,9 +85,8 @@ class DmarcPlugin(PluginWith[Settings]):
 
     @override
     async def on_message(self, transaction: Transaction, content: Content) -> Verdict:
-        session = transaction.session
-        if session.trusted or not session.address:
-            return CONTINUE  # our own people are known by other means
+        if not is_stranger(transaction.session):
+            return CONTINUE
         found, verdict = await self._judge(transaction, content)
         transaction.results.add(found, self.tools.name)
         self.tools.meters.authentication["dmarc", found.result] += 1

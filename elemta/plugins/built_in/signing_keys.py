@@ -52,20 +52,28 @@ class Keys:
     Args:
         entries: of the settings.
         insecure: others than their owner may read the files, too.
-        where: the place of the settings in the file; entries are those of ``keys``.
+        where: the place of the settings in the file.
+        alone: the settings are the one entry; else entries are those of ``keys``.
 
     Raises:
         ConfigError: a file is no key that could sign, or there are two of one name.
     """
 
-    def __init__(self, entries: Sequence[KeyEntry], where: str, *, insecure: bool = False) -> None:
+    def __init__(
+        self,
+        entries: Sequence[KeyEntry],
+        where: str,
+        *,
+        insecure: bool = False,
+        alone: bool = False,
+    ) -> None:
         self._signers: dict[str, tuple[Signer, ...]] = {}
         self._insecure = insecure
         self._files: dict[Path, bytes] = {}
         mistakes: list[Mistake] = []
         names: set[str] = set()
         for place, entry in enumerate(entries):
-            at = f"{where}.keys[{place}]"
+            at = where if alone else f"{where}.keys[{place}]"
             try:
                 self._files[entry.key] = read_key_file(entry.key, insecure=insecure)
                 key = parse_private_key(self._files[entry.key])

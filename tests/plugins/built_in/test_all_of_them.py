@@ -17,7 +17,7 @@ from elemta.config import Service, Table
 from elemta.plugins import Plugin, PluginWith, load
 from elemta.plugins.loader import BUILT_IN
 from elemta.plugins.plugin import _schema
-from tests.mailauth.signing import ed25519_key
+from tests.mailauth.signing import rsa_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,7 +140,7 @@ def test_its_page_has_each_setting_with_its_default_and_no_other(name: str) -> N
 )
 def test_each_example_is_a_configuration(example: str, tmp_path: Path) -> None:
     (key := tmp_path / "key").touch(0o600)
-    key.write_bytes(ed25519_key()[0])
+    key.write_bytes(rsa_key()[0])
     # Files of the reader's own.
     found = yaml.safe_load(re.sub(r"key: /[^\s}]+", f"key: {key}", example))
     entries = found["plugins"] if isinstance(found, dict) else found
