@@ -12,6 +12,7 @@ from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
 from elemta.config.map_checks import database_mistakes as database_mistakes
 from elemta.config.masking import shown as shown
+from elemta.config.outgoing import NULL_SENDER as NULL_SENDER
 from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
 from elemta.config.patterns import AddressPattern as AddressPattern
 from elemta.config.patterns import comparable_domain as comparable_domain

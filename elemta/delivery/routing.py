@@ -234,12 +234,18 @@ class Router:
         self._home = next(iter(own), "")
         #: By domain: which entry, and where it leads.
         self._own: Final = own
+        delimiters = {
+            name.lower(): domain.delimiter
+            for domain in config.domains
+            if domain.delimiter
+            for name in (domain.name, _ascii(domain.name))
+        }
         #: By pattern: the entries that are for it, in their order.
         self._routes: Final[dict[str, list[_Entry]]] = {}
         for rank, entry in enumerate(config.routes):
             terms = _terms(entry)
             route = _route(entry.targets, terms) if entry.via else None
-            senders = Senders.of(entry.senders) if entry.senders else None
+            senders = Senders(entry.senders, delimiters) if entry.senders else None
             found = _Entry(rank, senders, terms, route)
             self._routes.setdefault(_ascii(entry.match), []).append(found)
         self._by_sender: Final = any(entry.senders for entry in config.routes)
@@ -307,7 +313,10 @@ class Router:
                 return self._remember(self._known, domain, self._way_of(name, steps[0].route))
             ways = tuple((step.senders, self._way_of(name, step.route)) for step in steps)
             parted = self._remember(self._parted, domain, ways)
-        return next(way for senders, way in parted if senders is None or sender in senders)
+        for senders, way in parted:
+            if senders is None or sender in senders:
+                return way
+        raise AssertionError("the last is for any sender")
 
     def _find_chosen(self, key: tuple[str, tuple[str, ...], str], sender: ReversePath) -> _Way:
         domain, via, _ = key

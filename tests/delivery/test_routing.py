@@ -15,6 +15,7 @@ from elemta.delivery.routing import (
     ToHosts,
     ToProgram,
 )
+from elemta.delivery.senders import REMEMBERED
 from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import Addressee
 
@@ -23,7 +24,7 @@ hostname: mx.example.com
 listeners: [{name: mx, address: "127.0.0.1:25"}]
 domains:
   - {name: example.com, mailboxes: [bob]}
-  - {name: Lists.Example.com, mailboxes: ["*"], deliver: "smtp://lists.internal:2525"}
+  - {name: Lists.Example.com, mailboxes: ["*"], delimiter: "+", deliver: "smtp://lists.internal:2525"}
   - {name: bücher.example, mailboxes: ["*"]}
 routes:
   - {match: exact.example.net, via: ["smtp://exact.internal"]}
@@ -226,7 +227,7 @@ BY_SENDER = (
   - match: "*"
     via: ["smtp://shop.internal:587"]
     source: [192.0.2.7]
-    senders: ["@shop.example", "ann@example.com"]
+    senders: ["@shop.example", "ann@example.com", "ann@lists.example.com"]
   - {match: "*", via: ["smtp://reports.internal"], senders: ["<>"]}
 """
 )
@@ -250,6 +251,10 @@ SHOP = "smtp:shop.internal:587;source=192.0.2.7"
         ),
         (Mailbox("x", "orgs.example"), "a.org", "smtp:orgs.internal:25", "routes[5]"),
         (Mailbox("sales", "shop.example"), "a.org", SHOP, "routes[6]"),
+        # A tag of ours is none of who it is; another's is.
+        (Mailbox("ann+shop", "Lists.example.com"), "gmail.example", SHOP, "routes[6]"),
+        (Mailbox("+", "lists.example.com"), "gmail.example", "mx:gmail.example", ""),
+        (Mailbox("ann+shop", "example.com"), "gmail.example", "mx:gmail.example", ""),
         # Mail to us stays here, whoever sends it.
         (Mailbox("sales", "shop.example"), "example.com", "maildir", "domains[0]"),
     ],
@@ -273,6 +278,16 @@ def test_chosen_hosts_are_met_on_the_terms_that_the_sender_has() -> None:
         assert router.lane(to, Mailbox("a", "shop.example")) == (
             "smtp:other.example:25;source=192.0.2.7"
         )
+
+
+def test_memory_of_senders_is_bounded() -> None:
+    router = Router(config(BY_SENDER))
+    for number in range(REMEMBERED + 100):
+        assert router.lane(at("a.org"), Mailbox(f"u{number}", "shop.example")) == SHOP
+        assert router.lane(at("a.org"), Mailbox("u", f"d{number}.example")) == "mx:a.org"
+    (_, _), (senders, _), *_ = router._parted["a.org"]
+    assert senders is not None
+    assert len(senders._known) <= REMEMBERED
 
 
 def test_memory_of_domains_is_bounded_where_senders_part() -> None:

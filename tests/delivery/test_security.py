@@ -11,6 +11,7 @@ import trio
 
 from elemta import log
 from elemta.config import HostPort, load
+from elemta.control.tracing import transcripts
 from elemta.delivery.hosts import Candidate
 from elemta.delivery.routing import ByMx, Terms, ToHosts
 from elemta.delivery.security import MEMORY, Security
@@ -209,3 +210,30 @@ async def test_named_hosts_are_encrypted_to_as_well(bench: Bench) -> None:
     encrypting(bench, "192.0.2.101")
     [tried] = await bench.deliver(route=ToHosts((HostPort("192.0.2.101", 587),)))
     assert tried.tls
+
+
+async def test_a_conversation_in_clear_says_why_it_is(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        here.domain("b.example", ("mx.b.example", FIRST))
+        here.net.host(FIRST, EHLO=OFFERED, STARTTLS="454 4.7.0 no certificate")
+        id_ = await here.send("bob@b.example")
+        await trio.sleep(1)
+        found = transcripts(here.dialogues, id_)
+        told = ["\n".join(each.text for each in one.said) for one in found]
+        why = (
+            "(in clear for now: TLS cannot be had: STARTTLS was refused: 454 4.7.0 no certificate)"
+        )
+        assert sorted(why in each for each in told) == [False, True]
+
+
+async def test_what_is_required_takes_no_heed_of_what_failed_before(bench: Bench) -> None:
+    encrypting(bench, STARTTLS="454 not now")
+    await bench.deliver()
+    await bench.carrier.quit()
+    host = bench.net.hosts[FIRST]
+    host.says["STARTTLS"] = "220 go ahead"
+    [tried] = await bench.deliver(route=REQUIRED)
+    assert (tried.result, tried.tls) == (DELIVERED, host.secret)
+    await bench.carrier.quit()
+    [tried] = await bench.deliver()
+    assert tried.tls == "", "where it may be in clear, it is remembered as before"

@@ -95,6 +95,8 @@ async def test_it_is_logged_in_behind_tls_that_is_verified(tmp_path: Path) -> No
         assert "AUTH PLAIN ***" in said
         assert f"(encrypted: {host.secret} verified)" in said
         assert not any(PLAIN in each or "pencil" in each for each in said)
+        meters = here.delivery._meters
+        assert (meters.tls_verified, dict(meters.host_logins)) == (1, {"granted": 1})
 
 
 async def test_the_best_mechanism_is_taken_and_both_sides_prove_themselves(
@@ -185,6 +187,7 @@ async def test_a_login_that_is_refused_leads_to_the_next_host_and_is_an_error(
         assert await sent(here) == [DELIVERED]
         assert len(second.taken) == 1
         assert first.sessions + also.sessions == 1, "one address of a host speaks for all"
+        assert dict(here.delivery._meters.host_logins) == {"granted": 1, "refused": 1}
     log.configure()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     [told] = [line for line in lines if line["event"] == "delivery.login_refused"]
