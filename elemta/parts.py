@@ -39,6 +39,7 @@ from elemta.listener.accept import Listeners
 from elemta.listener.reception import House
 from elemta.listener.submission import NotTakenError, hand_in
 from elemta.log import logger
+from elemta.maps import srs_of
 from elemta.metrics.meters import Meters
 from elemta.net.certificates import renew
 from elemta.net.dns import DnsResolver
@@ -195,6 +196,7 @@ class Parts:
             meters=meters,
             plugins=lambda: self._house.plugins,
             mailboxes=outside.mailboxes,
+            srs=self._house.srs,
         )
         self._notices = Notices(
             queue,
@@ -511,6 +513,7 @@ class Parts:
             Keyring(wanted)
             load_for(applicable(self.config, wanted), self._house.plugins.plugins)
             self._house.maps.reconfigured(wanted.maps)
+            srs_of(wanted.forwarding)
             return tuple(changes(self.config, wanted))
         systemd.reloading()
         try:
@@ -539,7 +542,7 @@ class Parts:
         self.config, self._house, self._router = config, house, router
         self._heed(house.plugins)
         self.listeners.reconfigure(house)
-        self.delivery.configure(config, router, keyring)
+        self.delivery.configure(config, router, keyring, house.srs)
         self.queue.retune(policy=router.policy, limits=router.limits, lane=router.lane)
         return told
 

@@ -79,6 +79,7 @@ TABLES: dict[str, type[config.Table]] = {
     "relay": config.Relay,
     "domains": config.Domain,
     "maps": config.Map,
+    "forwarding": config.Forwarding,
     "routes": config.Route,
     "routes.login": config.Login,
     "destinations": config.Destination,

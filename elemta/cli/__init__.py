@@ -121,12 +121,13 @@ def check(path: Path | None) -> None:
                 loaded.plugin.examine(f"plugins[{place}].settings")
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
-    if config.maps:
+    if config.maps or config.forwarding.srs:
         from elemta.config import ConfigError, locate
-        from elemta.maps import Maps
+        from elemta.maps import Maps, srs_of
 
         try:
             Maps(config.maps)
+            srs_of(config.forwarding)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))

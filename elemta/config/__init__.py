@@ -11,6 +11,8 @@ from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
 from elemta.config.map_checks import database_mistakes as database_mistakes
+from elemta.config.maps import Forwarding as Forwarding
+from elemta.config.maps import Map as Map
 from elemta.config.masking import shown as shown
 from elemta.config.outgoing import NULL_SENDER as NULL_SENDER
 from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
@@ -41,16 +43,15 @@ from elemta.config.schema import Listener as Listener
 from elemta.config.schema import Log as Log
 from elemta.config.schema import Login as Login
 from elemta.config.schema import Logins as Logins
-from elemta.config.schema import Map as Map
 from elemta.config.schema import PluginEntry as PluginEntry
 from elemta.config.schema import Queue as Queue
 from elemta.config.schema import Relay as Relay
 from elemta.config.schema import Route as Route
-from elemta.config.schema import Table as Table
 from elemta.config.schema import Tls as Tls
 from elemta.config.schema import TlsPolicy as TlsPolicy
 from elemta.config.source import ConfigError as ConfigError
 from elemta.config.source import Mistake as Mistake
+from elemta.config.table import Table as Table
 from elemta.config.targets import Discard as Discard
 from elemta.config.targets import LmtpHost as LmtpHost
 from elemta.config.targets import LmtpSocket as LmtpSocket

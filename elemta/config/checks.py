@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
-from elemta.config.map_checks import map_mistakes
+from elemta.config.map_checks import forwarding_mistakes, map_mistakes
 from elemta.config.outgoing import route_mistakes
 from elemta.config.source import Mistake, place, steps
 from elemta.config.targets import ALONE, strangers, target
@@ -65,6 +65,7 @@ def mistakes(config: Config) -> Iterator[Mistake]:
                 yield Mistake(f"domains[{index}].{key}", f"there is no such map: {wanted!r}")
     for name, each in config.maps.items():
         yield from map_mistakes(name, each)
+    yield from forwarding_mistakes(config)
     yield from _twice("routes", "match", [_matched(route) for route in config.routes])
     for index, route in enumerate(config.routes):
         yield from _route(route, own, f"routes[{index}]")

@@ -12,7 +12,8 @@ from elemta.config.source import Mistake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elemta.config.schema import Map
+    from elemta.config.maps import Map
+    from elemta.config.schema import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
@@ -44,6 +45,17 @@ def map_mistakes(name: str, table: Map) -> Iterator[Mistake]:
         yield from database_mistakes(table.database, f"{at}.database")
     if table.http is not None:
         yield from _http(table.http, f"{at}.http")
+
+
+def forwarding_mistakes(config: Config) -> Iterator[Mistake]:
+    """What is wrong with ``forwarding``."""
+    srs, secret_file = config.forwarding.srs, config.forwarding.secret_file
+    if (srs is None) != (secret_file is None):
+        there, missing = ("secret_file", "srs") if srs is None else ("srs", "secret_file")
+        yield Mistake(f"forwarding.{there}", f"expected `{missing}` too")
+    if srs is not None and srs.lower() not in {each.name.lower() for each in config.domains}:
+        problem = f"expected one of `domains`, as reports come there, not {srs!r}"
+        yield Mistake("forwarding.srs", problem)
 
 
 def database_mistakes(text: str, at: str) -> Iterator[Mistake]:

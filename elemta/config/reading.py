@@ -12,13 +12,14 @@ from msgspec import inspect
 
 from elemta.config.addresses import Network, Service
 from elemta.config.checks import mistakes
-from elemta.config.schema import Api, Certificate, Config, Listener, Log, Map, Relay, Route, Tls
+from elemta.config.schema import Api, Certificate, Config, Listener, Log, Relay, Route, Tls
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from elemta.config.maps import Map
     from elemta.config.schema import PluginEntry
 
 #: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
@@ -92,12 +93,17 @@ def load(
         if control.socket is not None:
             socket = (base / control.socket).resolve()
             control = msgspec.structs.replace(control, socket=socket)
+        forwarding = config.forwarding
+        if forwarding.secret_file is not None:
+            secret_file = (base / forwarding.secret_file).resolve()
+            forwarding = msgspec.structs.replace(forwarding, secret_file=secret_file)
         maps = {name: _rebased(table, base) for name, table in config.maps.items()}
         config = msgspec.structs.replace(
             config,
             data_dir=data_dir,
             control=control,
             maps=maps,
+            forwarding=forwarding,
             tls=config.tls.within(base),
         )
         if (api := config.api) is not None:

@@ -8,20 +8,17 @@ when to change it; what nobody needs to change is a constant where it is used.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, field
 from typing_extensions import override
 
 from elemta.config.addresses import Binding, HostPort, Network, binding, host_port, nameserver
-from elemta.config.queries import Query
+from elemta.config.maps import Forwarding, Map
+from elemta.config.table import Count, Table
 from elemta.config.targets import Target, target
 from elemta.units import Frequency, Octets, Seconds
 
-#: A number of things of which there is at least one.
-Count = Annotated[int, Meta(ge=1)]
-#: What a map may be asked with.
-MAP_PARAMETERS: Final = ("key", "local_part", "domain")
 #: What something is called in logs and metrics.
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
@@ -38,10 +35,6 @@ AuthPolicy: TypeAlias = Literal["off", "tls", "always"]
 
 #: Whether clients show certificates: they are not asked; they are, and may have none; or they must.
 ClientCertificates: TypeAlias = Literal["off", "asked", "required"]
-
-
-class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every table of the file."""
 
 
 class Listener(Table, frozen=True, kw_only=True):
@@ -283,34 +276,6 @@ class Login(Table, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the password: what is shown may be logged."""
         return f"Login({self.user!r})"
-
-
-class Map(Table, frozen=True, kw_only=True):
-    """An entry of ``maps``, by its name: a table of names to others. One of the first three."""
-
-    #: A file with a key and its values on each line. Relative to the directory of this file.
-    file: Path | None = None
-    #: ``sqlite:PATH``, or ``postgresql://USER@HOST/NAME`` as libpq has it.
-    database: str | None = None
-    #: Where to ask by GET; ``{key}``, ``{local_part}`` and ``{domain}`` in it are replaced.
-    http: str | None = None
-    #: What `database` is asked, with ``:key``, ``:local_part`` or ``:domain`` in it.
-    query: str | None = None
-    #: How long one answer may take.
-    timeout: Seconds = Seconds(5)
-    #: How long an answer of `database` or `http` is remembered.
-    ttl: Seconds = Seconds(60)
-    #: How long it is remembered that something is not there.
-    negative_ttl: Seconds = Seconds(10)
-    #: How long after that an answer still counts while the map is down; then mail is put off.
-    stale: Seconds = Seconds(0)
-    #: Answers that are remembered.
-    entries: Count = 10_000
-
-    @property
-    def parsed_query(self) -> Query | None:
-        """`query`, parsed."""
-        return None if self.query is None else Query.parse(self.query, MAP_PARAMETERS)
 
 
 class Route(Table, frozen=True, kw_only=True):
@@ -558,6 +523,8 @@ class Config(Table, frozen=True, kw_only=True):
     domains: list[Domain] = []
     #: Tables of names to others, by name.
     maps: dict[str, Map] = {}
+    #: How mail goes on that comes by an alias which leads elsewhere.
+    forwarding: Forwarding = Forwarding()
     #: Where mail to all other domains goes, and how; the first match wins; no match: the domain's
     #: MX.
     routes: list[Route] = []

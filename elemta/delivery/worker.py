@@ -21,12 +21,13 @@ from msgspec.structs import replace
 
 from elemta.delivery.asking import Asking
 from elemta.delivery.carrier import Carrier, Tried, Welcome
+from elemta.delivery.forwarding import Forwarding
 from elemta.delivery.hosts import Hosts
 from elemta.delivery.keyring import Keyring
 from elemta.delivery.local import Local
 from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
-from elemta.delivery.routing import LocalMaildir, Nowhere, ToProgram, ToStorage
+from elemta.delivery.routing import LocalMaildir, Nowhere, ToHosts, ToProgram, ToStorage
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
     from elemta.delivery.outlook import Meeting
     from elemta.delivery.routing import Remote, Route, Router
     from elemta.delivery.transaction import StoredBody
+    from elemta.message import Srs
     from elemta.net.dns import Resolver
     from elemta.net.transport import Transport
-    from elemta.protocol import ReversePath
+    from elemta.protocol import Mailbox, ReversePath
     from elemta.queue import Claim, Destined, Queue, Recipient, Work
 
 log = logger(__name__)
@@ -87,6 +89,7 @@ class Delivery:
         meters: count what goes out.
         plugins: those of this moment.
         mailboxes: where ``maildir`` leads; None: as the configuration says.
+        srs: rewrites the senders of what is forwarded; None: they stay as they are.
 
     Attributes:
         reporter: writes what senders are told.
@@ -109,6 +112,7 @@ class Delivery:
         meters: Meters | None = None,
         plugins: Callable[[], Chain] = Chain,
         mailboxes: Mailboxes | None = None,
+        srs: Srs | None = None,
     ) -> None:
         self._mailboxes = mailboxes
         self._plugins = plugins
@@ -124,16 +128,24 @@ class Delivery:
         self.reporter = Reporter(config, queue.new_id, clock, plugins)
         self._settlement = Settlement(queue, self.reporter, clock, self._meters)
         self._security = Security(config.delivery.tls)
-        self.configure(config, router, Keyring(config))
+        self.configure(config, router, Keyring(config), srs)
 
-    def configure(self, config: Config, router: Router, keyring: Keyring | None = None) -> None:
+    def configure(
+        self,
+        config: Config,
+        router: Router,
+        keyring: Keyring | None = None,
+        srs: Srs | None = None,
+    ) -> None:
         """Deliver by another configuration from the next message on; connections are kept.
 
         Args:
             config: the other.
             router: made of it.
             keyring: made of it; None: as before.
+            srs: made of it; None: senders stay as they are.
         """
+        self._forwarding = Forwarding(config, srs)
         delivery = config.delivery
         self._security.keyring = keyring or self._security.keyring
         self.reporter.configure(config)
@@ -158,6 +170,12 @@ class Delivery:
             random=self._random,
         )
         self._local = Local(config, self._mailboxes)
+
+    def sender(
+        self, sender: ReversePath, address: Mailbox, original: Mailbox | None
+    ) -> ReversePath:
+        """Who would be named as the sender to the server of a recipient just now."""
+        return self._forwarding.sender(sender, address, original, self._clock())
 
     def outlook(self, recipient: Destined, sender: ReversePath) -> Outlook:
         """Where a recipient's mail of a sender would go just now."""
@@ -401,8 +419,14 @@ class Delivery:
                 undecided = Tried(Result.DEFERRED, NO_ROUTE, host=f"plugin:{plugin}")
                 found.update({who.number: undecided for who in recipients})
             case _:
-                await carrier.deliver(route, message, recipients, body, found)
-                return carrier.welcome
+                if isinstance(route, ToHosts) and route.lmtp:  # that is no forwarding
+                    await carrier.deliver(route, message, recipients, body, found)
+                    return carrier.welcome
+                met = Welcome.SILENT
+                for told, group in self._forwarding.parted(message, recipients, self._clock()):
+                    await carrier.deliver(route, told, group, body, found)
+                    met = min(met, carrier.welcome, key=lambda each: each.value)
+                return met
         return Welcome.HEARD
 
     async def _body(self, work: Work) -> StoredBody | None:

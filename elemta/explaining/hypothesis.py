@@ -66,7 +66,7 @@ async def explain(
         )
     departure = Departure(config, delivery, queue, now)
     ways = [
-        await departure.steps(addressee.address, hypothesis.sender)
+        await departure.steps(addressee, hypothesis.sender)
         for addressee in arrival.addressees[:TOLD]
     ]
     steps = [*arrival.steps, *(step for way in ways for step in way)]

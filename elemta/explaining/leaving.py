@@ -46,11 +46,16 @@ class Departure:
         self._deadline = trio.current_time() + PATIENCE
         self._told: set[str] = set()
 
-    async def steps(self, address: Mailbox, sender: ReversePath) -> list[Step]:
+    async def steps(self, addressee: Addressee, sender: ReversePath) -> list[Step]:
         """All that would be decided for one recipient; the same lane is told of once."""
+        address = addressee.address
         recipient = Addressee(address=address)
         outlook = self._delivery.outlook(recipient, sender)
         steps = [self._route(address, sender, outlook)]
+        named = self._delivery.sender(sender, address, addressee.original)
+        if named != sender and isinstance(outlook.route, (ByMx, ToHosts)):
+            answer = f"to {address} it goes in the name of <{named}> (SRS)"
+            steps.append(Step(question="sender", answer=answer, good=True))
         state = lane_state(self._queue, recipient, sender, self._now)
         if state.name in self._told:
             return [*steps, Step(question="lane", answer=f"{state.name}: see above", good=True)]

@@ -16,7 +16,8 @@ from elemta.listener.ownership import Ownership
 from elemta.listener.recipients import Recipients
 from elemta.listener.roster import Roster, places
 from elemta.login import Guesses
-from elemta.maps import Maps
+from elemta.maps import Maps, srs_of
+from elemta.message import Srs
 from elemta.metrics.meters import Meters
 from elemta.net.certificates import Certificates
 from elemta.net.dialogues import Dialogues
@@ -150,6 +151,7 @@ class House(Struct, frozen=True, kw_only=True):
     plugins: Chain
     recipients: Recipients
     maps: Maps
+    srs: Srs | None
     roster: Roster
     budget: Budget
     reaper: Reaper
@@ -189,17 +191,19 @@ class House(Struct, frozen=True, kw_only=True):
             in_thread: runs what blocks of maps; None: in threads of their own.
 
         Raises:
-            ConfigError: a plugin cannot be loaded, a certificate not be read, or a map not be
-                asked.
+            ConfigError: a plugin cannot be loaded, a certificate or a secret not be read, or a map
+                not be asked.
         """
         meters = meters or Meters()
         maps = Maps(config.maps, connect=connect, in_thread=in_thread, meters=meters)
+        srs = srs_of(config.forwarding)
         return cls(
             config=config,
             queue=queue,
             plugins=Chain(load_for(config, loaded)),
-            recipients=Recipients(config, maps),
+            recipients=Recipients(config, maps, srs, clock),
             maps=maps,
+            srs=srs,
             roster=Roster(_places(config)),
             budget=Budget(config.limits.memory),
             reaper=reaper,
@@ -219,13 +223,14 @@ class House(Struct, frozen=True, kw_only=True):
             ConfigError: a plugin cannot be loaded, a map not be asked, or a certificate not be
                 read that was not there before.
         """
-        maps = self.maps.reconfigured(config.maps)
+        maps, srs = self.maps.reconfigured(config.maps), srs_of(config.forwarding)
         return msgspec.structs.replace(
             self,
             config=config,
             plugins=Chain(load_for(config, self.plugins.plugins)),
-            recipients=Recipients(config, maps),
+            recipients=Recipients(config, maps, srs, self.clock),
             maps=maps,
+            srs=srs,
             certificates=self.certificates.anew(config.tls),
         )
 

@@ -8,6 +8,7 @@ the domain it writes to. What a local part looks like (``user%other.example``, `
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -15,19 +16,22 @@ from msgspec.structs import replace
 from elemta.listener.expansion import (
     NO_SUCH_MAILBOX,
     Expansion,
+    Led,
     OwnDomain,
     addressees,
     ascii_domain,
 )
 from elemta.maps import MapDownError, Maps
+from elemta.message import is_rewritten
 from elemta.protocol import Mailbox, Notify, Reply, reply
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from elemta.config import Config, Network
-    from elemta.listener.expansion import Led, Tell
+    from elemta.listener.expansion import Tell
+    from elemta.message import Srs
     from elemta.protocol import RcptParams
 
 #: Clients whose permission is remembered; beyond it all are forgotten and found anew.
@@ -47,10 +51,20 @@ class Recipients:
     Args:
         config: of the server.
         maps: those of the configuration; None: it has none.
+        srs: knows the senders that were rewritten; None: none were.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, config: Config, maps: Maps | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        maps: Maps | None = None,
+        srs: Srs | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._maps = maps or Maps({})
+        self._srs = srs
+        self._clock = clock
         domains = [OwnDomain(domain) for domain in config.domains]
         self._own: Final = {own.name: own for own in domains}
         #: The home of a bare ``postmaster`` (RFC 5321 §4.5.1).
@@ -116,11 +130,15 @@ class Recipients:
                 return found
         elif not self.is_ours(mailbox):
             return self._relay_to(mailbox, client=client, login=login)
-        mailbox = self._with_domain(mailbox)
+        named = mailbox = self._with_domain(mailbox)
+        if (returned := self._returned(mailbox)) is not None:
+            mailbox = returned
+            if tell is not None:
+                tell(f"{named} stands for the sender {mailbox} (SRS)")
         if self._find(mailbox.domain) is None:
-            return (Addressee(address=mailbox),)
+            return addressees((Led(mailbox),), named)
         led = await self._ask(mailbox, tell)
-        return led if isinstance(led, Reply) else addressees(led, mailbox)
+        return led if isinstance(led, Reply) else addressees(led, named)
 
     def decide(
         self, mailbox: Mailbox, *, client: str, login: str | None = None
@@ -138,11 +156,32 @@ class Recipients:
                 return (Addressee(address=mailbox),)
         elif (own := self._find(mailbox.domain)) is None:
             return self._relay_to(mailbox, client=client, login=login)
+        if self._srs is not None and (returned := self._returned(mailbox)) is not None:
+            if self._find(returned.domain) is not None:
+                return None  # `find` knows the way
+            return addressees((Led(returned),), mailbox)
         local_part = mailbox.local_part.lower()
         if own.listed and local_part not in own.aliases:
             return (Addressee(address=mailbox),) if own.has(local_part) else NO_SUCH_MAILBOX
         led = self._led(mailbox)
         return led if led is None or isinstance(led, Reply) else addressees(led, mailbox)
+
+    def _returned(self, mailbox: Mailbox) -> Mailbox | None:
+        """The sender that an address of ours stands for, so that a report may come to him.
+
+        Not only reports may: who answers a message by a machine has a sender, too. Only who has
+        seen the address knows it, and it leads to one person, for three weeks.
+        """
+        srs, returned = self._srs, None
+        while (
+            srs is not None
+            and is_rewritten(mailbox.local_part)
+            and (own := self._find(mailbox.domain)) is not None
+            and own.name == srs.domain
+            and (found := srs.original(mailbox, self._clock())) is not None
+        ):
+            returned = mailbox = found  # a forwarder may have sent it back to us
+        return returned
 
     def _relay_to(
         self, mailbox: Mailbox, *, client: str, login: str | None

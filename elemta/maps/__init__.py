@@ -4,6 +4,7 @@ A table that cannot be asked says so (`MapDownError`), and never that something 
 """
 
 from elemta.maps.maps import Maps as Maps
+from elemta.maps.returning import srs_of as srs_of
 from elemta.maps.source import InThread as InThread
 from elemta.maps.source import MapDownError as MapDownError
 from elemta.maps.sql import Database as Database

@@ -6,6 +6,8 @@ from elemta.message.header import split as split
 from elemta.message.header import without as without
 from elemta.message.notice import write_notice as write_notice
 from elemta.message.report import write_report as write_report
+from elemta.message.srs import Srs as Srs
+from elemta.message.srs import is_rewritten as is_rewritten
 from elemta.message.status import Action as Action
 from elemta.message.status import RecipientStatus as RecipientStatus
 from elemta.message.trace import MAX_HOPS as MAX_HOPS

@@ -1,5 +1,6 @@
 """SMTP without I/O: octets in, events out; replies in, octets out."""
 
+from elemta.protocol.address import MAX_LOCAL_PART as MAX_LOCAL_PART
 from elemta.protocol.address import Mailbox as Mailbox
 from elemta.protocol.address import ReversePath as ReversePath
 from elemta.protocol.address import domain_to_ascii as domain_to_ascii

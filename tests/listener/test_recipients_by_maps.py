@@ -16,7 +16,9 @@ from elemta.listener.expansion import (
 )
 from elemta.listener.recipients import MAP_DOWN, RELAY_DENIED, Recipients
 from elemta.maps import MapDownError, Maps
+from elemta.message import Srs
 from elemta.protocol import Mailbox, Reply, parse_mailbox
+from elemta.queue import Addressee
 from tests.dialogue import CONFIG, STRANGER
 
 
@@ -167,3 +169,46 @@ async def test_an_owner_may_be_known_to_a_map_alone() -> None:
     assert await ours(maps).owner_of(parse_mailbox("Sales@a.example")) == Mailbox(
         "bob", "a.example"
     )
+
+
+SRS = Srs("a.example", [b"0123456789abcdef"])
+NOW = 1_800_000_000.0
+ANN = Mailbox("ann", "far.example")
+
+
+def returning(maps: Written | None = None) -> Recipients:
+    config = msgspec.structs.replace(
+        load(CONFIG), domains=[Domain(name="a.example", delimiter="="), Domain(name="b.example")]
+    )
+    return Recipients(config, maps, SRS, lambda: NOW)
+
+
+async def test_a_rewritten_sender_gets_what_comes_for_him_and_nobody_else_does() -> None:
+    ours = SRS.rewritten(ANN, NOW)
+    assert ours is not None
+    found = await returning().find(ours, client=STRANGER)
+    assert found == (Addressee(address=ANN, original=ours),)
+    forged = Mailbox(ours.local_part.replace("ann", "eve"), ours.domain)
+    assert await find(returning(), str(forged)) is NO_SUCH_MAILBOX
+    assert await find(returning(), str(SRS.rewritten(ANN, NOW - 30 * 86400))) is NO_SUCH_MAILBOX
+    elsewhere = Mailbox(ours.local_part, "b.example")
+    assert await find(returning(), str(elsewhere)) is NO_SUCH_MAILBOX
+    way: list[str] = []
+    await returning().find(ours, client=STRANGER, tell=way.append)
+    assert way == [f"{ours} stands for the sender ann@far.example (SRS)"]
+
+
+async def test_what_comes_back_by_way_of_us_twice_finds_the_sender() -> None:
+    first = SRS.rewritten(ANN, NOW)
+    assert first is not None
+    other = Srs("other.example", [b"another secret"]).rewritten(first, NOW)
+    assert other is not None
+    twice = SRS.rewritten(other, NOW)
+    assert twice is not None
+    assert await find(returning(), str(twice)) == ["ann@far.example"]
+
+
+async def test_a_sender_who_has_become_ours_is_found_as_others_of_ours_are() -> None:
+    ours = SRS.rewritten(Mailbox("postmaster", "b.example"), NOW)
+    assert ours is not None
+    assert await find(returning(), str(ours)) == ["postmaster@b.example"]
