@@ -35,6 +35,7 @@ _PACKAGES = {
     "postfix": "postfix",
     "smtp-source": "postfix",
     "promtool": "prometheus",
+    "testssl": "testssl.sh",
     "mkfs.ext4": "e2fsprogs",
     "/usr/lib/dovecot/lmtp": "dovecot-lmtpd",
     "doveadm": "dovecot-core",
