@@ -3,8 +3,8 @@
 Where users are kept, and how they are asked, is for plugins of the kind "authentication".
 """
 
-from elemta.login.guesses import Guesses as Guesses
-from elemta.login.guesses import Locked as Locked
+from typing import TYPE_CHECKING
+
 from elemta.login.hashes import check_hash as check_hash
 from elemta.login.hashes import costs as costs
 from elemta.login.hashes import decoy as decoy
@@ -24,3 +24,16 @@ from elemta.login.users import User as User
 from elemta.login.users import UserFile as UserFile
 from elemta.login.users import UserFileError as UserFileError
 from elemta.login.users import check_app_name as check_app_name
+
+if TYPE_CHECKING:
+    from elemta.login.guesses import Guesses as Guesses
+    from elemta.login.guesses import Locked as Locked
+else:
+
+    def __getattr__(name: str) -> object:
+        """What only a server needs: it brings Trio, and `elemta user` would wait for that."""
+        if name not in ("Guesses", "Locked"):
+            raise AttributeError(name)
+        from elemta.login import guesses
+
+        return getattr(guesses, name)
