@@ -44,6 +44,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "helo-checks": f"{_ROOM}.helo_checks:HeloChecks",
     "iprev": f"{_ROOM}.iprev:IprevPlugin",
     "milter": f"{_ROOM}.milter:Milter",
+    "oauth": f"{_ROOM}.oauth:OAuth",
     "rate-limit": f"{_ROOM}.rate_limit:RateLimit",
     "recipient-limit": f"{_ROOM}.recipient_limit:RecipientLimit",
     "rspamd": f"{_ROOM}.rspamd:Rspamd",

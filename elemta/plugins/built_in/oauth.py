@@ -1,0 +1,260 @@
+"""Tokens, as OAUTHBEARER and XOAUTH2 show them: their issuer is asked what they mean (RFC 7662).
+
+What was said of a token is remembered by its hash, until it expires and not for long: a token that
+was taken back works for so long. What it grants is for the issuer to say: the claims that name
+somebody must be such as nobody can choose for himself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import ssl
+from base64 import b64encode
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_plus, urlencode, urlsplit
+
+import msgspec
+import trio
+from msgspec import Struct, field
+from typing_extensions import override
+
+from elemta.config import ConfigError, Mistake, Service
+from elemta.net.http import HttpError, post
+from elemta.plugins import Granted, PluginWith, Reject
+from elemta.plugins.built_in.elsewhere import LATER, Asked, DownError, Elsewhere
+from elemta.protocol import parse_mailbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from elemta.plugins import Session, Verdict
+    from elemta.protocol import Token
+
+_PORTS: Final = {"http": 80, "https": 443}
+#: Octets of an answer that are too many, and of a file that has nothing but a secret in it.
+_ANSWER: Final = 64 * 1024
+_SECRET: Final = 4096
+#: Tokens that are remembered; some 300 octets each.
+_MOST: Final = 10_000
+
+_NOT_GOOD: Final = Reject((7, 8), "authentication failed", note="the token is not good")
+_ANOTHERS: Final = Reject((7, 8), "authentication failed", note="the token is another's")
+
+
+class Settings(Asked, frozen=True, kw_only=True):
+    """The ``settings`` of ``oauth``."""
+
+    #: Where the issuer says what a token means: an ``https://`` URL; ``http://`` on this machine.
+    introspection: str
+    #: Who we are to it.
+    client_id: str
+    #: The file that has our secret, and nothing else.
+    client_secret_file: Path
+    #: Certificates of those that vouch for the server's (PEM); else those of the system.
+    authorities: Path | None = None
+    #: What a token must be for, all of it.
+    scopes: list[str] = field(default_factory=list[str])
+    #: The claim that somebody is called by from now on: ``username``, ``email``, ``sub``, …
+    login: str = "email"
+    #: Claims with addresses that he may send as.
+    addresses: list[str] = field(default_factory=lambda: ["email"])
+
+    def __post_init__(self) -> None:
+        self.check()
+        self.where()
+        for path in (self.client_secret_file, self.authorities):
+            if path is not None and not path.is_absolute():
+                raise ValueError(f"expected a whole path, as in /etc/elemta/{path}")
+
+    def where(self) -> tuple[Service, str, bool]:
+        """The server, its name, and whether it is met in TLS.
+
+        Raises:
+            ValueError: the URL is none, or a secret would go in clear over a network.
+        """
+        found = urlsplit(self.introspection)
+        host = found.hostname or ""
+        if found.scheme not in _PORTS or not host or found.username is not None or found.fragment:
+            raise ValueError("expected `introspection` to be https://HOST[:PORT]/PATH")
+        if found.scheme == "http" and not _is_here(host):
+            raise ValueError("expected `introspection` to be https://, as secrets go there")
+        bracketed = f"[{host}]" if ":" in host else host
+        port = found.port or _PORTS[found.scheme]
+        return Service.parse(f"{bracketed}:{port}"), host, found.scheme == "https"
+
+
+class _Meaning(Struct, frozen=True):
+    """What an issuer says of a token, of what every one says (RFC 7662 §2.2)."""
+
+    active: bool
+    scope: str = ""
+    exp: float | None = None
+    nbf: float | None = None
+    email_verified: bool | str = True
+
+
+_MEANING: Final = msgspec.json.Decoder(_Meaning)
+_CLAIMS: Final = msgspec.json.Decoder(dict[str, object])
+
+
+class OAuth(PluginWith[Settings]):
+    """Knows users by tokens, which it shows to who has issued them."""
+
+    name = "oauth"
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._service, self._host, self._secure = settings.where()
+        parts = urlsplit(settings.introspection)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._netloc = parts.netloc.encode()
+        self._context: ssl.SSLContext | None = None
+        self._authorization = b""
+        #: What tokens grant, by their hashes, and until when; the oldest first.
+        self._known: dict[bytes, tuple[float, Granted]] = {}
+
+    @override
+    def examine(self, where: str) -> None:
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            raise ConfigError(Mistake(where, str(error))) from None
+
+    @override
+    async def start(self) -> None:
+        self._elsewhere = Elsewhere(self.settings, self.tools)
+        await self.tools.in_thread(self._open)
+
+    def _open(self) -> None:
+        """Read the files that there are.
+
+        Raises:
+            OSError: one cannot be read.
+            ValueError: one has not what it should have.
+        """
+        settings = self.settings
+        if self._secure:
+            self._context = ssl.create_default_context(cafile=settings.authorities)
+            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        path = settings.client_secret_file
+        secret = path.read_text("utf-8")[:_SECRET].rstrip("\r\n")
+        if not secret:
+            raise ValueError(f"{path}: is empty")
+        # Both are written as in a form first (RFC 6749 §2.3.1).
+        both = f"{quote_plus(settings.client_id)}:{quote_plus(secret)}"
+        self._authorization = b"Basic " + b64encode(both.encode())
+
+    @override
+    async def on_token(self, session: Session, token: Token) -> Granted | Verdict:
+        key = hashlib.sha256(token.token.encode()).digest()
+        now = self.tools.clock()
+        until, granted = self._known.get(key, (0.0, None))
+        if granted is None or until <= now:
+            said = await self._elsewhere.within(lambda: self._ask(key, token.token))
+            if said == "down":
+                return LATER
+            if said is None:
+                self.tools.count("wrong")
+                return _NOT_GOOD
+            granted = said
+        if token.user and not _is_meant(token.user, granted):
+            self.tools.count("wrong")
+            return _ANOTHERS
+        self.tools.count("granted")
+        return granted
+
+    async def _ask(self, key: bytes, token: str) -> Granted | None:
+        """What a token grants; None: nothing."""
+        try:
+            body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
+            async with aclosing(await self._connect()) as stream, aclosing(_once(body)) as pieces:
+                fields = [
+                    (b"Host", self._netloc),
+                    (b"Authorization", self._authorization),
+                    (b"Content-Type", b"application/x-www-form-urlencoded"),
+                    (b"Accept", b"application/json"),
+                ]
+                answer = await post(stream, self._target, fields, len(body), pieces, most=_ANSWER)
+        except (OSError, HttpError, trio.BrokenResourceError) as error:
+            raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
+        if answer.status != 200:
+            raise DownError(f"the issuer answers {answer.status}")
+        try:
+            meaning, claims = _MEANING.decode(answer.body), _CLAIMS.decode(answer.body)
+        except msgspec.MsgspecError as error:
+            raise DownError(f"the issuer's answer is none: {error}") from None
+        return self._judge(key, meaning, claims)
+
+    async def _connect(self) -> trio.abc.Stream:
+        stream = await self.tools.connect(self._service)
+        if self._context is None:
+            return stream
+        return trio.SSLStream(
+            stream, self._context, server_hostname=self._host, https_compatible=True
+        )
+
+    def _judge(self, key: bytes, meaning: _Meaning, claims: dict[str, object]) -> Granted | None:
+        settings, now = self.settings, self.tools.clock()
+        expires = now + settings.remember
+        if meaning.exp is not None:
+            expires = min(expires, meaning.exp)
+        if (
+            not meaning.active
+            or (meaning.exp is not None and meaning.exp <= now)
+            or (meaning.nbf is not None and meaning.nbf > now)
+            or not set(settings.scopes) <= set(meaning.scope.split())
+        ):
+            return None
+        if meaning.email_verified not in (True, "true"):
+            claims = {name: value for name, value in claims.items() if name != "email"}
+        login = claims.get(settings.login)
+        if not isinstance(login, str) or login[:1] in ("*", "@"):  # which would be a pattern
+            raise DownError(f"the issuer says no {settings.login}, which is to name the user")
+        addresses = [
+            address for name in settings.addresses for address in _addresses(claims.get(name))
+        ]
+        try:
+            granted = Granted(login, tuple(dict.fromkeys(addresses)))
+        except ValueError as error:
+            raise DownError(str(error)) from None
+        self._known.pop(key, None)
+        if len(self._known) >= _MOST:
+            del self._known[next(iter(self._known))]
+        self._known[key] = expires, granted
+        return granted
+
+
+async def _once(octets: bytes) -> AsyncGenerator[bytes]:
+    yield octets
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_meant(user: str, granted: Granted) -> bool:
+    """Whether somebody is called what the client says he is."""
+    return user.casefold() in {each.casefold() for each in (granted.login, *granted.addresses)}
+
+
+def _addresses(claim: object) -> list[str]:
+    """What of a claim are addresses: no patterns, as users may choose what stands there."""
+    try:
+        values = msgspec.convert(claim, list[str] | str)
+    except msgspec.ValidationError:
+        return []  # it is not there, or something else
+    return [each for each in ([values] if isinstance(values, str) else values) if _is_mailbox(each)]
+
+
+def _is_mailbox(text: str) -> bool:
+    try:
+        parse_mailbox(text)
+    except ValueError:
+        return False
+    return True
