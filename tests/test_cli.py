@@ -128,6 +128,34 @@ def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
     ]
 
 
+SMART = """
+hostname: mx.example.org
+listeners: [{name: mx, address: "127.0.0.1:2525"}]
+routes:
+  - match: "*"
+    senders: ["@shop.example", "<>"]
+    via: ["smtps://a.example", "smtp://b.example:587"]
+    login: {user: shop, password_file: password}
+"""
+
+
+def test_check_says_who_we_are_where_and_looks_at_the_password(here: Path) -> None:
+    (here / "smart.yaml").write_text(SMART)
+    (here / "password").write_text("pencil")
+    (here / "password").chmod(0o640)
+    done = run("check", "--config", "smart.yaml")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[-2:] == [
+        "  route      * from @shop.example <>: smtps://a.example:465, then smtp://b.example:587, "
+        "as shop",
+        "  route      everything else: by MX",
+    ]
+    (here / "password").chmod(0o644)
+    done = run("check", "--config", "smart.yaml")
+    assert done.exit_code == 78
+    assert "smart.yaml:8:40: routes[0].login.password_file: no password: anybody may" in done.stderr
+
+
 def test_check_says_where_a_mistake_is(here: Path) -> None:
     (here / "bad.yaml").write_text(GOOD.replace("127.0.0.1/32", "127.0.0.1/8"))
     done = run("check", "-c", "bad.yaml")

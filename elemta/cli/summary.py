@@ -34,8 +34,12 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
         count = "any mailbox" if "*" in domain.mailboxes else f"{len(domain.mailboxes)} mailboxes"
         yield f"  domain     {domain.name}: {count}, {len(domain.aliases)} aliases, {domain.target}"
     for route in config.routes:
-        yield f"  route      {route.match}: {', then '.join(map(str, route.targets)) or 'by MX'}"
-    if not any(route.match == "*" for route in config.routes):
+        told = ", then ".join(map(str, route.targets)) or "by MX"
+        if route.login is not None:
+            told += f", as {route.login.user}"
+        whose = f" from {' '.join(route.senders)}" if route.senders else ""
+        yield f"  route      {route.match}{whose}: {told}"
+    if not any(route.match == "*" and not route.senders for route in config.routes):
         yield "  route      everything else: by MX"
     for plugin in config.plugins:
         yield f"  plugin     {plugin.name}"

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Final, Protocol
 
 from elemta.protocol.sasl import login_responses, plain_response
+from elemta.protocol.saslprep import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -102,9 +103,9 @@ class ScramExchange:
 
     def __init__(self, credentials: Credentials, nonce: str) -> None:
         self.name: Final = _SCRAM
-        self._password = credentials.password.encode()
+        self._password = _prepared(credentials.password).encode()
         self._nonce = nonce
-        self._first = f"n={_saslname(credentials.user)},r={nonce}"
+        self._first = f"n={_saslname(_prepared(credentials.user))},r={nonce}"
         #: What the server has to say to prove itself, once we have proved ourselves.
         self._signature: bytes | None = None
         self.initial: Final = f"{_GS2_HEADER}{self._first}".encode()
@@ -188,6 +189,14 @@ def _octets(found: dict[str, str], name: str) -> bytes:
 
 def _base64(octets: bytes) -> str:
     return binascii.b2a_base64(octets, newline=False).decode()
+
+
+def _prepared(word: str) -> str:
+    """As RFC 5802 §5.1 has names and passwords; what cannot be prepared stays as it was written."""
+    try:
+        return prepare(word)
+    except ValueError:
+        return word
 
 
 def _saslname(user: str) -> str:

@@ -67,6 +67,14 @@ def test_scram_writes_names_so_that_they_can_be_told_from_what_is_around_them() 
     assert scram.initial == b"n,,n=a=3Db=2Cc,r=n"
 
 
+def test_scram_prepares_names_and_passwords_where_it_can() -> None:
+    # A soft hyphen is nothing, and a letter for private use is nobody's business but theirs.
+    scram = ScramExchange(Credentials("u\u00adser", "pen\u00adcil"), NONCE)
+    assert scram.initial == b"n,,n=user,r=" + NONCE.encode()
+    assert scram.respond(SERVER_FIRST) == CLIENT_FINAL
+    assert ScramExchange(Credentials("\ue000", "x"), "n").initial == "n,,n=\ue000,r=n".encode()
+
+
 @pytest.mark.parametrize(
     ("message", "why"),
     [
