@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from typing import TYPE_CHECKING
@@ -97,6 +98,14 @@ def test_programs_are_told_in_json(place: Place) -> None:
     assert (told["kind"], told["bits"], told["domain"]) == ("rsa", 2048, "us.example")
     assert told["record"].startswith("v=DKIM1; k=rsa; p=")
     assert told["name"] == f"{told['selector']}._domainkey.us.example"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_whom_the_directory_belongs_to(place: Place) -> None:
+    os.chown(place.folder, 4711, 4712)
+    place.run("generate", "us.example", "--selector", "s", "--directory", str(place.folder))
+    state = (place.folder / "us.example.s.pem").stat()
+    assert (state.st_uid, state.st_gid) == (4711, 4712)
 
 
 @pytest.mark.parametrize(

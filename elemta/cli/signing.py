@@ -232,14 +232,17 @@ def _write(path: Path, octets: bytes) -> None:
     file = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(file, "wb") as writer:
+            if os.geteuid() == 0:  # root makes it, and the server must read it
+                folder = path.parent.stat()
+                os.fchown(writer.fileno(), folder.st_uid, folder.st_gid)
             writer.write(octets)
             writer.flush()
             os.fsync(writer.fileno())
         os.link(begun, path)  # unlike a rename, it takes nobody's place
     finally:
         os.unlink(begun)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    opened = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from elemta import plugins
@@ -12,7 +13,17 @@ from elemta.listener.expansion import NO_SUCH_MAILBOX
 from elemta.listener.reception import Reception
 from elemta.net.limits import network
 from elemta.plugins import Defer, Discard, Known, Quarantine, Reject, Transaction
-from elemta.protocol import Hello, Mail, MailParams, Rcpt, Refused, Reply, ServerConnection, Wait
+from elemta.protocol import (
+    Hello,
+    Mail,
+    MailParams,
+    Rcpt,
+    Refused,
+    Reply,
+    ServerConnection,
+    Wait,
+    domain_to_ascii,
+)
 from elemta.units import Octets
 
 if TYPE_CHECKING:
@@ -318,6 +329,24 @@ class Arrival:
                 names = tuple(f"{each.name} would be asked" for each in asked)
                 answer = "what they say of the content nobody knows before it is here"
                 self.steps.append(Step(question=f"{_PLUGINS}{hook}", answer=answer, details=names))
+        self._foresee_signing()
+
+    def _foresee_signing(self) -> None:
+        """Say which keys would sign, if From has the domain of the sender."""
+        if not self._chain.sign:
+            return
+        sender = self._message.sender
+        author = "" if sender is None else sender.domain.lower()
+        with suppress(ValueError):
+            author = domain_to_ascii(author) if author else ""
+        details: list[str] = []
+        for each in self._chain.sign:
+            told = ""
+            with suppress(Exception):  # a third party's
+                told = each.plugin.foresee_signing(self._message, author)
+            details.append(f"{each.name} {told or 'would be asked'}")
+        answer = f"if From is of {author}" if author else "of a message from the null sender"
+        self.steps.append(Step(question="signing", answer=answer, details=tuple(details)))
 
     async def _ask(
         self, hook: str, asked: Sequence[Loaded], ask: Callable[[Chain], Awaitable[Verdict]]

@@ -284,6 +284,18 @@ class Plugin:
         """
         return ()
 
+    def foresee_signing(self, transaction: Transaction, author: str) -> str:
+        """What `on_sign` would do with a message that nobody has seen, for ``elemta explain``.
+
+        Args:
+            transaction: what is said of it.
+            author: the domain of its From; empty: nobody knows.
+
+        Returns:
+            What follows the plugin's name; empty: it does not know.
+        """
+        return ""
+
     # Security.
 
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:

@@ -119,6 +119,12 @@ class ArcSeal(PluginWith[Settings]):
         self.tools.meters.seals[chain] += 1
         return [AddHeader(name, value, verbatim=True) for name, value in reversed(fields)]
 
+    @override
+    def foresee_signing(self, transaction: Transaction, author: str) -> str:
+        if self._passes_on(transaction):
+            return f"would seal by {self._signer.record}"
+        return "would not seal: it is not mail of others that is passed on"
+
     def _passes_on(self, transaction: Transaction) -> bool:
         """Whether it goes to somebody elsewhere, and is not by one of our own people."""
         return is_stranger(transaction.session) and any(

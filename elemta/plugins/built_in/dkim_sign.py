@@ -119,6 +119,17 @@ class DkimSign(PluginWith[Settings]):
             for each in reversed(signers)  # the first one ends up above
         ]
 
+    @override
+    def foresee_signing(self, transaction: Transaction, author: str) -> str:
+        if not transaction.session.trusted:
+            return "would not sign: the client is none that we vouch for"
+        signers = self._keys.of(author, above=self.settings.subdomains)
+        if not signers:
+            return f"would not sign: there is no key for {author or 'the null sender'}"
+        return "would sign by " + " and ".join(
+            f"{each.record} ({each.key.kind}, {each.key.bits} bits)" for each in signers
+        )
+
     def _signers(self, content: Content, *, report: bool) -> tuple[tuple[Signer, ...], str]:
         """Who signs, and how that is counted.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import dkim
 import pytest
+import trio
 from typing_extensions import override
 
 from elemta.config import ConfigError, PluginEntry
@@ -19,6 +20,7 @@ from elemta.plugins import (
     Loaded,
     Plugin,
     RemoveHeader,
+    TooLargeError,
     Transaction,
     Verdict,
     load,
@@ -239,6 +241,42 @@ async def test_what_cannot_be_signed_is_put_off(keys: Path, plugin: Plugin) -> N
         assert elemta.queued() == []
         assert {each.event for each in elemta.errors} == {"plugin.failed"}
         elemta.errors.clear()
+
+
+async def test_a_report_goes_without_the_fields_of_who_fails(keys: Path) -> None:
+    class SeesAll(Adds):
+        name = "sees-all"
+
+        @override
+        async def on_sign(
+            self, transaction: Transaction | None, content: Content
+        ) -> Sequence[AddHeader]:
+            assert (await content.read()).count(b"X-First: 1") == 1
+            with pytest.raises(TooLargeError):
+                await content.read(10)
+            return [AddHeader("X-Second", "2")]
+
+    plugins = [Adds(AddHeader("X-First", "1")), Fails(), SeesAll()]
+    async with running(CONFIG, plugins) as elemta:
+        reporter = elemta._parts.delivery.reporter
+        found = await reporter._signed(b"Subject: a report\r\n\r\n", "ID")
+        assert found == b"X-Second: 2\r\nX-First: 1\r\nSubject: a report\r\n\r\n"
+        assert {each.event for each in elemta.errors} == {"plugin.failed"}
+        elemta.errors.clear()
+
+
+async def test_a_report_does_not_wait_for_ever(keys: Path) -> None:
+    class Hangs(Adds):
+        @override
+        async def on_sign(
+            self, transaction: Transaction | None, content: Content
+        ) -> Sequence[AddHeader]:
+            await trio.sleep_forever()
+
+    async with running(CONFIG, [Hangs()]) as elemta:
+        reporter = elemta._parts.delivery.reporter
+        report = b"Subject: a report\r\n\r\n"
+        assert await reporter._signed(report, "ID") == report
 
 
 async def test_each_that_signs_sees_what_the_ones_before_it_have_added(keys: Path) -> None:
