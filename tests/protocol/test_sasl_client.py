@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import pytest
 
+from elemta.login import ScramVerifier
 from elemta.protocol import Credentials
+from elemta.protocol.sasl import Needs, Proof
 from elemta.protocol.sasl_client import (
     LoginExchange,
     PlainExchange,
     ScramExchange,
     best_exchange,
 )
+from elemta.protocol.scram import Scram
 
 BOB = Credentials("bob", "sécret")
 #: RFC 7677 §3.
@@ -121,3 +124,17 @@ def test_a_server_that_cannot_prove_that_it_knows_us_is_not_believed(
     with pytest.raises(ValueError, match=why):
         scram.respond(message)
     assert not scram.proven
+
+
+@pytest.mark.parametrize("user", ["bob", "a=b,c", "bücher"])
+def test_our_own_server_lets_our_own_client_in(user: str) -> None:
+    server = Scram("server-nonce-server-nonce")
+    client = ScramExchange(Credentials(user, "sécret, =2C"), "client-nonce")
+    needed = server.respond(client.initial)
+    assert isinstance(needed, Needs)
+    assert needed.user == user
+    first = server.give(ScramVerifier.of("sécret, =2C", iterations=4096))
+    final = server.respond(client.respond(first))
+    assert isinstance(final, bytes)
+    assert isinstance(server.respond(client.respond(final)), Proof)
+    assert client.proven

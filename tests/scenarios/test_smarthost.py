@@ -10,7 +10,10 @@ import trustme
 
 from tests.scenarios import messages, ports
 from tests.scenarios.conftest import needs, needs_root
+from tests.scenarios.sink import Sink
 from tests.scenarios.smarthost import PASSWORD, USER, Smarthost, smarthost
+from tests.scenarios.test_submission import ANN, FAR, House
+from tests.scenarios.test_submission import PASSWORD as SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,3 +154,43 @@ def test_explain_says_which_route_a_sender_has_and_who_we_are_there(
     assert "and a certificate for localhost" in told
     assert PASSWORD not in told
     assert "discarded" in elemta.tell("explain", "--from", "ann@else.example", "--to", TO)
+
+
+@pytest.mark.parametrize("implicit", [False, True], ids=["STARTTLS", "implicit"])
+def test_one_of_us_is_the_smarthost_of_another(
+    make_elemta: MakeDaemon, place: Path, implicit: bool
+) -> None:
+    with Sink() as sink:
+        there, here = place / "there", place / "here"
+        there.mkdir()
+        here.mkdir()
+        house = House(make_elemta(folder=there), there, sink)
+        file = here / "password"
+        file.write_text(f"{SECRET}\n")
+        file.chmod(0o600)
+        elemta = make_elemta(
+            {
+                "domains": [],
+                "routes": [
+                    {
+                        "match": "*",
+                        "senders": [ANN],
+                        # Its certificate is for this address, and it vouches for itself.
+                        "via": [f"smtp{'s' * implicit}://{house.at(implicit)}"],
+                        "authorities": str(house.certificate),
+                        "login": {"user": ANN, "password_file": str(file)},
+                    },
+                    {"match": "*", "via": ["discard"]},
+                ],
+            },
+            here,
+        )
+        elemta.start()
+        content = f"From: {ANN}\r\nSubject: by way of us\r\n\r\nhello\r\n".encode()
+        elemta.send(content, [FAR], sender=ANN)
+        (delivery,) = ports.eventually(lambda: sink.deliveries, what="a message for carol")
+        assert delivery.recipients == [FAR]
+        assert b"ESMTPSA" in delivery.content
+        (delivered,) = ports.eventually(lambda: elemta.events("delivery.delivered"))
+        assert str(delivered["tls"]).endswith(" verified")
+        assert "AUTH SCRAM-SHA-256" in elemta.tell("queue", "transcript", str(delivered["id"]))
