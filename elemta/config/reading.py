@@ -182,7 +182,7 @@ def load_table(
     Raises:
         ConfigError: as `load`.
     """
-    source = Source(text, where)
+    source = Source(text, where, quick=True)
     try:
         found = check({} if source.value is None else source.value, schema)
     except ConfigError as error:

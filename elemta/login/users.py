@@ -310,15 +310,25 @@ def _written(users: dict[str, User]) -> str:
         if user.disabled:
             told["disabled"] = True
         plain[name] = told
-    # No alias (*id001) for what two users have in common: people edit this.
     return yaml.dump(
-        {"users": plain}, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000
+        {"users": plain}, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=1000
     )
 
 
-class _Plain(yaml.SafeDumper):
-    """YAML without references."""
+def _dumper() -> type[yaml.SafeDumper | yaml.CSafeDumper]:
+    """Writes no reference (``*id001``) to what two users have in common: people edit this."""
+    if yaml.__with_libyaml__:
 
-    @override
-    def ignore_aliases(self, data: object) -> bool:
-        return True
+        class Quick(yaml.CSafeDumper):
+            @override
+            def ignore_aliases(self, data: object) -> bool:
+                return True
+
+        return Quick
+
+    class Slow(yaml.SafeDumper):
+        @override
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return Slow

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import argon2
 import pytest
+import yaml
 
 from elemta.login import (
     App,
@@ -147,3 +149,36 @@ def test_uses_are_added_to_those_that_were_written_down(tmp_path: Path) -> None:
     assert usage.read() == {"bob": {"": 10.0, "phone": 7.0}, "ann": {"": 1.0}}
     usage.path.write_text("{")
     assert usage.read() == {}
+
+
+def test_two_who_change_it_at_a_time_lose_nothing(file: UserFile) -> None:
+    file.change(lambda known: None, make=True)
+
+    def add(number: int) -> None:
+        UserFile(file.path).change(lambda known: known.update({f"user{number}": User()}))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    assert len(file.read()) == 24
+    assert [each.name for each in file.path.parent.iterdir()] == ["users.yaml"]
+
+
+def test_a_group_may_read_a_new_file_and_no_more(tmp_path: Path) -> None:
+    file = UserFile(tmp_path / "users.yaml", os.getegid())
+    file.change(lambda known: known.update(bob=User()), make=True)
+    assert file.path.stat().st_mode & 0o777 == 0o640
+    assert list(file.read()) == ["bob"]
+
+
+@pytest.mark.parametrize("quick", [True, False], ids=["libyaml", "python"])
+def test_it_reads_the_same_whether_or_not_there_is_libyaml(
+    file: UserFile, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    monkeypatch.setattr(yaml, "__with_libyaml__", quick)
+    one = User(password=HASH, addresses=["@example.org"])
+    file.change(lambda known: known.update(ann=one, no=one), make=True)
+    assert "&id" not in file.path.read_text()
+    assert file.read() == {"ann": one, "no": one}
+    write(file, "users:\n  12:30: {disabled: yes}\n")
+    with pytest.raises(UserFileError, match=r":2:21: users.*expected true or false"):
+        file.read()

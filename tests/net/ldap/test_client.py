@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import memory_stream_pair
 
 from elemta.net.ldap import Entry, LdapClient, LdapError, ber, compile_filter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import trio
 
 
 def result(tag: int, code: int, why: str = "") -> bytes:
@@ -116,3 +118,15 @@ async def test_without_tls_nothing_more_is_said() -> None:
     client = await a_client(message(1, result(0x78, 2, "unsupported")))
     with pytest.raises(LdapError, match="StartTLS is refused: 2 'unsupported'"):
         await client.start_tls(ssl.create_default_context(), "ldap.example")
+
+
+@given(st.binary(max_size=300))
+def test_whatever_a_server_says_is_an_answer_or_an_error_of_ours(said: bytes) -> None:
+    """Also where it stands in a message as it should be."""
+
+    async def hear(octets: bytes) -> None:
+        with suppress(LdapError):
+            await search(octets)
+
+    for octets in (said, message(1, said), message(1, ber.encode(0x64, said))):
+        trio.run(hear, octets)
