@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+import smtplib
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -109,6 +111,16 @@ def test_commands_that_need_no_network_do_not_load_it(here: Path) -> None:
         [sys.executable, "-c", LIGHT], env=ENVIRON, capture_output=True, text=True
     )
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_check_finds_a_listener_for_people_whom_nobody_knows(here: Path) -> None:
+    people = '{name: people, address: "127.0.0.1:0", kind: submission, auth: always}'
+    (here / "bad.yaml").write_text(f"hostname: mx.example.org\nlisteners: [{people}]\n")
+    done = run("check", "--config", "bad.yaml")
+    assert done.exit_code == 78
+    assert done.stderr.startswith(
+        "bad.yaml:2:58: listeners[0].kind: nobody can log in here: none of `plugins` for this"
+    )
 
 
 def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
@@ -282,6 +294,36 @@ def sandbox(here: Path) -> Iterator[Sandbox]:
     finally:
         sandbox.process.kill()
         sandbox.process.wait()
+
+
+def test_people_log_in_at_the_sandbox_with_a_password_that_is_shown_once(here: Path) -> None:
+    passwords: list[str] = []
+    for again in (False, True):
+        sandbox = Sandbox(here)
+        try:
+            shown = re.search(
+                r"does at 127\.0\.0\.1:(\d+): you@example\.org, password (\S+), ", sandbox.hints
+            )
+            assert (shown is None) is again, sandbox.hints
+            if shown is None:
+                assert "the password of the first start" in sandbox.hints
+                assert passwords[0] not in sandbox.hints
+                continue
+            passwords.append(shown[2])
+            trusted = here / "elemta-data" / "tls" / "certificate.pem"
+            context = ssl.create_default_context(cafile=str(trusted))
+            with smtplib.SMTP("localhost", int(shown[1]), timeout=20) as client:
+                client.starttls(context=context)
+                client.login("you@example.org", passwords[0])
+                client.sendmail(
+                    "you@example.org", ["x@example.net"], "From: you@example.org\r\n\r\nHello.\r\n"
+                )
+            sandbox.until(lambda: len(sandbox.letters("example.net", "x")) == 1)  # noqa: B023
+        finally:
+            assert sandbox.stop() == 0
+    users = here / "elemta-data" / "users.yaml"
+    assert users.stat().st_mode & 0o077 == 0
+    assert passwords[0] not in users.read_text()
 
 
 def test_the_sandbox_takes_a_message_and_tells_what_became_of_it(sandbox: Sandbox) -> None:

@@ -106,6 +106,14 @@ def test_the_sandbox_takes_all_from_this_machine_and_sends_nothing_away(tmp_path
     assert route.targets == (Maildir(),)
 
 
+def test_people_log_in_at_the_sandbox_encrypted_from_this_machine(tmp_path: Path) -> None:
+    config = sandbox(tmp_path)
+    _, people = config.listeners
+    assert people.bindings == (HostPort("127.0.0.1", 2587),)
+    assert (people.submission, people.logins, people.tls) == (True, "tls", "required")
+    assert [each.listeners for each in config.plugins] == [[people.name]]
+
+
 def test_the_sandbox_has_an_api_that_only_this_machine_reaches(tmp_path: Path) -> None:
     api = sandbox(tmp_path).api
     assert api is not None

@@ -112,7 +112,9 @@ def check(path: Path | None) -> None:
             Keyring(config)
         except ConfigError as error:
             misconfigured(locate(error, found))
-    if config.plugins:
+    # The sandbox makes what its plugins need; where people must log in, a plugin must know them.
+    asked = config.plugins or any(each.submission for each in config.listeners)
+    if asked and found is not None:
         from elemta.config import ConfigError, locate
         from elemta.plugins import load_for
 
@@ -120,7 +122,7 @@ def check(path: Path | None) -> None:
             for place, loaded in enumerate(load_for(config)):
                 loaded.plugin.examine(f"plugins[{place}].settings")
         except ConfigError as error:
-            misconfigured(locate(error, found) if found else error)
+            misconfigured(locate(error, found))
     if config.maps or config.forwarding.srs:
         from elemta.config import ConfigError, locate
         from elemta.maps import Maps, srs_of

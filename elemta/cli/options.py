@@ -117,7 +117,9 @@ def configuration(
     if path is None:
         address = config.SANDBOX_ADDRESS if port is None else f"127.0.0.1:{port}"
         api = config.SANDBOX_API if api_port is None else f"127.0.0.1:{api_port}"
-        return config.sandbox(SANDBOX.resolve(), address, api), None
+        # Another port is asked for where there is another sandbox, which has that of people, too.
+        people = config.SANDBOX_SUBMISSION if port is None else "127.0.0.1:0"
+        return config.sandbox(SANDBOX.resolve(), address, api, people), None
     if port is not None:
         raise click.UsageError("--port is for the sandbox; the configuration has `listeners`")
     if api_port is not None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from elemta.listener.sockets import BoundListener
     from elemta.net.transport import Endpoint
 
+#: Who can log in at the sandbox.
+SANDBOX_USER: Final = "you@example.org"
+
 #: Could not start, in a way of which sysexits.h knows nothing.
 CANNOT_START: Final = 1
 
@@ -64,8 +67,10 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
     try:
         who = privileges.identity(config.user, allow_root=allow_root or path is None)
         privileges.open_files(config.limits.connections, config.delivery.max_connections)
+        password = None
         if path is None:
             _have_certificate(config)
+            password = _have_user(config)
         # while we may still read keys
         certificates = Certificates.read(config.tls)
         # while we may still open ports below 1024
@@ -83,7 +88,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         if link is not None and path is not None:
             click.echo(f"elemta: to log in, once and within an hour: {link}", err=True)
         if path is None:
-            invite = partial(_invite, config, link)
+            invite = partial(_invite, config, link, password)
             run = partial(daemon.run, api=api, ready=invite, certificates=certificates)
             trio.run(partial(run, config, bound))
         elif place is not None:
@@ -185,6 +190,40 @@ def _have_certificate(sandbox: Config) -> None:
         raise StartError(problem) from error
 
 
+def _have_user(sandbox: Config) -> str | None:
+    """Make the sandbox's file of users, with one in it, unless there is a file.
+
+    Returns:
+        His password, which is kept nowhere; None: there is a file.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    from elemta.login import (
+        ScramVerifier,
+        User,
+        UserFile,
+        UserFileError,
+        hash_password,
+        make_app_password,
+    )
+
+    path = _users(sandbox)
+    if path.exists():
+        return None
+    password = make_app_password()
+    made = User(password=hash_password(password), scram=str(ScramVerifier.of(password)))
+    try:
+        UserFile(path).change(lambda users: users.update({SANDBOX_USER: made}), make=True)
+    except UserFileError as error:
+        raise StartError(str(error)) from error
+    return password
+
+
+def _users(sandbox: Config) -> Path:
+    return sandbox.data_dir / "users.yaml"
+
+
 def _see_that_keys_stay_readable(config: Config) -> None:
     """Try whether whom we have become can read what clients are shown, once that is new.
 
@@ -207,12 +246,19 @@ def _located(error: ConfigError, path: Path | None) -> ConfigError:
         return error
 
 
-def _invite(config: Config, link: str | None, addresses: list[Endpoint]) -> None:
+def _invite(
+    config: Config, link: str | None, password: str | None, addresses: list[Endpoint]
+) -> None:
     """Say what to try in the sandbox, with commands that work as they stand."""
-    host, port = addresses[0]
+    (host, port), people = addresses[0], addresses[1]
     elemta = _command()
     to = "" if port == 2525 else f" --port {port}"
     directory = _shown(config.data_dir)
+    if password is None:
+        again = f"{elemta} user passwd {SANDBOX_USER} --file {_shown(_users(config))}"
+        secret = f"the password of the first start; another one by\n    {again}"
+    else:
+        secret = f"password {password}, which is shown this once"
     click.echo(
         f"""\
 Elemta's sandbox takes mail on {host}:{port}, keeps all of it in {directory}, and sends none away.
@@ -223,7 +269,9 @@ Try, in another terminal:
     {elemta} queue stats --sandbox
     cat {directory}/mail/example.org/you/new/*
 
-Any mail program will do; {host}:{port} is its server, with STARTTLS if it likes. Ctrl-C stops it.
+Any mail program will do; {host}:{port} is its server, with STARTTLS if it likes.
+Who logs in does at {people}: {SANDBOX_USER}, {secret}
+Ctrl-C stops it.
 In a browser, once and within an hour: {link}
 """
     )

@@ -21,6 +21,7 @@ from elemta.config.patterns import comparable_domain as comparable_domain
 from elemta.config.queries import Query as Query
 from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
 from elemta.config.reading import SANDBOX_API as SANDBOX_API
+from elemta.config.reading import SANDBOX_SUBMISSION as SANDBOX_SUBMISSION
 from elemta.config.reading import check as check
 from elemta.config.reading import load as load
 from elemta.config.reading import load_table as load_table

@@ -12,7 +12,17 @@ from msgspec import inspect
 
 from elemta.config.addresses import Network, Service
 from elemta.config.checks import mistakes
-from elemta.config.schema import Api, Certificate, Config, Listener, Log, Relay, Route, Tls
+from elemta.config.schema import (
+    Api,
+    Certificate,
+    Config,
+    Listener,
+    Log,
+    PluginEntry,
+    Relay,
+    Route,
+    Tls,
+)
 from elemta.config.source import ConfigError, Mistake, Source, Steps, place, steps
 from elemta.units import Frequency, Octets, Seconds
 
@@ -20,10 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from elemta.config.maps import Map
-    from elemta.config.schema import PluginEntry
 
 #: Where `sandbox` listens. Not a privileged port, and nobody else can reach it.
 SANDBOX_ADDRESS: Final = "127.0.0.1:2525"
+#: Where people's programs log in, likewise.
+SANDBOX_SUBMISSION: Final = "127.0.0.1:2587"
 #: Where its API is, if nobody else is there.
 SANDBOX_API: Final = "127.0.0.1:8025"
 
@@ -135,16 +146,22 @@ def _rebased(table: Map, base: Path) -> Map:
     return msgspec.structs.replace(table, file=file, database=database)
 
 
-def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_API) -> Config:
+def sandbox(
+    data_dir: Path,
+    address: str = SANDBOX_ADDRESS,
+    api: str = SANDBOX_API,
+    submission: str = SANDBOX_SUBMISSION,
+) -> Config:
     """What runs where there is no configuration.
 
     It takes all mail from this machine, keeps it in Maildirs, and sends none of it anywhere. Who
-    runs it makes the certificate that it names.
+    runs it makes the certificate that it names, and the file of users.
 
     Args:
         data_dir: where its queue and the Maildirs lie.
         address: where it takes mail.
         api: where its API is.
+        submission: where people's programs log in.
     """
     tls = data_dir / "tls"
     return Config(
@@ -155,7 +172,17 @@ def sandbox(data_dir: Path, address: str = SANDBOX_ADDRESS, api: str = SANDBOX_A
                 Certificate(certificate=tls / "certificate.pem", key=tls / "certificate.key")
             ]
         ),
-        listeners=[Listener(name="sandbox", address=address)],
+        listeners=[
+            Listener(name="sandbox", address=address),
+            Listener(name="submission", address=submission, kind="submission", tls="required"),
+        ],
+        plugins=[
+            PluginEntry(
+                name="users-file",
+                listeners=["submission"],
+                settings={"file": str(data_dir / "users.yaml")},
+            )
+        ],
         relay=Relay(networks=[Network.parse("127.0.0.0/8"), Network.parse("::1/128")]),
         routes=[Route(match="*", via=["maildir"])],
         api=Api(address=api),
