@@ -160,6 +160,7 @@ def test_the_examples_in_the_documentation_are_right() -> None:
         "docs/tls.md",
         "docs/submission.md",
         "docs/recipients.md",
+        "docs/mail-server.md",
     ):
         text = (ROOT / name).read_text()
         examples = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
