@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from elemta.config import Config, load, shown
+from elemta.config import Config, changes, load, shown
 
 WHOLE = """
 hostname: mx.example.org
@@ -114,3 +114,13 @@ def test_where_keys_lie_is_shown_and_what_they_are_is_not() -> None:
         "keys: [{a: hunter2}]",
     ):
         assert settings(secret) == {"keys": "***"}
+
+
+def test_the_password_of_a_database_is_shown_nowhere() -> None:
+    table = "maps: {users: {database: 'postgresql://me:WORD@db/mail', query: 'SELECT :key'}}\n"
+    before, after = (load(WHOLE + table.replace("WORD", each)) for each in ("hunter2", "other"))
+    assert "hunter2" not in json.dumps(shown(before))
+    assert "postgresql://***@db/mail" in json.dumps(shown(before))
+    (change,) = changes(before, after)
+    assert change.place == "maps[users].database"
+    assert change.before == change.after == '"postgresql://***@db/mail"'

@@ -11,6 +11,7 @@ import ipaddress
 import time
 from typing import TYPE_CHECKING, Final
 
+import trio
 from msgspec.structs import replace
 
 from elemta.listener.expansion import (
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 #: Clients whose permission is remembered; beyond it all are forgotten and found anew.
 REMEMBERED: Final = 10_000
+
+#: Seconds that all look-ups for one address may take: no client waits for a thousand slow ones.
+PATIENCE: Final = 60.0
 
 #: Whether somebody is there, nobody can say just now (RFC 3463 §3.5: X.4.3).
 MAP_DOWN: Final = reply(451, 4, 3, "who that is cannot be found out just now")
@@ -231,15 +235,16 @@ class Recipients:
         steps = Expansion(self._find, tell).expand(mailbox)
         answer: tuple[str, ...] | None = None
         try:
-            while True:
-                question = steps.send(answer)
-                answer = await self._maps.get(question.map, question.key)
+            with trio.fail_after(PATIENCE):
+                while True:
+                    question = steps.send(answer)
+                    answer = await self._maps.get(question.map, question.key)
         except StopIteration as end:
             led: tuple[Led, ...] | Reply = end.value
             return led
-        except MapDownError as error:
+        except (MapDownError, trio.TooSlowError) as error:
             if tell is not None:
-                tell(str(error))
+                tell(str(error) or f"maps take more than {PATIENCE:.0f} s for this one address")
             return MAP_DOWN
 
     def _find(self, domain: str) -> OwnDomain | None:

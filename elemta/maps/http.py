@@ -54,7 +54,8 @@ class Http:
             async with aclosing(await self._open()) as stream:
                 answer = await get(stream, target, fields, most=MOST)
         except (OSError, HttpError, trio.BrokenResourceError) as error:
-            raise MapDownError(str(error) or type(error).__name__) from error
+            why = error.__cause__ or error  # TLS tells only there what was wrong
+            raise MapDownError(str(why) or type(why).__name__) from error
         if answer.status == 404:
             return None
         if answer.status != 200:
@@ -68,7 +69,15 @@ class Http:
         stream = await self._connect(self._service)
         if self._tls is None:
             return stream
-        return trio.SSLStream(stream, self._tls, server_hostname=self._name, https_compatible=True)
+        secure = trio.SSLStream(
+            stream, self._tls, server_hostname=self._name, https_compatible=True
+        )
+        try:
+            await secure.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(secure)
+            raise
+        return secure
 
 
 def _read(body: bytes) -> tuple[str, ...] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+import trio
+import trio.testing
 from typing_extensions import override
 
 from elemta.config import Domain, load
@@ -111,6 +113,25 @@ async def test_a_map_that_is_down_defers_and_nothing_of_an_expansion_is_kept(dow
     assert await find(who, "sales@a.example") is MAP_DOWN
     with pytest.raises(MapDownError):
         await who.owner_of(parse_mailbox("sales@a.example"))
+
+
+async def test_many_slow_look_ups_are_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    class Slow(Written):
+        @override
+        async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+            await trio.sleep(4)
+            return await super().get(name, key)
+
+    many = tuple(f"x{number}" for number in range(500))
+    who = ours(
+        Slow(users={f"{each}@a.example": () for each in many}, aliases={"all@a.example": many})
+    )
+    began = trio.current_time()
+    way: list[str] = []
+    found = await who.find(parse_mailbox("all@a.example"), client=STRANGER, tell=way.append)
+    assert found is MAP_DOWN
+    assert way[-1] == "maps take more than 60 s for this one address"
+    assert trio.current_time() - began == pytest.approx(60)
 
 
 async def test_aliases_of_maps_have_the_same_bounds() -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 from trio.testing import memory_stream_pair
 
 from elemta.maps import MapDownError
@@ -108,3 +110,26 @@ async def test_nobody_there_is_down_too() -> None:
 
     with pytest.raises(MapDownError, match="refused"):
         await Http("http://127.0.0.1/", refuse).find("bob")
+
+
+async def test_a_server_must_prove_who_it_is() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("api.example").configure_cert(context)
+    called: list[str] = []
+
+    async with trio.open_nursery() as nursery:
+
+        async def shake_hands(stream: trio.abc.Stream) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await trio.SSLStream(stream, context, server_side=True).do_handshake()
+
+        async def connect(service: Service) -> trio.abc.Stream:
+            called.append(str(service))
+            ours, theirs = memory_stream_pair()
+            nursery.start_soon(shake_hands, theirs)
+            return ours
+
+        with pytest.raises(MapDownError, match="certificate verify failed"):
+            await Http("https://api.example/", connect).find("bob")
+    assert called == ["api.example:443"]
