@@ -48,6 +48,7 @@ from elemta.mailauth.sealing import SealError as SealError
 from elemta.mailauth.sealing import seal as seal
 from elemta.mailauth.signing import OVERSIGNED as OVERSIGNED
 from elemta.mailauth.signing import SIGNED as SIGNED
+from elemta.mailauth.signing import Selection as Selection
 from elemta.mailauth.signing import Signer as Signer
 from elemta.mailauth.signing import Signing as Signing
 from elemta.mailauth.signing import is_selector as is_selector

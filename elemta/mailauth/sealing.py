@@ -12,7 +12,7 @@ from dkim.util import InvalidTagValueList, parse_tag_value
 
 from elemta.mailauth.arc import SETS
 from elemta.mailauth.signed import QUIET
-from elemta.mailauth.signing import SIGNED, Signing, relaxed, signature
+from elemta.mailauth.signing import SIGNED, Selection, Signing, relaxed, signature
 from elemta.message import fold
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Chain: TypeAlias = Literal["none", "pass", "fail"]
 NoSeal: TypeAlias = Literal["limit", "over", "malformed"]
 
 #: What the author has signed is part of what is passed on (RFC 8617 §4.1.2).
-_SIGNED: Final = (*SIGNED, "dkim-signature")
+_SELECTION: Final = Selection((*SIGNED, "dkim-signature"), ("from",))
 _STATED: Final = "ARC-Authentication-Results"
 _SIGNATURE: Final = "ARC-Message-Signature"
 _SEAL: Final = "ARC-Seal"
@@ -70,7 +70,7 @@ def seal(
     said = fold(_STATED, f"i={number}; {stated}").decode("ascii")
     results = said.removeprefix(f"{_STATED}:").removesuffix("\r\n")
     lines = [f" i={number}; {kind} c=relaxed/relaxed;", tags, times]
-    signing = Signing(header, _SIGNED, ("from",))
+    signing = Signing(header, _SELECTION)
     signed = signing.tagged(_SIGNATURE, lines, signer.key, body)
     own = [
         (name.encode("ascii"), f"{value}\r\n".encode("ascii"))

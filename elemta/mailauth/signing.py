@@ -79,36 +79,56 @@ class Signer(Struct, frozen=True):
         return f"{self.selector}._domainkey.{self.domain}"
 
 
+class Selection:
+    """Which fields are signed, and which of them once more than they are there.
+
+    Args:
+        signed, oversigned: names of fields in any case; see `SIGNED` and `OVERSIGNED`. Of the
+            latter those that are not among the former are passed over.
+    """
+
+    def __init__(
+        self, signed: Iterable[str] = SIGNED, oversigned: Iterable[str] = OVERSIGNED
+    ) -> None:
+        more = {each.lower() for each in oversigned}
+        self._names = [
+            (name.encode("ascii"), name in more, _ONCE_THERE.fullmatch(name) is not None)
+            for name in dict.fromkeys(each.lower() for each in signed)
+        ]
+        self._known = frozenset(name for name, _, _ in self._names)
+
+    def of(self, fields: Sequence[RawField]) -> tuple[Sequence[Sequence[bytes]], list[bytes]]:
+        """Those fields in their relaxed form, and their names as ``h=`` has them."""
+        known = self._known
+        canonical = relaxed([each for each in fields if each[0].lower().rstrip() in known])
+        counts = Counter([name for name, _ in canonical])
+        names: list[bytes] = []
+        for name, once_more, once_there in self._names:
+            there = counts[name]
+            if there or once_more:
+                names += [name] * (there + (once_more or once_there))
+        return canonical, names
+
+
+_USUAL: Final = Selection()
+
+
 class Signing:
     """A header that is to be signed, by one key or by several.
 
     Args:
         header: as it will be sent, each line with its CRLF.
-        signed, oversigned: names of fields in lower case; see `SIGNED` and `OVERSIGNED`. Of the
-            latter those that are not among the former are passed over.
+        selection: which fields.
 
     Attributes:
         names: as ``h=`` has them.
     """
 
-    def __init__(
-        self,
-        header: bytes,
-        signed: Iterable[str] = SIGNED,
-        oversigned: Iterable[str] = OVERSIGNED,
-    ) -> None:
-        wanted, once_more = list(dict.fromkeys(signed)), frozenset(oversigned)
-        known = {name.encode("ascii") for name in wanted}
-        fields = [each for each in raw_fields(header) if each[0].lower().rstrip() in known]
-        canonical = _RELAXED.canonicalize_headers(fields)
-        counts = Counter(name for name, _ in canonical)
-        self.names: list[bytes] = []
-        for name in wanted:
-            there = counts[name.encode("ascii")]
-            denied = name in once_more or (bool(there) and _ONCE_THERE.fullmatch(name) is not None)
-            self.names += [name.encode("ascii")] * (there + denied)
+    def __init__(self, header: bytes, selection: Selection = _USUAL) -> None:
+        canonical, self.names = selection.of(raw_fields(header))
         chosen = dkim.select_headers(canonical, self.names)
         self._signed = b"".join([b"%s:%s" % (name, value) for name, value in chosen])
+        self._lines = _names(self.names)
 
     def field(
         self, signer: Signer, body: bytes, *, now: float, expires: float | None = None
@@ -139,7 +159,7 @@ class Signing:
             body: as above.
         """
         bh = base64.b64encode(body).decode("ascii")
-        lines = [*lines, *_names(self.names), f"bh={bh};"]
+        lines = [*lines, *self._lines, f"bh={bh};"]
         return signature(name, lines, key, self._signed)
 
 

@@ -14,6 +14,7 @@ from elemta.mailauth import (
     SIGNED,
     AuthorError,
     Measuring,
+    Selection,
     Signing,
     author_domains,
 )
@@ -78,8 +79,7 @@ class DkimSign(PluginWith[Settings]):
     def __init__(self, settings: Settings, keys: Keys) -> None:
         super().__init__(settings)
         self._keys = keys
-        self._signed = tuple(each.lower() for each in settings.headers)
-        self._oversigned = tuple(each.lower() for each in settings.oversigned)
+        self._selection = Selection(settings.headers, settings.oversigned)
 
     @override
     @classmethod
@@ -110,7 +110,7 @@ class DkimSign(PluginWith[Settings]):
         self.tools.meters.signatures[result] += 1
         if not signers:
             return ()
-        signing = Signing(content.header.header, self._signed, self._oversigned)
+        signing = Signing(content.header.header, self._selection)
         body = await measured(content)
         now = self.tools.clock()
         expires = now + self.settings.expires if self.settings.expires else None

@@ -13,19 +13,23 @@ from typing_extensions import override
 
 from elemta.config import ConfigError, PluginEntry
 from elemta.plugins import (
+    CONTINUE,
     AddHeader,
+    Chain,
     Content,
     Continue,
     Discard,
+    Granted,
     Loaded,
     Plugin,
+    Reject,
     RemoveHeader,
     TooLargeError,
     Transaction,
     Verdict,
     load,
 )
-from elemta.testing import CONFIG, TRUSTED, running
+from elemta.testing import CONFIG, TRUSTED, FakeContent, a_transaction, running
 from elemta.testing.stand_ins import EPOCH
 from tests.mailauth.signing import ed25519_key, rsa_key
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from elemta.plugins import Session
+    from elemta.protocol import Credentials
     from elemta.testing import Elemta
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
@@ -155,6 +161,35 @@ async def test_whatever_comes_is_signed_as_it_is_delivered(keys: Path, mail: byt
         assert results(await sent(elemta, mail)) == [True, True]
 
 
+class Anybody(Plugin):
+    """Lets people in under the name that they say."""
+
+    name = "anybody"
+
+    @override
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Verdict:
+        return Granted(credentials.user)
+
+
+async def test_what_a_submission_listener_completes_is_signed_as_it_is_then(keys: Path) -> None:
+    config = CONFIG.replace("auth: always", "auth: always, kind: submission")
+    async with running(config + entry(keys), [Anybody()]) as elemta:
+        elemta.host("far.example")
+        async with elemta.client() as client:
+            await client.say("EHLO client.example")
+            assert (await client.log_in("ann@us.example", "x")).code == 235
+            for line in ("MAIL FROM:<ann@us.example>", "RCPT TO:<x@far.example>"):
+                assert (await client.say(line)).code == 250
+            assert (await client.send("Bcc: y@far.example\n" + MAIL)).code == 250
+        await elemta.settled()
+        (taken,) = elemta.delivered
+        assert [len(taken.header(name)) for name in ("date", "message-id", "bcc")] == [1, 1, 0]
+        assert results(taken.content) == [True, True]
+        assert "date:date" in taken.header("dkim-signature")[0].replace(" ", "")
+
+
 async def test_nobody_is_vouched_for_who_only_says_that_he_is_ours(keys: Path) -> None:
     async with running(CONFIG + entry(keys)) as elemta:
         assert (await elemta.send("a@us.example", "bob@us.example", MAIL)).code == 250
@@ -241,6 +276,24 @@ async def test_what_cannot_be_signed_is_put_off(keys: Path, plugin: Plugin) -> N
         assert elemta.queued() == []
         assert {each.event for each in elemta.errors} == {"plugin.failed"}
         elemta.errors.clear()
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "answer", "held", "asked"),
+    [
+        ("continue", CONTINUE, 0, True),
+        ("quarantine", CONTINUE, 1, True),
+        ("reject", Reject((3, 0), "this mail cannot be taken"), 0, False),
+    ],
+)
+async def test_the_configuration_says_what_becomes_of_what_cannot_be_signed(
+    on_failure: str, answer: Verdict, held: int, *, asked: bool
+) -> None:
+    last = Adds(AddHeader("X-Next", "is asked"))
+    chain = Chain([Loaded(Fails(), on_failure=on_failure), Loaded(last)])
+    transaction = a_transaction()
+    assert await chain.on_sign(transaction, lambda: FakeContent(MAIL.encode())) == answer
+    assert (len(transaction.doomed), transaction.fields_changed) == (held, asked)
 
 
 async def test_a_report_goes_without_the_fields_of_who_fails(keys: Path) -> None:
