@@ -55,6 +55,7 @@ RCPT: Final = ("grammar::test_rcpt_is_read_as_it_is_meant",)
 ANY_LINE: Final = ("grammar::test_every_line_is_a_command_or_a_reply",)
 VALID: Final = ("address::test_a_valid_address_is_read_and_said_as_it_is_meant",)
 NEARLY: Final = ("address::test_what_is_read_is_safe_to_say",)
+SASL: Final = ("sasl",)
 CLIENT: Final = ("client_machine",)
 PAIR: Final = ("pair",)
 
@@ -125,6 +126,10 @@ MUTANTS: Final = [
     Mutant("SIZE of 19 digits", "params.py", "[0-9]{1,20}", "[0-9]{1,19}", MAIL),
     Mutant("xtext not taken off", "params.py", "chr(int(found[1] or found[2], 16))", "found[0]", RCPT),
     Mutant("NEVER beside others", "params.py", "if Notify.NEVER in notify and len(notify) > 1:", "if not notify:", ("grammar::test_never_stands_alone",)),
+    Mutant("any proof", "scram.py", "        if not right:\n            fault = fault or", "        if not octets:\n            fault = fault or", SASL),
+    Mutant("the header is not looked at", "scram.py", "if not fault and not self._is_bound(bound)", "if not fault and not bound", SASL),
+    Mutant("the proof is not of what was said", "scram.py", 'said = ",".join((self._bare, self._server_first, without_proof)).encode()', 'said = ",".join((self._bare, "", without_proof)).encode()', SASL),
+    Mutant("names are not prepared", "saslprep.py", '    return prepare(text)\n', "    return text\n", SASL),
     Mutant("lax base64", "sasl.py", "strict_mode=True", "strict_mode=False", TALK),
     # address.py
     Mutant("a@b@c", "address.py", '_ANY: Final = re.compile(rf"(?:({UTF8_DOT_STRING})', '_ANY: Final = re.compile(rf"(?:({UTF8_DOT_STRING}(?:@b)?)', NEARLY),

@@ -1,0 +1,84 @@
+"""Logins by which no password is said, and those who guess: with real clients (RFC 4954)."""
+
+from __future__ import annotations
+
+import smtplib
+import sqlite3
+import subprocess
+from base64 import b64encode
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.scenarios import ports
+from tests.scenarios.conftest import needs
+from tests.scenarios.test_submission import ANN, BOB, FAR, PASSWORD, House, house, message, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["house"]  # a fixture
+
+pytestmark = [pytest.mark.scenario, needs("openssl")]
+
+
+def gsasl(house: House, mechanism: str, password: str = PASSWORD) -> str:
+    """What is said to and fro."""
+    return subprocess.run(
+        ["gsasl", "--smtp", "--connect", house.at(False), "--mechanism", mechanism,
+         "--authentication-id", ANN, "--password", password, "--quality-of-protection", "qop-auth",
+         "--x509-ca-file", str(house.certificate), "--no-cb"],
+        input="QUIT\n", stdout=subprocess.PIPE, text=True, timeout=60.0,
+    ).stdout  # fmt: skip
+
+
+@needs("gsasl")
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "PLAIN", "LOGIN"])
+def test_gsasl_proves_that_it_knows_the_password(house: House, mechanism: str) -> None:
+    # Its exit code says nothing: it may die of a pipe after it has said QUIT.
+    assert "\n235 2.7.0 " in gsasl(house, mechanism)
+    assert "\n535 5.7.8 " in gsasl(house, mechanism, "wrong")
+
+
+@needs("msmtp")
+@pytest.mark.parametrize("auth", ["on", "scram-sha-256"])
+def test_msmtp_proves_that_it_knows_the_password(house: House, auth: str) -> None:
+    settings = house.place / "msmtprc"
+    settings.write_text(
+        f"account default\nhost 127.0.0.1\nport {house.implicit}\nfrom {ANN}\n"
+        f"auth {auth}\nuser {ANN}\npassword {PASSWORD}\n"
+        f"tls on\ntls_starttls off\ntls_trust_file {house.certificate}\n"
+    )
+    settings.chmod(0o600)
+    told = run(["msmtp", "-v", "-C", str(settings), BOB, FAR], message())
+    assert "AUTH SCRAM-SHA-256 " in told
+    house.arrived()
+
+
+def test_fault_15_a_restart_helps_nobody_who_guesses(house: House, place: Path) -> None:
+    def guess(password: str) -> int:
+        with smtplib.SMTP_SSL(
+            "127.0.0.1", house.implicit, timeout=30.0, context=house.trusting()
+        ) as client:
+            client.ehlo()
+            code, _ = client.docmd("AUTH", "PLAIN " + plain(password))
+        return code
+
+    assert [guess(f"guess {number}") for number in range(5)] == [535] * 5
+    ports.eventually(lambda: rows(house), what="what was wrong on the disk")
+    house.elemta.terminate()
+    house.elemta.start()
+    assert guess(PASSWORD) == 454
+
+
+def plain(password: str) -> str:
+    return b64encode(f"\0{ANN}\0{password}".encode()).decode()
+
+
+def rows(house: House) -> int:
+    """How many accounts at networks the server has written down."""
+    file = house.elemta.data / "login" / "ledger.sqlite"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as ledger:
+        found: int = ledger.execute("SELECT count(*) FROM rows WHERE book = 'pairs'").fetchone()[0]
+    return found
