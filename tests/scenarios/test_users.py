@@ -138,6 +138,7 @@ def test_users_of_a_file_come_and_go_while_the_server_runs(
 @needs("slapd")
 def test_users_of_openldap_bind_by_tls(make_elemta: MakeDaemon, place: Path) -> None:
     (place / "ldap-password").write_text(f"{SERVICE_PASSWORD}\n")
+    (place / "ldap-password").chmod(0o600)
     with slapd(place / "slapd") as directory:
         directory.add_person("bob", "correct horse", "bob@example.org", "sales@example.org")
         directory.add_person("one", "x", "same@example.org")

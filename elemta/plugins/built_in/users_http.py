@@ -22,7 +22,15 @@ from typing_extensions import override
 from elemta.config import AddressPattern, ConfigError, Mistake, Service
 from elemta.net.http import HttpError, post
 from elemta.plugins import Granted, PluginWith
-from elemta.plugins.built_in.elsewhere import Asked, DownError, Elsewhere, Said
+from elemta.plugins.built_in.elsewhere import (
+    Asked,
+    DownError,
+    Elsewhere,
+    Said,
+    Stamps,
+    read_secret,
+    stamps,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -32,8 +40,6 @@ if TYPE_CHECKING:
 
 #: Octets of an answer that are too many.
 _ANSWER: Final = 256 * 1024
-#: Octets of a file that has nothing but a token in it.
-_TOKEN: Final = 8192
 
 
 class Answer(Struct, frozen=True):
@@ -103,6 +109,8 @@ class UsersHttp(PluginWith[Settings]):
         super().__init__(settings)
         self._service, self._host, self._netloc, self._target, self._secure = settings.where()
         self._context: ssl.SSLContext | None = None
+        self._files = (settings.authorities, settings.token_file)
+        self._stamps: Stamps = ()
         self._fields = [
             (b"Host", self._netloc.encode()),
             (b"Content-Type", b"application/json"),
@@ -117,6 +125,10 @@ class UsersHttp(PluginWith[Settings]):
             raise ConfigError(Mistake(where, str(error))) from None
 
     @override
+    def outdated(self) -> bool:
+        return stamps(self._files) != self._stamps
+
+    @override
     async def start(self) -> None:
         self._elsewhere = Elsewhere(self.settings, self.tools)
         await self.tools.in_thread(self._open)
@@ -128,12 +140,13 @@ class UsersHttp(PluginWith[Settings]):
             OSError: one cannot be read.
             ValueError: one has not what it should have.
         """
+        self._stamps = stamps(self._files)
         if self._secure:
             self._context = ssl.create_default_context(cafile=self.settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         if (path := self.settings.token_file) is not None:
-            token = path.read_text("utf-8")[:_TOKEN].strip()
-            if not token.isascii() or not token.isprintable() or not token or " " in token:
+            token = read_secret(path)
+            if not token.isascii() or " " in token:
                 raise ValueError(f"{path}: expected a token, and nothing else")
             self._fields.append((b"Authorization", b"Bearer " + token.encode()))
 

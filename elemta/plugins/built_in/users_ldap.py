@@ -21,7 +21,15 @@ from elemta.config import ConfigError, Mistake, Service
 from elemta.log import logger
 from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
 from elemta.plugins import Granted, PluginWith
-from elemta.plugins.built_in.elsewhere import Asked, DownError, Elsewhere, Said
+from elemta.plugins.built_in.elsewhere import (
+    Asked,
+    DownError,
+    Elsewhere,
+    Said,
+    Stamps,
+    read_secret,
+    stamps,
+)
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
@@ -35,8 +43,6 @@ _PORTS: Final = {"ldap": 389, "ldaps": 636}
 _USER: Final = "{user}"
 #: Addresses of one user that are looked at.
 _ADDRESSES: Final = 1000
-#: Octets of a file that has nothing but a password in it.
-_PASSWORD: Final = 4096
 
 
 class Settings(Asked, frozen=True, kw_only=True):
@@ -108,6 +114,8 @@ class UsersLdap(PluginWith[Settings]):
         ]
         self._context: ssl.SSLContext | None = None
         self._password: str | None = None
+        self._files = (settings.authorities, settings.bind_password_file)
+        self._stamps: Stamps = ()
 
     @override
     def examine(self, where: str) -> None:
@@ -115,6 +123,10 @@ class UsersLdap(PluginWith[Settings]):
             self._open()
         except (OSError, ValueError) as error:
             raise ConfigError(Mistake(where, str(error))) from None
+
+    @override
+    def outdated(self) -> bool:
+        return stamps(self._files) != self._stamps
 
     @override
     async def start(self) -> None:
@@ -129,13 +141,12 @@ class UsersLdap(PluginWith[Settings]):
             ValueError: one has not what it should have.
         """
         settings = self.settings
+        self._stamps = stamps(self._files)
         if self._implicit or settings.start_tls:
             self._context = ssl.create_default_context(cafile=settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
         if (path := settings.bind_password_file) is not None:
-            self._password = path.read_text("utf-8")[:_PASSWORD].rstrip("\r\n")
-            if not self._password:
-                raise ValueError(f"{path}: is empty")
+            self._password = read_secret(path)
 
     @override
     async def on_authenticate(

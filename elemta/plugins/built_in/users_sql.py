@@ -17,7 +17,7 @@ import trio
 from msgspec import Meta
 from typing_extensions import override
 
-from elemta.config import AddressPattern, Query, check, database_mistakes
+from elemta.config import AddressPattern, ConfigError, Mistake, Query, check, database_mistakes
 from elemta.log import logger
 from elemta.login import ScramVerifier, check_hash, costs, decoy, hash_app_password
 from elemta.maps import Database, MapDownError, Postgresql, Sqlite
@@ -101,6 +101,11 @@ class UsersSql(PluginWith[Settings]):
     @classmethod
     def configured(cls, settings: object, where: str) -> Self:
         return cls(check(settings, Settings, where), where)
+
+    @override
+    def examine(self, where: str) -> None:
+        if (path := self.settings.path) is not None and not path.is_file():
+            raise ConfigError(Mistake(f"{where}.database", f"there is no file {path}"))
 
     @override
     async def start(self) -> None:

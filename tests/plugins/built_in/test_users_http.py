@@ -155,6 +155,7 @@ async def test_a_password_is_told_to_whom_the_certificate_names_alone(
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "token").chmod(0o600)
     told = {
         "url": "https://users.example/login",
         "authorities": str(tmp_path / "ca.pem"),
@@ -190,5 +191,6 @@ def test_files_are_looked_at_by_check(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"plugins\[0\]\.settings: .*token"):
         plugin.examine("plugins[0].settings")
     token.write_text("two words")
+    token.chmod(0o600)
     with pytest.raises(ConfigError, match="expected a token"):
         plugin.examine("plugins[0].settings")

@@ -95,6 +95,11 @@ def entry(name: str, attributes: dict[str, list[str]]) -> bytes:
     return ber.encode(0x64, ber.text(name), ber.encode(ber.SEQUENCE, *told))
 
 
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+
+
 @pytest.fixture
 def directory() -> Directory:
     return Directory()
@@ -138,7 +143,7 @@ async def test_he_is_called_by_an_attribute_if_that_is_wanted(
 async def test_a_service_account_searches(
     service: FakeService, directory: Directory, tmp_path: Path
 ) -> None:
-    (tmp_path / "password").write_text("secret\n")
+    write(tmp_path / "password", "secret\n")
     told = {"bind_dn": SERVICE, "bind_password_file": str(tmp_path / "password")}
     plugin = await a_plugin(service, **told)
     assert isinstance(await ask(plugin, "horse"), Granted)
@@ -246,9 +251,23 @@ def test_files_are_looked_at_by_check(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"plugins\[0\]\.settings: .*password"):
         plugin.examine("plugins[0].settings")
-    missing.write_text("\n")
-    with pytest.raises(ConfigError, match="is empty"):
+    write(missing, "\n")
+    with pytest.raises(ConfigError, match="expected a secret"):
         plugin.examine("plugins[0].settings")
+    write(missing, "secret", 0o644)
+    with pytest.raises(ConfigError, match="others may read"):
+        plugin.examine("plugins[0].settings")
+
+
+async def test_another_password_in_the_file_holds_from_the_next_reload_on(
+    service: FakeService, tmp_path: Path
+) -> None:
+    write(tmp_path / "password", "secret")
+    told = {"bind_dn": SERVICE, "bind_password_file": str(tmp_path / "password")}
+    plugin = await a_plugin(service, **told)
+    assert not plugin.outdated()
+    write(tmp_path / "password", "another")
+    assert plugin.outdated()
 
 
 def test_the_default_filter_is_one() -> None:

@@ -130,7 +130,10 @@ async def test_what_was_right_is_not_asked_again_for_a_while(
 
 async def test_a_database_that_cannot_be_asked_puts_off(place: Place) -> None:
     plugin = await place.plugin()
+    plugin.examine("plugins[0].settings")
     place.path.unlink()
+    with pytest.raises(ConfigError, match=r"settings\.database: there is no file"):
+        plugin.examine("plugins[0].settings")
     assert isinstance(await ask(plugin, "horse"), Defer)
     assert isinstance(await plugin.on_verifier(a_session(), "bob@example.org"), Defer)
     assert plugin.tools.counts["down"] == 2
