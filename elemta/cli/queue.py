@@ -32,7 +32,7 @@ ACTIONS: Final = {
     "reschedule": "Try it at a given time, and not before.",
     "reprioritise": "Let it go sooner or later than others.",
 }
-_VIA: Final = "smtp://HOST:PORT, lmtp://HOST:PORT, lmtp:///SOCKET or maildir; several: in turn."
+_VIA: Final = "smtp(s)://HOST:PORT, lmtp://HOST:PORT, lmtp:///SOCKET or maildir; several: in turn."
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from elemta.delivery.hosts import Candidate, Hosts
     from elemta.delivery.routing import Remote
-    from elemta.delivery.security import Security
+    from elemta.delivery.security import Failure, Security
     from elemta.delivery.session import Tls
     from elemta.delivery.transaction import Outcome, StoredBody
     from elemta.net.dialogues import Records
@@ -301,8 +301,13 @@ class Carrier:
     async def _call(self, candidate: Candidate, search: _Search) -> SmtpSession | None:
         """Connect to a host and say hello; None: it is of no use, and `search` knows why."""
         assert self._route is not None, "there is somewhere to go"
+        tls: Tls | None = None
+        now = trio.current_time()
+        if (refusal := self._security.refusal(candidate, self._route, now)) is not None:
+            search.trouble = Tried(Result.DEFERRED, _not_asked(candidate, refusal, now))
+            return None
         try:
-            tls = self._security.wish(candidate, self._route, trio.current_time())
+            tls = self._security.wish(candidate, self._route, now)
             try:
                 return await self._open(candidate, search, tls)
             except TlsFailed as error:
@@ -317,6 +322,9 @@ class Carrier:
             self._meters.hosts["unusable"] += 1
             if isinstance(error, LoginRefused):
                 self._not_let_in(candidate, search, error)
+            elif tls is not None and tls.required and search.candidates:
+                # Its other addresses are hardly another host: those come first that are.
+                search.candidates.sort(key=lambda each: each.name == candidate.name)
             self._note(Welcome.TURNED_AWAY if error.reply.code == 421 else Welcome.SILENT)
             search.trouble = Tried(Result.DEFERRED, error.reply, error.remote, str(candidate))
         except (OSError, trio.TooSlowError) as error:
@@ -327,14 +335,11 @@ class Carrier:
     def _not_let_in(self, candidate: Candidate, search: _Search, error: LoginRefused) -> None:
         """A login is refused: no other address of that host is asked to say so again."""
         assert self._route is not None, "there is somewhere to go"
-        login = self._route.terms.login
+        assert self._route.terms.login is not None, "we have said who we are"
+        user, reply = self._route.terms.login.user, str(error.reply)
         self._meters.host_logins["refused"] += 1
-        log.error(
-            "delivery.login_refused",
-            host=str(candidate),
-            user="" if login is None else login.user,
-            reply=str(error.reply),
-        )
+        self._security.refused(candidate, user, trio.current_time(), reply)
+        log.error("delivery.login_refused", host=str(candidate), user=user, reply=reply)
         left = search.candidates or ()
         search.candidates = [each for each in left if each.name != candidate.name]
 
@@ -417,6 +422,12 @@ def _connecting() -> Standing:
 
 def _unreachable(candidate: Candidate, error: OSError | trio.TooSlowError) -> Reply:
     return made(451, 4, 1, f"cannot connect to {candidate}: {_why_not(error)}")
+
+
+def _not_asked(candidate: Candidate, refusal: Failure, now: float) -> Reply:
+    left = refusal.minutes(now)
+    why = f"{candidate} has refused our login, and is not asked for {left} min more"
+    return made(451, 7, 8, f"{why}: {refusal.reason}")
 
 
 def _why_not(error: OSError | trio.TooSlowError) -> str:

@@ -97,6 +97,9 @@ async def meet(
 
 
 def _tls(host: Candidate, route: Remote, security: Security, now: float) -> str:
+    if (refusal := security.refusal(host, route, now)) is not None:
+        left = refusal.minutes(now)
+        return f"not called for {left} min more, as it has refused our login: {refusal.reason}"
     try:
         wish = security.wish(host, route, now)
     except OSError as error:
@@ -111,5 +114,4 @@ def _tls(host: Candidate, route: Remote, security: Security, now: float) -> str:
     failure = security.failure(host, now)
     if failure is None:
         return "in clear"
-    minutes = max(1, round((failure.until - now) / 60))
-    return f"in clear for {minutes} min more: {failure.reason}"
+    return f"in clear for {failure.minutes(now)} min more: {failure.reason}"

@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
 #: Seconds for which a host whose TLS does not work is talked to in clear, if it may be.
 MEMORY: Final = 3600.0
+#: Seconds for which a host that has refused our login is not asked again: a provider locks accounts
+#: for what looks like guessing.
+REFUSED: Final = 300.0
 #: Hosts of that kind that are remembered.
 MAX_REMEMBERED: Final = 10_000
 
 
 class Failure(Struct, frozen=True):
-    """TLS that was offered and could not be had.
+    """TLS that was offered and could not be had; or a login that was refused.
 
     Attributes:
         until: it is not tried again before.
@@ -40,6 +43,10 @@ class Failure(Struct, frozen=True):
 
     until: float
     reason: str
+
+    def minutes(self, now: float) -> int:
+        """How long that is, for people."""
+        return max(1, round((self.until - now) / 60))
 
 
 class Security:
@@ -51,7 +58,7 @@ class Security:
         remembered: hosts; beyond it the one that failed longest ago is forgotten.
 
     Attributes:
-        policy, keyring: as given; may be changed.
+        policy, keyring: as given.
     """
 
     def __init__(
@@ -66,6 +73,13 @@ class Security:
         self._remembered = remembered
         #: By host; the one that failed longest ago comes first.
         self._failed: Final[OrderedDict[tuple[str, int], Failure]] = OrderedDict()
+        #: By host and by who we are there; they are few, as the configuration names them.
+        self._refused: dict[tuple[str, int, str], Failure] = {}
+
+    def configure(self, policy: TlsPolicy, keyring: Keyring) -> None:
+        """From now on these hold; logins that were refused are tried anew."""
+        self.policy, self.keyring = policy, keyring
+        self._refused = {}
 
     def wish(self, host: Candidate, route: Remote, now: float) -> Tls | None:
         """How to encrypt to a host if it can; None: not at all.
@@ -102,6 +116,18 @@ class Security:
     def failure(self, host: Candidate, now: float) -> Failure | None:
         """Why a host is talked to in clear for now, if it may be."""
         found = self._failed.get((host.address, host.port))
+        return found if found is not None and found.until > now else None
+
+    def refused(self, host: Candidate, user: str, now: float, reply: str) -> None:
+        """Remember that a host does not let us in."""
+        self._refused[host.name, host.port, user] = Failure(now + REFUSED, reply)
+
+    def refusal(self, host: Candidate, route: Remote, now: float) -> Failure | None:
+        """Why a host is not asked just now whether it lets us in; None: it is."""
+        login = route.terms.login
+        if login is None:
+            return None
+        found = self._refused.get((host.name, host.port, login.user))
         return found if found is not None and found.until > now else None
 
 

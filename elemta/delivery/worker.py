@@ -147,7 +147,7 @@ class Delivery:
         """
         self._forwarding = Forwarding(config, srs)
         delivery = config.delivery
-        self._security.keyring = keyring or self._security.keyring
+        self._security.configure(delivery.tls, keyring or self._security.keyring)
         self.reporter.configure(config)
         self._hello_name = delivery.hello_name or config.hostname
         self._connect_timeout = delivery.connect_timeout
@@ -159,7 +159,6 @@ class Delivery:
         )
         self._idle = delivery.idle_timeout
         self._messages = delivery.messages_per_connection
-        self._security.policy = delivery.tls
         self._router = router
         self._hosts = Hosts(
             self._resolver,

@@ -17,9 +17,10 @@ from elemta.control.tracing import transcripts
 from elemta.delivery import login
 from elemta.delivery.keyring import Keyring
 from elemta.delivery.routing import Router
+from elemta.delivery.security import REFUSED
 from elemta.protocol import Mailbox
-from elemta.queue import Filter, Reroute, State
-from tests.delivery.world import CONFIG, on_virtual_time, world
+from elemta.queue import Filter, Reroute, Retry, State
+from tests.delivery.world import CONFIG, on_virtual_time, to, world
 from tests.net.certificates import authority, server_context, trusted_context
 from tests.protocol.test_sasl_client import CLIENT_FINAL, NONCE, SERVER_FINAL, SERVER_FIRST
 
@@ -267,6 +268,61 @@ async def test_who_does_not_prove_who_he_is_gets_neither_mail_nor_login(
         host.says["STARTTLS"] = "220 go"
         await trio.sleep(7200)
         assert here.states(id_) == [DELIVERED]
+
+
+async def test_a_host_that_has_refused_a_login_is_not_asked_again_for_a_while(
+    tmp_path: Path,
+) -> None:
+    async with smart(tmp_path) as here:
+        first = smarthost(here, ONE, "a.example", AUTH="535 5.7.8 who are you?")
+        second = smarthost(here, TWO, "b.example")
+        for _ in range(4):  # each on a new connection
+            assert await sent(here) == [DELIVERED]
+            await trio.sleep(65)
+        assert (first.sessions, second.sessions) == (1, 4)
+        second.down = OSError("down")
+        id_ = await here.send("bob@far.example")
+        await trio.sleep(5)
+        assert here.replies(id_)[0].startswith("451 4.4.1 cannot connect to b.example")
+        await trio.sleep(REFUSED)
+        first.says["AUTH"] = "235 2.7.0 welcome"
+        await trio.sleep(1200)
+        assert here.states(id_) == [DELIVERED]
+        assert len(first.taken) == 1
+
+
+async def test_a_reload_has_a_host_asked_again_whether_it_lets_us_in(tmp_path: Path) -> None:
+    config = load(text(tmp_path, '"smtp://a.example:587"'))
+    async with smart(tmp_path, text(tmp_path, '"smtp://a.example:587"')) as here:
+        host = smarthost(here, ONE, "a.example", AUTH="535 5.7.8 who are you?")
+        id_ = await here.send("bob@far.example")
+        await trio.sleep(40)
+        host.says["AUTH"] = "235 2.7.0 welcome"
+        await here.queue.act(Retry(), Filter(), who="operator:root")
+        await trio.sleep(40)
+        assert here.states(id_) == [DEFERRED]
+        told = here.replies(id_)[-1]
+        assert told == (
+            f"451 4.7.8 a.example[{ONE}]:587 has refused our login, and is not asked for 4 min "
+            "more: 535 5.7.8 who are you?"
+        )
+        meeting = await here.delivery.meet(Router(config).route(to("bob@far.example"), None))
+        assert isinstance(meeting.calls, tuple)
+        assert meeting.calls[0].tls.startswith("not called for 4 min more, as it has refused our")
+        here.delivery.configure(config, Router(config), Keyring(config))
+        await here.queue.act(Retry(), Filter(), who="operator:root")
+        await trio.sleep(200)
+        assert here.states(id_) == [DELIVERED]
+
+
+async def test_where_tls_fails_another_host_comes_before_another_address(tmp_path: Path) -> None:
+    async with smart(tmp_path) as here:
+        here.zone.hosts["a.example"] = [ONE, THREE, "2001:db8::1"]
+        hosts = [smarthost(here, each, "evil.example") for each in here.zone.hosts["a.example"]]
+        second = smarthost(here, TWO, "b.example")
+        assert await sent(here) == [DELIVERED]
+        assert len(second.taken) == 1
+        assert sum(each.sessions for each in hosts) == 1
 
 
 async def test_tls_that_fails_at_the_first_host_leads_to_the_second(tmp_path: Path) -> None:
