@@ -123,6 +123,23 @@ def test_check_finds_a_listener_for_people_whom_nobody_knows(here: Path) -> None
     )
 
 
+def test_check_warns_of_passwords_in_clear_and_of_a_port_25_that_is_not_for_all(here: Path) -> None:
+    (here / "users.yaml").write_text("users: {}\n")
+    (here / "users.yaml").chmod(0o600)
+    (here / "odd.yaml").write_text(
+        "hostname: mx.example.org\n"
+        'listeners: [{name: people, address: ":25", kind: submission, auth: always}]\n'
+        f"plugins: [{{name: users-file, settings: {{file: {here / 'users.yaml'}}}}}]\n"
+    )
+    done = run("check", "--config", "odd.yaml")
+    assert done.exit_code == 0, done.output
+    assert "  listener   people: :25, in clear, for who logs in\n" in done.output
+    assert done.stderr.splitlines() == [
+        "warning: listeners[0].kind: submission on port 25 turns mail away of who does not log in",
+        "warning: listeners[0].auth: always lets anybody on the way to it read passwords",
+    ]
+
+
 def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
     (here / "good.yaml").write_text(GOOD)
     done = run("check", "--config", "good.yaml")

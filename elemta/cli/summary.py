@@ -20,7 +20,9 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
     yield f"  data       {config.data_dir}"
     for listener in config.listeners:
         encrypted = _encrypted(listener, config)
-        yield f"  listener   {listener.name}: {' '.join(map(str, listener.bindings))}, {encrypted}"
+        who = ", for who logs in" if listener.submission else ""
+        where = " ".join(map(str, listener.bindings))
+        yield f"  listener   {listener.name}: {where}, {encrypted}{who}"
     for certificate in config.tls.certificates:
         yield f"  certificate {certificate.certificate}"
     if config.api is not None:
@@ -60,6 +62,12 @@ def warnings(config: Config) -> Iterator[str]:
                 f"{at}.client_certificates: servers that show one of another authority, as many "
                 "do where they are asked, cannot send to port 25"
             )
+        if public and listener.submission:
+            yield f"{at}.kind: submission on port 25 turns mail away of who does not log in"
+        if listener.logins == "always" and any(
+            isinstance(each, HostPort) and not each.is_loopback for each in listener.bindings
+        ):
+            yield f"{at}.auth: always lets anybody on the way to it read passwords"
 
 
 def _encrypted(listener: Listener, config: Config) -> str:

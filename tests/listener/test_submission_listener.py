@@ -11,6 +11,7 @@ from elemta.config import ConfigError, load
 from elemta.listener.accept import Listeners
 from elemta.plugins import (
     CONTINUE,
+    AddHeader,
     Chain,
     Granted,
     Loaded,
@@ -22,11 +23,13 @@ from elemta.plugins import (
 from tests.dialogue import CONFIG, TRUSTED, Server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import trio
     from trio.testing import MockClock
 
     from elemta.message import HeaderScanner
-    from elemta.plugins import Session, Transaction, Verdict
+    from elemta.plugins import Content, Session, Transaction, Verdict
     from elemta.protocol import Credentials
     from tests.fakes import FakeQueue
 
@@ -258,6 +261,34 @@ async def test_plugins_see_what_was_added(
         b"From: alice@here.example\r\nDate: Sun, 22 Nov 2026 00:00:00 +0000\r\n"
         b"Message-ID: <Q1@mx.example>\r\n"
     ]
+
+
+async def test_what_is_signed_is_what_is_stored(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    shown: list[bytes] = []
+
+    class Signer(Users):
+        """Looks at what it would sign."""
+
+        @override
+        async def on_sign(
+            self, transaction: Transaction | None, content: Content
+        ) -> Sequence[AddHeader]:
+            shown.append(await content.read())
+            return [AddHeader("X-Signed", "yes")]
+
+    server = Server(Signer(), kind="submission", auth="always")
+    nursery.start_soon(server.run)
+    await server.play(
+        f"{LOGGED_IN}{ENVELOPE}C: From: alice@here.example\nC: Bcc: x@y.example\nC: \nC: hello\n"
+        "C: .\nS: 250 ..."
+    )
+    (kept,) = server.queue.kept
+    assert [b"X-Signed: yes\r\n" + each for each in shown] == [kept.content]
+    assert b"\r\nDate: " in kept.content
+    assert b"\r\nMessage-ID: " in kept.content
+    assert b"Bcc" not in kept.content
 
 
 async def test_a_large_message_is_completed_on_the_disk(server: Server) -> None:
