@@ -208,6 +208,20 @@ async def test_what_no_client_says_ends_the_exchange(server: Server) -> None:
     assert server.house.meters.logins["tried"] == 0
 
 
+async def test_fault_21_what_is_kept_of_a_password_lets_nobody_in(server: Server) -> None:
+    assert await scram(server, Client("ann", str(VERIFIER))) == WRONG
+    await server.play(f"C: AUTH PLAIN {plain('ann', str(VERIFIER))}\nS: {WRONG}")
+    # Nor does a proof that is made of it, in place of the key that it is the hash of.
+    client = Client()
+    await server.client.send_all(f"AUTH SCRAM-SHA-256 {client.first}\r\n".encode())
+    shown = await challenge(server)
+    without = f"c={b64(client.header)},r={shown.partition(',')[0][2:]}"
+    said = f"{client.bare},{shown},{without}".encode()
+    signature = hmac.digest(VERIFIER.stored_key, said, "sha256")
+    proof = bytes(a ^ b for a, b in zip(VERIFIER.stored_key, signature, strict=True))
+    await server.play(f"C: {b64(f'{without},p={b64(proof)}')}\nS: {WRONG}")
+
+
 # Tokens.
 
 

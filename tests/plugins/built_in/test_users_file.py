@@ -115,7 +115,7 @@ async def test_who_is_not_there_costs_as_much_as_who_is(place: Place, user: str)
     assert other.rpartition("$")[0].rpartition("$")[0] == HASH.rpartition("$")[0].rpartition("$")[0]
 
 
-async def test_what_is_stored_is_no_password(place: Place) -> None:
+async def test_fault_21_what_is_stored_is_no_password(place: Place) -> None:
     """Fault 21 of the original: a stored hash was accepted."""
     for text in (HASH, str(VERIFIER), hash_app_password(APP)):
         assert isinstance(await place.ask(text), Reject)
