@@ -117,3 +117,41 @@ def test_a_server_that_offers_no_tls_is_told(cert: Callable[..., Result]) -> Non
         thread.join()
     assert done.exit_code == 69
     assert "it does not offer STARTTLS" in done.output
+
+
+def test_check_of_the_configuration_warns_of_what_is_no_mistake(
+    authority: Authority, tmp_path: Path
+) -> None:
+    pair = authority.issue("mx.example", not_after=datetime.now(UTC) + timedelta(days=3, hours=1))
+    config = {
+        "hostname": "mx.example",
+        "tls": {"certificates": [pair], "client_authorities": str(authority.file)},
+        "listeners": [
+            {"name": "mx", "address": ":25", "tls": "required", "client_certificates": "asked"},
+        ],
+    }
+    (tmp_path / "elemta.yaml").write_text(yaml.safe_dump(config))
+    done = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "elemta.yaml")])
+    assert done.exit_code == 0, done.output
+    warnings = [line for line in done.output.splitlines() if line.startswith("warning: ")]
+    assert [line.split(": ")[1] for line in warnings] == [
+        "listeners[0].tls",
+        "listeners[0].client_certificates",
+        pair["certificate"],
+    ]
+    assert warnings[2].endswith(": it runs out in 3 days")
+
+
+def test_check_of_the_configuration_finds_certificates_that_are_wrong(
+    authority: Authority, tmp_path: Path
+) -> None:
+    pair, other = authority.issue("mx.example"), authority.issue("other.example")
+    config = {
+        "hostname": "mx.example",
+        "tls": {"certificates": [{**pair, "key": other["key"]}]},
+        "listeners": [{"name": "mx", "address": ":25"}],
+    }
+    (tmp_path / "elemta.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    done = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "elemta.yaml")])
+    assert done.exit_code == 78
+    assert "elemta.yaml:4:18: tls.certificates[0].certificate: " in done.output

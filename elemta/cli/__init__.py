@@ -6,6 +6,7 @@ What a command needs is imported when it runs, so that ``elemta version`` does n
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,12 +89,14 @@ def check(path: Path | None) -> None:
     from elemta.cli.summary import summary, warnings
 
     config, found = configuration(path, sandbox=False, port=None)
+    doubts: list[str] = []
     if config.tls.files and found is not None:  # the sandbox makes its own
         from elemta.config import ConfigError, locate
         from elemta.net.certificates import Certificates
 
         try:
-            Certificates.read(config.tls)
+            for each in Certificates.read(config.tls).known:
+                doubts += [f"{each.file}: {doubt}" for doubt in each.doubts(time.time())]
         except ConfigError as error:
             misconfigured(locate(error, found))
     if config.api is not None and config.api.certificate is not None:
@@ -133,7 +136,7 @@ def check(path: Path | None) -> None:
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     click.echo("\n".join(summary(config, found)))
-    for warning in warnings(config):
+    for warning in (*warnings(config), *doubts):
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -164,12 +164,7 @@ def _complaints(pair: Pair, now: float) -> Iterator[str]:
         return
     if order is not None:
         yield order
-    if (complaint := found.complaint(now)) is not None:
-        yield f"it {complaint}"
-    if not found.names:
-        yield "it is for no name: clients look for one among its subject alternative names"
-    if found.open_key:
-        yield f"everybody on this machine may read {pair.key}"
+    yield from found.doubts(now)
 
 
 def _covered(host: str, pairs: list[Pair]) -> bool:

@@ -22,7 +22,7 @@ from elemta import daemon, log, nodes, privileges
 from elemta.cli import codes
 from elemta.config import SANDBOX_API, ConfigError, locate, read
 from elemta.listener.sockets import BindError, bind
-from elemta.net.certificates import Certificates
+from elemta.net.certificates import Certificates, ignore_strange_names
 from elemta.nodes import LIFELINE, Place, inherited, places, share
 from elemta.privileges import StartError
 from elemta.queue import SpoolError
@@ -83,6 +83,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
             _see_that_keys_stay_readable(config)
         privileges.writable(config.data_dir)
         _spare_the_collector()
+        ignore_strange_names()
         sys.setswitchinterval(SWITCH)
         link = api.invite(always=path is None) if api is not None else None
         if link is not None and path is not None:

@@ -11,6 +11,7 @@ import hashlib
 import math
 import ssl
 import stat
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +24,7 @@ from elemta.log import logger
 from elemta.net.tls import Encryption
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
     from cryptography import x509
 
@@ -115,6 +116,15 @@ class Certificate(Struct, frozen=True, kw_only=True):
         if days < 0:
             return "has run out"
         return f"runs out in {days} days" if days < SOON else None
+
+    def doubts(self, now: float) -> Iterator[str]:
+        """What is no mistake, but hardly what anybody wants."""
+        if (complaint := self.complaint(now)) is not None:
+            yield f"it {complaint}"
+        if not self.names:
+            yield "it is for no name, and clients look for one among subject alternative names"
+        if self.open_key:
+            yield "everybody on this machine may read its key"
 
 
 class Certificates:
@@ -320,6 +330,23 @@ class ShownCertificates:
         wanted = by_name.get(name) or by_name.get(f"*.{name.partition('.')[2]}")
         if wanted is not None and wanted is not self.context:
             tls.context = wanted
+
+
+def ignore_strange_names() -> None:
+    """Let nobody write into our log by asking for a name beyond ASCII.
+
+    The `ssl` module refuses such a handshake by itself, before it asks us; but it prints a
+    traceback to standard error, with what the client wrote, each time. The failure is logged as
+    that of any handshake.
+    """
+    before = sys.unraisablehook
+
+    def hear(told: sys.UnraisableHookArgs) -> None:
+        of_name = isinstance(told.exc_value, UnicodeDecodeError)
+        if not (of_name and isinstance(told.object, bytes)):
+            before(told)
+
+    sys.unraisablehook = hear
 
 
 def server_context(minimum: str = "1.2") -> ssl.SSLContext:

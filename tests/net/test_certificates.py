@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import ssl
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,12 +23,13 @@ from elemta.net.certificates import (
     Certificates,
     described_as_sent,
     examine,
+    ignore_strange_names,
     misplaced,
     renew,
 )
 from elemta.net.memory import memory_transport_pair
 from elemta.net.self_signed import DAYS, have_self_signed
-from elemta.net.tls import serve_tls, start_tls
+from elemta.net.tls import TlsError, serve_tls, start_tls
 from tests.net.certificates import Authority
 
 if TYPE_CHECKING:
@@ -329,3 +334,26 @@ def test_a_self_signed_one_is_made_kept_and_made_anew_before_its_end(tmp_path: P
     assert examine(certificate, key).ends > first.ends
     key.unlink()
     assert have(now + (DAYS - 20) * DAY)
+
+
+# What clients may do to it.
+
+
+async def test_a_name_beyond_ascii_fails_the_handshake_and_writes_nothing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    ignore_strange_names()
+    outgoing = ssl.MemoryBIO()
+    client = authority.client().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="mx.example")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    ours, theirs = memory_transport_pair()
+    await ours.send_all(outgoing.read().replace(b"mx.example", b"mx.\xff\xfeample"))
+    found = Certificates.read(a_table(authority.issue("mx.example")))
+    with pytest.raises(TlsError):
+        await serve_tls(theirs, found.shown("off"))
+    assert heard == []
+    sys.unraisablehook(other := SimpleNamespace(exc_value=ValueError(), object=b""))  # type: ignore[arg-type]
+    assert heard == [other]
