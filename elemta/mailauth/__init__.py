@@ -1,4 +1,4 @@
-"""Does the message tell the truth? SPF, DKIM, ARC, DMARC and the names of addresses."""
+"""Does the message tell the truth? SPF, DKIM, ARC, DMARC and names of addresses; and we sign."""
 
 from elemta.mailauth.arc import Arc as Arc
 from elemta.mailauth.arc import ArcResult as ArcResult

@@ -199,7 +199,7 @@ def _closed(config: Config, loaded: Sequence[Loaded]) -> Iterator[Mistake]:
 
 
 def _load(entry: PluginEntry, where: str, former: Loaded | None) -> Loaded:
-    if former is not None and former.settings == entry.settings and not former.plugin.outdated():
+    if former is not None and former.settings == entry.settings and not _outdated(former.plugin):
         plugin = former.plugin  # what it has open and what it remembers stay
     else:
         plugin = _make(entry, where)
@@ -213,6 +213,13 @@ def _load(entry: PluginEntry, where: str, former: Loaded | None) -> Loaded:
         entry.settings,
         Counts() if former is None else former.counts,
     )
+
+
+def _outdated(plugin: Plugin) -> bool:
+    try:
+        return plugin.outdated()
+    except _ANYTHING:  # made anew, it says what is wrong
+        return True
 
 
 def _make(entry: PluginEntry, where: str) -> Plugin:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from typing_extensions import override
 
-from elemta.config import Config, ConfigError, load
+from elemta.config import Config, ConfigError, PluginEntry, load
 from elemta.plugins import (
     CONTINUE,
     Accept,
@@ -232,3 +232,16 @@ plugins: [{{name: "{here}:Keeps"}}, {{name: "{here}:Whole"}}]
         "routes[0].via[0]",
     ]
     assert "keeps no mail" in str(refused.value)
+
+
+def test_a_plugin_that_says_that_it_is_outdated_or_fails_to_say_is_made_anew() -> None:
+    entry = PluginEntry(name="recipient-limit")
+    first = load_plugins([entry])
+    assert load_plugins([entry], first)[0].plugin is first[0].plugin
+
+    def fails() -> bool:
+        raise LookupError
+
+    for outdated in (lambda: True, fails):
+        first[0].plugin.outdated = outdated  # type: ignore[method-assign]
+        assert load_plugins([entry], first)[0].plugin is not first[0].plugin
