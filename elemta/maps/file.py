@@ -158,7 +158,7 @@ def content_of(text: str) -> Content:
 def _logical(text: str) -> Iterator[tuple[int, str]]:
     """Lines that say something, with those that go on with them, and where they begin."""
     begun, line = 0, ""
-    for number, each in enumerate(text.splitlines(), 1):
+    for number, each in enumerate(text.split("\n"), 1):  # as editors count them
         if not each.strip() or each.lstrip().startswith("#"):
             continue
         if each[0].isspace():

@@ -91,7 +91,9 @@ def _values(rows: Iterable[tuple[object, ...]]) -> Iterable[str]:
 
 
 class Sqlite:
-    """A file of SQLite, which others may write to meanwhile. A connection for each query is cheap.
+    """A file of SQLite, which others may write to meanwhile, or put another in its place.
+
+    So it is opened for each query, which takes 0.15 ms of CPU; with one kept open it takes 0.015.
 
     Args:
         path: of the file, which must be there.

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elemta.maps import MapDownError
 from elemta.maps.file import File, LineError, content_of
@@ -58,6 +61,27 @@ def test_a_line_that_is_not_understood_is_named(text: str, problem: str) -> None
     with pytest.raises(LineError) as caught:
         content_of(text)
     assert str(caught.value) == problem
+
+
+@given(st.text(alphabet='ab@.:," \\\n\t#|=é', max_size=60))
+def test_whatever_stands_there_is_read_or_named(text: str) -> None:
+    content, named = {}, 1
+    try:
+        content = content_of(text)
+    except LineError as error:
+        named = error.number
+    assert 1 <= named <= text.count("\n") + 1
+    assert all(content.values())
+    for key in content:
+        assert key == key.lower()
+
+
+@pytest.mark.parametrize(
+    "text", ['"' * 20_000, "a" * 20_000 + '"\\' * 20_000, "a " + '"\\' * 20_000]
+)
+def test_reading_takes_linear_time(text: str) -> None:
+    with contextlib.suppress(LineError):
+        content_of(text)
 
 
 def change(path: Path, text: str) -> None:
