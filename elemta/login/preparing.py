@@ -35,21 +35,15 @@ def prepare_password(text: str) -> str:
 
 
 def prepare_name(text: str) -> str:
-    """A user's name as it is looked up (RFC 8265 §3.3.2): narrow, in small letters, and NFC.
+    """A user's name as it is looked up (RFC 8265 §3.3.2): in small letters, and NFKC.
+
+    The profile has NFC, and what is wide made narrow; but SASLprep (RFC 4013), which names of
+    clients have gone through, has NFKC: so a name is the same before and after that.
 
     Raises:
         ValueError: that is no name: empty, too long, with spaces or what cannot be printed.
     """
-    if not text.isascii():
-        # Full-width letters become what they are, as RFC 8265 wants it; nothing else is folded.
-        narrow = (
-            unicodedata.normalize("NFKC", each)
-            if unicodedata.east_asian_width(each) in "FH"
-            else each
-            for each in text
-        )
-        text = unicodedata.normalize("NFC", "".join(narrow))
-    text = text.lower()
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).lower())
     if not 0 < len(text) <= LONGEST_NAME:
         raise ValueError(f"a name has 1 to {LONGEST_NAME} letters")
     if not text.isprintable() or any(each.isspace() for each in text):

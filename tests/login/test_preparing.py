@@ -3,6 +3,8 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elemta.login import prepare_name, prepare_password
 
@@ -36,10 +38,14 @@ def test_what_is_no_password_is_refused_without_being_said(typed: str) -> None:
         ("Bob@Example.ORG", "bob@example.org"),
         ("\uff22ob", "bob"),
         ("JO\u0308RG", "j\u00f6rg"),
+        ("\ufb01ona", "fiona"),
+        ("\u1e9e", "\u00df"),
         ("bob+tag", "bob+tag"),
     ],
 )
-def test_a_name_is_looked_up_narrow_and_in_small_letters(typed: str, compared: str) -> None:
+def test_a_name_is_looked_up_in_small_letters_and_without_ligatures(
+    typed: str, compared: str
+) -> None:
     assert prepare_name(typed) == compared == prepare_name(compared)
 
 
@@ -47,3 +53,13 @@ def test_a_name_is_looked_up_narrow_and_in_small_letters(typed: str, compared: s
 def test_what_is_no_name_is_refused(typed: str) -> None:
     with pytest.raises(ValueError, match="a name"):
         prepare_name(typed)
+
+
+@given(st.text(max_size=20))
+def test_to_prepare_again_changes_nothing(typed: str) -> None:
+    for prepare in (prepare_name, prepare_password):
+        try:
+            once = prepare(typed)
+        except ValueError:
+            continue
+        assert prepare(once) == once
