@@ -12,9 +12,9 @@ from elemta.login import (
     Usage,
     UserFile,
     hash_app_password,
+    usage_name,
     verify_password,
 )
-from elemta.plugins.built_in.users_file import usage_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -370,8 +370,7 @@ def _with_password(user: User, password: str) -> User:
 
 def _used(place: Place) -> dict[str, dict[str, float]]:
     """When they logged in last, at any node."""
-    from elemta.login import merged
-    from elemta.plugins.built_in.users_file import usage_name
+    from elemta.login import merged, usage_name
 
     found: dict[str, dict[str, float]] = {}
     if place.data_dir is None:

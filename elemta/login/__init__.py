@@ -19,6 +19,7 @@ from elemta.login.remembered import Remembered as Remembered
 from elemta.login.scram import ScramVerifier as ScramVerifier
 from elemta.login.usage import Usage as Usage
 from elemta.login.usage import merged as merged
+from elemta.login.usage import usage_name as usage_name
 from elemta.login.users import App as App
 from elemta.login.users import User as User
 from elemta.login.users import UserFile as UserFile

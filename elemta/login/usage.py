@@ -5,6 +5,7 @@ It is of no weight: written seldom, and what a crash loses is that of an hour.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from contextlib import suppress
@@ -71,3 +72,8 @@ def merged(one: Used, other: Used) -> Used:
         for app, at in apps.items():
             known[app] = max(at, known.get(app, 0.0))
     return found
+
+
+def usage_name(file: Path) -> str:
+    """What the file is called that has when the users of another logged in."""
+    return f"usage-{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"

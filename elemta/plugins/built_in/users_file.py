@@ -34,6 +34,7 @@ from elemta.login import (
     hash_app_password,
     prepare_name,
     prepare_password,
+    usage_name,
 )
 from elemta.plugins import CONTINUE, Defer, Granted, Known, PluginWith, Reject
 from elemta.plugins.built_in.hashing import Hashing
@@ -110,7 +111,7 @@ class UsersFile(PluginWith[Settings]):
         #: What a hash costs that most have: that of who is not there costs as much.
         self._like = ""
         self._looked = -LOOK
-        self.idle = () if settings.scram else ("on_verifier",)
+        self.idle = () if settings.scram else ("on_verifier", "on_disconnect")
         self._sure: Remembered[str] = Remembered(settings.remember, trio.current_time)
         self._used: dict[str, dict[str, float]] = {}
         self._written: dict[tuple[str, str], float] = {}
@@ -220,6 +221,12 @@ class UsersFile(PluginWith[Settings]):
             return _disabled()
         return Known(found.scram, found.granted)
 
+    @override
+    async def on_disconnect(self, session: Session) -> None:
+        # By SCRAM somebody proves himself to the listener: here only his verifier was asked for.
+        if (login := session.login) is not None and login in self._users:
+            self._used.setdefault(login, {})[session.app] = self.tools.clock()
+
     def _find(self, name: str) -> _Kept | None:
         try:
             return self._users.get(prepare_name(name))
@@ -266,11 +273,6 @@ class UsersFile(PluginWith[Settings]):
     async def _in_thread(self, call: Callable[[], T]) -> T:
         with trio.fail_after(LOOK_PATIENCE):
             return await self.tools.in_thread(call)
-
-
-def usage_name(file: Path) -> str:
-    """What the file is called that has when the users of another logged in."""
-    return f"usage-{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
 
 
 def _kept(name: str, user: User) -> _Kept:

@@ -17,10 +17,11 @@ from elemta.login import (
     UserFile,
     UserFileError,
     hash_app_password,
+    usage_name,
 )
 from elemta.plugins import CONTINUE, Defer, Granted, Known, Reject
 from elemta.plugins.built_in import hashing
-from elemta.plugins.built_in.users_file import Settings, UsersFile, usage_name
+from elemta.plugins.built_in.users_file import Settings, UsersFile
 from elemta.plugins.plugin import hooks
 from elemta.protocol import Credentials
 from elemta.testing import a_session, some_tools
@@ -237,6 +238,20 @@ async def test_when_somebody_was_here_is_written_down_seldom(
     assert usage.read() == {"bob@example.org": {"phone": now}}
 
 
+async def test_who_logged_in_by_scram_was_here_too(place: Place) -> None:
+    session, usage = a_session(), Usage(place.folder / usage_name(place.file.path))
+    await place.plugin.on_verifier(session, "bob@example.org")
+    await place.plugin.on_disconnect(session)
+    await place.plugin.stop()
+    assert usage.read() == {}  # he has not proved it
+    session.login = "bob@example.org"
+    await place.plugin.on_disconnect(session)
+    session.login = "somebody of another plugin"
+    await place.plugin.on_disconnect(session)
+    await place.plugin.stop()
+    assert usage.read() == {"bob@example.org": {"": place.plugin.tools.clock()}}
+
+
 async def test_few_passwords_are_hashed_at_a_time_and_who_waits_too_long_may_come_again(
     place: Place, autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
@@ -268,7 +283,7 @@ async def test_few_passwords_are_hashed_at_a_time_and_who_waits_too_long_may_com
 async def test_scram_can_be_left_out(place: Place) -> None:
     without = UsersFile(Settings(file=place.file.path, scram=False))
     assert hooks(without) == ("on_authenticate",)
-    assert hooks(place.plugin) == ("on_authenticate", "on_verifier")
+    assert hooks(place.plugin) == ("on_authenticate", "on_verifier", "on_disconnect")
 
 
 def test_a_path_must_be_whole() -> None:
