@@ -24,19 +24,26 @@ from typing_extensions import override
 from elemta.config import ConfigError, Mistake, Service
 from elemta.net.http import HttpError, post
 from elemta.plugins import Granted, PluginWith, Reject
-from elemta.plugins.built_in.elsewhere import LATER, Asked, DownError, Elsewhere
+from elemta.plugins.built_in.elsewhere import (
+    LATER,
+    Asked,
+    DownError,
+    Elsewhere,
+    read_secret,
+    stamps,
+)
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from elemta.plugins import Session, Verdict
+    from elemta.plugins.built_in.elsewhere import Stamps
     from elemta.protocol import Token
 
 _PORTS: Final = {"http": 80, "https": 443}
-#: Octets of an answer that are too many, and of a file that has nothing but a secret in it.
+#: Octets of an answer that are too many.
 _ANSWER: Final = 64 * 1024
-_SECRET: Final = 4096
 #: Tokens that are remembered; some 300 octets each.
 _MOST: Final = 10_000
 
@@ -113,6 +120,8 @@ class OAuth(PluginWith[Settings]):
         self._netloc = parts.netloc.encode()
         self._context: ssl.SSLContext | None = None
         self._authorization = b""
+        self._files = (settings.authorities, settings.client_secret_file)
+        self._stamps: Stamps = ()
         #: What tokens grant, by their hashes, and until when; the oldest first.
         self._known: dict[bytes, tuple[float, Granted]] = {}
 
@@ -122,6 +131,10 @@ class OAuth(PluginWith[Settings]):
             self._open()
         except (OSError, ValueError) as error:
             raise ConfigError(Mistake(where, str(error))) from None
+
+    @override
+    def outdated(self) -> bool:
+        return stamps(self._files) != self._stamps
 
     @override
     async def start(self) -> None:
@@ -136,13 +149,11 @@ class OAuth(PluginWith[Settings]):
             ValueError: one has not what it should have.
         """
         settings = self.settings
+        self._stamps = stamps(self._files)
         if self._secure:
             self._context = ssl.create_default_context(cafile=settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        path = settings.client_secret_file
-        secret = path.read_text("utf-8")[:_SECRET].rstrip("\r\n")
-        if not secret:
-            raise ValueError(f"{path}: is empty")
+        secret = read_secret(settings.client_secret_file)
         # Both are written as in a form first (RFC 6749 §2.3.1).
         both = f"{quote_plus(settings.client_id)}:{quote_plus(secret)}"
         self._authorization = b"Basic " + b64encode(both.encode())

@@ -86,6 +86,7 @@ def service(nursery: trio.Nursery, issuer: Issuer) -> FakeService:
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:
+    (tmp_path / "secret").touch(0o600)
     (tmp_path / "secret").write_text("pass word\n")
     given: dict[str, object] = {
         "introspection": "http://127.0.0.1:8080/introspect?x=y",
@@ -356,8 +357,20 @@ def test_files_are_looked_at_when_the_configuration_is_checked(tmp_path: Path) -
     plugin = OAuth(settings(tmp_path))
     plugin.examine("plugins[0].settings")
     (tmp_path / "secret").write_text("\n")
-    with pytest.raises(ConfigError, match="is empty"):
+    with pytest.raises(ConfigError, match="on one line"):
+        plugin.examine("plugins[0].settings")
+    (tmp_path / "secret").chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read"):
         plugin.examine("plugins[0].settings")
     (tmp_path / "secret").unlink()
     with pytest.raises(ConfigError, match="secret"):
         plugin.examine("plugins[0].settings")
+
+
+async def test_another_secret_is_taken_on_reload(
+    tmp_path: Path, service: FakeService, clock: FakeClock
+) -> None:
+    plugin = await started(tmp_path, service, clock)
+    assert not plugin.outdated()
+    (tmp_path / "secret").write_text("another")
+    assert plugin.outdated()
