@@ -27,6 +27,8 @@ log = logger(__name__)
 
 #: Seconds for which a map that is down is not asked again.
 PAUSE: Final = 1.0
+#: Seconds for which the server is not well after a map could not be asked.
+TOLD: Final = 60.0
 
 
 class _Answer(Struct, frozen=True):
@@ -72,8 +74,12 @@ class AskedMap:
 
     @property
     def problem(self) -> str:
-        """Why it cannot be asked; empty if it can, as far as anybody knows."""
-        return self._problem
+        """Why it could not be asked a moment ago; empty if it could, or if nobody has asked.
+
+        Where nobody sends mail to a server that is not well, nobody would find out that it is.
+        """
+        failed = self._down is not None and trio.current_time() < self._down[1] - PAUSE + TOLD
+        return self._problem if failed else ""
 
     def forget(self) -> None:
         """Remember no answers any more."""

@@ -83,7 +83,8 @@ async def test_a_map_that_is_down_says_so_and_never_that_nobody_is_there(
     with pytest.raises(MapDownError):
         await asked.map.get("eve")
     assert answers.asked == ["bob"]  # it is left alone for a moment
-    await trio.sleep(1)
+    await trio.sleep(60)
+    assert asked.map.problem == ""  # nobody has asked since
     with pytest.raises(MapDownError):
         await asked.map.get("eve")
     await trio.sleep(1)
