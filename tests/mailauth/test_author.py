@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elemta.mailauth import AuthorError, author_domains
+from elemta.mailauth import AuthorError, author_domains, author_mailboxes
+from elemta.protocol import domain_to_ascii
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,37 @@ def test_any_octets_have_authors_or_not(fields: list[bytes]) -> None:
 def test_any_signs_have_authors_or_not(field: str) -> None:
     with suppress(AuthorError):
         assert author_domains([field.encode()])
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.text(alphabet='a@.<>"\\(),:; ', max_size=40),
+        st.lists(
+            st.sampled_from(
+                ["ann@a.example", "eve@b.example", "<", ">", '"', "(", ")", ",", ":", ";", " ", "x"]
+            ),
+            max_size=12,
+        ).map("".join),
+    )
+)
+def test_nobody_whom_dmarc_takes_for_an_author_is_overlooked(field: str) -> None:
+    with suppress(AuthorError):
+        found = author_mailboxes(field.encode())
+        told = {domain_to_ascii(each.domain) for each in found}
+        assert told >= set(author_domains([field.encode()]))
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=200))
+def test_any_octets_name_somebody_or_not(field: bytes) -> None:
+    with suppress(AuthorError):
+        assert author_mailboxes(field)
+
+
+def test_names_made_to_take_long_take_no_time() -> None:
+    began = time.perf_counter()
+    for field in (b"a@b " * 4_000 + b"<a@b.example>", b'"' * 16_000, b"<a@b.example>" * 1_200):
+        with suppress(AuthorError):
+            author_mailboxes(field)
+    assert time.perf_counter() - began < 2
