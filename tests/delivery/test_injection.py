@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import trio
+import trio.testing
 
 from elemta.delivery.session import SmtpSession, Timeouts, Tls
 from elemta.delivery.unusable import HostUnusable
@@ -142,3 +143,24 @@ async def test_where_nothing_is_injected_it_goes_well(
     assert session.secret.endswith(" verified")
     assert line.heard.startswith(b"EHLO us.example\r\nAUTH PLAIN ")
     session.close()
+
+
+async def test_who_we_are_is_never_said_in_clear_whatever_went_before(
+    nursery: trio.Nursery,
+) -> None:
+    # Configurations cannot ask for it; it must not come about by a fault of ours either.
+    ours, theirs = memory_transport_pair()
+    heard: list[bytes] = []
+
+    async def host() -> None:
+        for words in (b"220 hello\r\n", b"250-host\r\n250 AUTH PLAIN LOGIN\r\n"):
+            await theirs.send_all(words)
+            heard.append(await theirs.receive())
+
+    nursery.start_soon(host)
+    session = SmtpSession(ours)
+    with pytest.raises(HostUnusable, match="nobody is told our password in clear"):
+        await session.open("us.example", Timeouts(), None, US)
+    session.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert heard == [b"EHLO us.example\r\n", b""]
