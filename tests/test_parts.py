@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 import pytest
 import trio
 import trio.testing
+import yaml
 from typing_extensions import override
 
 from elemta import log as logs
@@ -25,6 +27,7 @@ from elemta.protocol import parse_mailbox
 from elemta.queue import Result, StoreReader, StoreUnavailable
 from elemta.supervision import Supervision
 from elemta.testing.stand_ins import at_once
+from tests.net.certificates import Authority
 from tests.queue.mail import CONTENT, Disks, envelope, now, settle_next, virtual_queue
 
 if TYPE_CHECKING:
@@ -80,6 +83,46 @@ async def test_a_server_that_cannot_remember_wrong_passwords_does_not_start(tmp_
     with pytest.RaisesGroup(ConfigError, allow_unwrapped=True, flatten_subgroups=True):
         async with parts_of(tmp_path):
             raise AssertionError
+
+
+def certified(authority: Authority, **more: object) -> str:
+    """The table of a configuration that names one certificate."""
+    return yaml.safe_dump({"tls": {"certificates": [authority.issue("mx.example", **more)]}})
+
+
+async def test_a_certificate_that_has_run_out_is_told(tmp_path: Path) -> None:
+    more = certified(Authority(tmp_path), not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    async with parts_of(tmp_path, more=more) as parts:
+        assert parts.status().troubles == ("the certificate of mx.example has run out",)
+
+
+async def test_whoever_connects_is_shown_new_certificates_within_a_minute(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    authority = Authority(tmp_path)
+    async with parts_of(tmp_path, more=certified(authority)) as parts:
+        (before,) = parts.house.certificates.known
+        nursery.start_soon(parts.renew_certificates)
+        authority.issue("new.example", file="mx")
+        await trio.sleep(61)
+        (after,) = parts.house.certificates.known
+    assert (before.name, after.name) == ("mx.example", "new.example")
+
+
+async def test_a_reload_shows_new_certificates_and_is_not_held_up_by_wrong_ones(
+    tmp_path: Path,
+) -> None:
+    authority = Authority(tmp_path)
+    more = certified(authority)
+    again = CONFIG.format(data=tmp_path) + more
+    async with parts_of(tmp_path, more=more, reread=lambda: load(again)) as parts:
+        authority.issue("new.example", file="mx")
+        await parts.reload()
+        (after,) = parts.house.certificates.known
+        assert after.name == "new.example"
+        (tmp_path / "mx.key").write_bytes(b"no key")
+        await parts.reload()
+        assert parts.house.certificates.known == (after,)
 
 
 async def test_what_waits_is_counted_from_the_last_start_on(tmp_path: Path) -> None:

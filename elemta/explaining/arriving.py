@@ -27,7 +27,7 @@ from elemta.protocol import (
 from elemta.units import Octets
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from elemta.config import Listener
     from elemta.control.facts import Hypothesis
@@ -145,9 +145,20 @@ class Arrival:
                     f"{len(roster)} of {roster.places} in all",
                     f"messages up to {Octets(table.message_size).written}, "
                     f"for up to {counted(table.recipients, 'recipient')}",
+                    *self._encryption(),
                 ),
             )
         )
+
+    def _encryption(self) -> Iterator[str]:
+        """What is taken for granted: whether it encrypts, nobody has said."""
+        if not self._house.certificates or self._table.tls == "off":
+            return
+        yield {
+            "offered": "it may encrypt, by STARTTLS",
+            "required": "it must encrypt first, by STARTTLS; so it does, here",
+            "implicit": "it must encrypt from its first octet on; so it does, here",
+        }[self._table.tls]
 
     async def _greet(self) -> None:
         asked, found = self._asked, self._house.recipients.network(self._asked.client)

@@ -495,13 +495,14 @@ async def test_where_tls_is_required_nothing_else_is_done_before_it(
 # Certificates of clients.
 
 
+@pytest.mark.parametrize("name", ["mx.example", "a.second.example"])
 @pytest.mark.parametrize("demand", ["asked", "required"])
 async def test_who_shows_a_certificate_is_known_by_it(
-    authority: Authority, watcher: Watcher, nursery: trio.Nursery, demand: str
+    authority: Authority, watcher: Watcher, nursery: trio.Nursery, demand: str, name: str
 ) -> None:
     server = a_server(authority, watcher, tls="implicit", client_certificates=demand)
     nursery.start_soon(server.run)
-    await encrypt(server, authority.client("printer.example"))
+    await encrypt(server, authority.client("printer.example"), name)
     await server.play("S: 220 ..." + HELLO + MESSAGE)
     ((_, encryption, *_),) = watcher.seen
     assert encryption is not None
