@@ -157,6 +157,29 @@ def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
     ]
 
 
+SITE = """
+hostname: mx.example.org
+listeners: [{name: mx, address: "127.0.0.1:2525"}]
+domains: [{name: example.org, aliases: {far: [x@far.example]}, alias_map: people}]
+maps: {people: {http: "http://127.0.0.1:8000/"}}
+forwarding: {srs: example.org, secret_file: srs.secret}
+"""
+
+
+def test_check_looks_at_the_secret_by_which_senders_come_back(here: Path) -> None:
+    (here / "site.yaml").write_text(SITE)
+    (secret := here / "srs.secret").write_text("0123456789abcdef\n")
+    secret.chmod(0o644)
+    done = run("check", "--config", "site.yaml")
+    assert done.exit_code == 78
+    assert done.stderr.startswith("site.yaml:6:45: forwarding.secret_file: no secrets: anybody may")
+    secret.chmod(0o600)
+    done = run("check", "--config", "site.yaml")
+    assert done.exit_code == 0, done.output
+    assert "  map        people: http://127.0.0.1:8000/\n" in done.output
+    assert "  forwards   in the name of example.org\n" in done.output
+
+
 SMART = """
 hostname: mx.example.org
 listeners: [{name: mx, address: "127.0.0.1:2525"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from elemta.config import HostPort
+from elemta.config import HostPort, without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,15 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
         yield f"  relay to   {' '.join(config.relay.domains)}"
     for domain in config.domains:
         count = "any mailbox" if "*" in domain.mailboxes else f"{len(domain.mailboxes)} mailboxes"
-        yield f"  domain     {domain.name}: {count}, {len(domain.aliases)} aliases, {domain.target}"
+        count += f" and {domain.mailbox_map}" if domain.mailbox_map else ""
+        aliases = f"{len(domain.aliases)} aliases"
+        aliases += f" and {domain.alias_map}" if domain.alias_map else ""
+        yield f"  domain     {domain.name}: {count}, {aliases}, {domain.target}"
+    for name, table in config.maps.items():
+        kept = table.file or table.database or table.http
+        yield f"  map        {name}: {without_userinfo(str(kept))}"
+    if config.forwarding.srs is not None:
+        yield f"  forwards   in the name of {config.forwarding.srs}"
     for route in config.routes:
         told = ", then ".join(map(str, route.targets)) or "by MX"
         if route.login is not None:

@@ -14,6 +14,7 @@ from elemta.config.map_checks import database_mistakes as database_mistakes
 from elemta.config.maps import Forwarding as Forwarding
 from elemta.config.maps import Map as Map
 from elemta.config.masking import shown as shown
+from elemta.config.masking import without_userinfo as without_userinfo
 from elemta.config.outgoing import NULL_SENDER as NULL_SENDER
 from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
 from elemta.config.patterns import AddressPattern as AddressPattern
