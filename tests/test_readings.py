@@ -192,6 +192,7 @@ async def test_every_metric_is_told_unless_nothing_of_its_kind_ever_happened(
         "elemta_tls_certificate_valid",
         "elemta_dns_answers_total",
         "elemta_map_lookups_total",
+        "elemta_sending_limits_messages_total",
         "elemta_map_duration_seconds",
         "elemta_clamav_scans_total",
         "elemta_rspamd_checks_total",
