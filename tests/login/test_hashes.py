@@ -62,7 +62,7 @@ def test_scrypt_is_taken_too() -> None:
         "$6$salt$abcdefgh",
         "{SSHA}c29tZXRoaW5n",
         "{PLAIN}correct horse",
-        argon2.PasswordHasher(1, 64, 1, type=argon2.Type.I).hash("x"),
+        argon2.PasswordHasher(1, 64, 1, type=argon2.Type.I).hash("x", salt=b"sixteen octets.."),
         "$argon2id$v=19$m=9999999,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43,
         "$argon2id$v=19$m=19456,t=99,p=1$c29tZXNhbHRzb21lc2FsdA$" + "A" * 43,
         "$scrypt$ln=9,r=8,p=1$MDEyMzQ1Njc4OWFiY2RlZg$" + "A" * 43,
