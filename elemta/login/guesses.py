@@ -35,6 +35,7 @@ from msgspec import Struct, field
 
 from elemta.config import ConfigError, Mistake
 from elemta.ledger import Book, Ledger, Row, short
+from elemta.login.preparing import prepare_name
 from elemta.login.scram import DIGEST, ITERATIONS, SALT, ScramVerifier
 from elemta.net.limits import network
 
@@ -241,7 +242,7 @@ class Guesses:
             address: the client's; empty for a Unix socket.
             user: who he says he is; empty: that is not known.
         """
-        now, where, account = self._clock(), network(address), user.casefold()
+        now, where, account = self._clock(), network(address), _account(user)
         pair = self._pairs.get(short(where, account))
         if pair is not None:
             if pair.locked_until > now:
@@ -263,7 +264,7 @@ class Guesses:
         """Somebody has proved who he is: he is at home there."""
         if not user:
             return
-        key = short(network(address), user.casefold())
+        key = short(network(address), _account(user))
         now, pair = self._clock(), self._pairs.get(key)
         if pair is not None and not pair.wrong and 0 <= now - pair.good_at < DAY:
             return  # as nearly always: nothing new is to be written
@@ -277,7 +278,7 @@ class Guesses:
             user: as of `locked`.
             said: the password or the token; empty: it was not said.
         """
-        now, where, account = self._clock(), network(address), user.casefold()
+        now, where, account = self._clock(), network(address), _account(user)
         if user:
             key = short(where, account)
             pair = self._pairs.get(key) or _Pair(until=now)
@@ -320,10 +321,12 @@ class Guesses:
     def pretended(self, user: str) -> ScramVerifier:
         """What a user whom nobody knows would have: the same each time, and no password fits it.
 
-        What is kept of a real one looks so, if it was made here (`ScramVerifier.of`).
+        What is kept of a real one looks so, if it was made here (`ScramVerifier.of`), and is shown
+        however his name is written.
         """
+        name = _prepared(user).encode()
         octets = [
-            hmac.digest(self._secret, b"%b\n%b" % (what, user.encode()), "sha256")
+            hmac.digest(self._secret, b"%b\n%b" % (what, name), "sha256")
             for what in (b"salt", b"stored key", b"server key")
         ]
         return ScramVerifier(
@@ -359,6 +362,19 @@ class Guesses:
 
     def _hash(self, key: bytes, said: str) -> bytes:
         return hmac.digest(self._secret, key + b"\n" + said.encode(), "sha256")[:_SHORT]
+
+
+def _account(user: str) -> str:
+    """Who somebody says he is, however he writes it: else each way to would have its own tries."""
+    return _prepared(user).casefold()
+
+
+def _prepared(user: str) -> str:
+    """As plugins look it up; what could be no name of theirs is taken as it comes."""
+    try:
+        return prepare_name(user)
+    except ValueError:
+        return user
 
 
 def _read_secret(path: Path) -> bytes:

@@ -286,6 +286,26 @@ def test_who_is_unknown_has_what_looks_like_a_verifier_always_the_same(guesses: 
     assert fake.salt != Guesses(RULES, FakeClock()).pretended("nobody").salt
 
 
+@pytest.mark.parametrize("written", ["NoBody", "\uff4eobody", "\u1d3aobody"])
+def test_who_is_unknown_is_the_same_however_his_name_is_written(
+    guesses: Guesses, written: str
+) -> None:
+    # As somebody whom a plugin knows is: else two ways to write a name tell whether it is known.
+    assert guesses.pretended(written) == guesses.pretended("nobody")
+
+
+@pytest.mark.parametrize("written", ["ANN", "\uff41nn", "\u1d2cnn", "\u1d2c\u1d3a\u1d3a"])
+def test_another_way_to_write_a_name_gives_no_further_tries(guesses: Guesses, written: str) -> None:
+    wrong(guesses, STRANGER, times=5)
+    assert why(guesses, STRANGER, written) == "tries"
+
+
+def test_what_no_plugin_takes_for_a_name_has_its_tries_too(guesses: Guesses) -> None:
+    wrong(guesses, STRANGER, "two words", times=5)
+    assert why(guesses, STRANGER, "Two Words") == "tries"
+    assert guesses.pretended("two words") == guesses.pretended("two words")
+
+
 def test_time_that_goes_back_frees_nobody_for_long(guesses: Guesses, clock: FakeClock) -> None:
     wrong(guesses, HOME, times=5)
     clock.now = EPOCH - DAY
