@@ -6,6 +6,7 @@ must not pass for the address of somebody else.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from elemta.protocol import domain_to_ascii, parse_mailbox
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 #: Authors of one message that are looked at.
 MOST: Final = 10
 _LONGEST: Final = 16 * 1024
+#: A route before an address (RFC 5322 §4.4): domains only, so no program takes one of these for
+#: the address itself.
+_ROUTE: Final = re.compile(r"@[^@:,\s\"\\]++(?:\s*+,\s*+@[^@:,\s\"\\]++)*+:\s*+")
 
 
 class AuthorError(Exception):
@@ -88,13 +92,16 @@ def _read(address: str) -> Mailbox:
 
 
 def _named(plain: str) -> Iterator[Mailbox]:
-    """Addresses in a name, outside of quotes."""
-    for part in plain.split('"')[::2]:
-        for word in part.split():
-            try:
-                yield parse_mailbox(word.strip("'.:[]"))
-            except ValueError:
-                continue
+    """Addresses in a name, outside of quotes, where no @ may stand (RFC 5322 §3.2.5).
+
+    Some programs leave out spaces, comments and what should not be there: so what has a domain must
+    be an address. ``Alice @ home`` has none that anybody has mail from.
+    """
+    words = " ".join(" ".join(_outside(plain)).split())
+    for word in words.replace(" @", "@").replace("@ ", "@").split():
+        bare = word.strip("'.:[]")
+        if "." in bare.partition("@")[2]:
+            yield _read(bare)
 
 
 def _domain(address: str) -> str:
@@ -112,8 +119,12 @@ def _domain(address: str) -> str:
 
 def _has_at(local: str) -> bool:
     """Outside of quotes: programs differ in which of two domains they show."""
-    outside = local.replace("\\\\", "").replace('\\"', "").split('"')[::2]
-    return any("@" in each for each in outside)
+    return any("@" in each for each in _outside(local))
+
+
+def _outside(text: str) -> list[str]:
+    """What stands outside of quotes."""
+    return text.replace("\\\\", "").replace('\\"', "").split('"')[::2]
 
 
 def _addresses(text: str) -> Iterator[str]:
@@ -159,8 +170,8 @@ def _mailbox(plain: str, bracketed: list[str]) -> Iterable[str]:
     if bracketed:
         # Two pairs of brackets: programs differ in which they show, so both must hold.
         for each in bracketed:
-            # A route before the address (RFC 5322 §4.4).
-            yield each.rpartition(":")[2] if each.startswith("@") else each
+            route = _ROUTE.match(each)
+            yield each if route is None else each[route.end() :]
         return
     if text := plain.strip():
         yield text
