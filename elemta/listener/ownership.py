@@ -53,6 +53,8 @@ class Ownership:
         login = session.login
         if login is None:
             return ()
+        if login.startswith("@"):  # the name of nobody's mailbox, which would be a whole domain
+            return tuple(session.addresses)
         own = login if "@" in login else f"{login}@{self._home}"
         return (own, *session.addresses)
 

@@ -105,6 +105,12 @@ async def test_it_owns_nothing_else(address: str) -> None:
     assert refusal.lines[0] == f"<{shown}> is not an address of alice@here.example"
 
 
+@pytest.mark.parametrize("login", ["@here.example", "@*.example", "*"])
+async def test_a_login_that_looks_like_a_pattern_is_none(login: str) -> None:
+    # Where people choose their names themselves, one could choose a domain.
+    assert not await ownership().owns(session(login), parse_mailbox("bob@here.example"))
+
+
 async def test_a_bare_name_is_one_of_our_first_domain() -> None:
     alice = session("alice")
     assert await ownership().owns(alice, parse_mailbox("alice@here.example"))
