@@ -7,7 +7,18 @@ time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Generic, Self, TypeVar, get_args, get_origin
+from pathlib import Path
+from typing import (
+    TYPE_CHECKING,
+    ClassVar,
+    Final,
+    Generic,
+    Self,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+)
 
 from msgspec import Struct
 from typing_extensions import get_original_bases, override
@@ -17,7 +28,7 @@ from elemta.login import ScramVerifier
 from elemta.plugins.verdicts import CONTINUE, Defer, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from elemta.message import HeaderScanner
     from elemta.plugins.changes import AddHeader
@@ -376,7 +387,30 @@ class PluginWith(Plugin, Generic[S]):
     @override
     @classmethod
     def configured(cls, settings: object, where: str) -> Self:
-        return cls(check(settings, _schema(cls), where))
+        found = check(settings, _schema(cls), where)
+        if mistakes := [*_relative(found, where)]:
+            raise ConfigError(*mistakes)
+        return cls(found)
+
+
+def _relative(value: object, where: str) -> Iterator[Mistake]:
+    """Paths that begin nowhere: a plugin knows no directory that it could let them start at."""
+    match value:
+        case Path():
+            if not value.is_absolute():
+                yield Mistake(where, f"expected a whole path, as in /etc/elemta/{value}")
+        case Struct():
+            for name in value.__struct_fields__:
+                yield from _relative(getattr(value, name), f"{where}.{name}")
+        case list() | tuple():
+            # A cast, here and below: nobody knows what is in it, and it is looked at.
+            for place, each in enumerate(cast("Iterable[object]", value)):
+                yield from _relative(each, f"{where}[{place}]")
+        case dict():
+            for key, each in cast("Mapping[object, object]", value).items():
+                yield from _relative(each, f"{where}.{key}")
+        case _:
+            pass
 
 
 def _schema(kind: type[PluginWith[S]]) -> type[S]:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from typing_extensions import override
 
-from elemta.config import Config, ConfigError, PluginEntry, load
+from elemta.config import Config, ConfigError, PluginEntry, Table, load
 from elemta.plugins import (
     CONTINUE,
     Accept,
     Continue,
     Letter,
     Plugin,
+    PluginWith,
     Session,
     Tag,
     Verdict,
@@ -23,7 +25,6 @@ from elemta.plugins.built_in.recipient_limit import RecipientLimit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 
 class Whole(Plugin):
@@ -174,6 +175,34 @@ def test_a_program_that_is_no_plugin_ends_nobody_but_itself(
 def test_a_plugin_that_ends_itself_as_it_is_made_is_told() -> None:
     problem = problem_with('  - name: "tests.plugins.test_loader:Exiting"')
     assert "plugins[0].settings: the plugin cannot start: SystemExit: 3" in problem
+
+
+class Key(Table, frozen=True, kw_only=True):
+    file: Path = Path("/etc/key")
+
+
+class Paths(Table, frozen=True, kw_only=True):
+    keys: list[Key] = []  # noqa: RUF012 # msgspec copies it
+    by_name: dict[str, Path] = {}  # noqa: RUF012 # the same
+    file: Path | None = None
+
+
+class Filing(PluginWith[Paths]):
+    name = "filing"
+
+
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ("{file: x.pem}", "plugins[0].settings.file"),
+        ("{keys: [{}, {file: ./x.pem}]}", "plugins[0].settings.keys[1].file"),
+        ("{by_name: {a: /a, b: ../x.pem}}", "plugins[0].settings.by_name.b"),
+    ],
+)
+def test_a_path_that_begins_nowhere_is_told_with_its_place(settings: str, place: str) -> None:
+    here = "tests.plugins.test_loader"
+    problem = problem_with(f"  - {{name: '{here}:Filing', settings: {settings}}}")
+    assert problem.startswith(f"{place}: expected a whole path, as in /etc/elemta/")
 
 
 def test_settings_for_a_plugin_that_has_none_are_told() -> None:

@@ -72,9 +72,6 @@ class Settings(Asked, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         self.check()
         self.where()
-        for path in (self.client_secret_file, self.authorities):
-            if path is not None and not path.is_absolute():
-                raise ValueError(f"expected a whole path, as in /etc/elemta/{path}")
 
     def where(self) -> tuple[Service, str, bool]:
         """The server, its name, and whether it is met in TLS.

@@ -78,10 +78,6 @@ class Settings(Table, frozen=True, kw_only=True):
     #: and app passwords are for the other ways.
     scram: bool = True
 
-    def __post_init__(self) -> None:
-        if not self.file.is_absolute():
-            raise ValueError(f"expected a whole path, as in /etc/elemta/{self.file}")
-
 
 class _Kept(Struct, frozen=True):
     """A user, ready to be asked about.

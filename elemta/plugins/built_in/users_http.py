@@ -66,9 +66,6 @@ class Settings(Asked, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         self.check()
         self.where()
-        for path in (self.authorities, self.token_file):
-            if path is not None and not path.is_absolute():
-                raise ValueError(f"expected a whole path, as in /etc/elemta/{path}")
 
     def where(self) -> tuple[Service, str, str, str, bool]:
         """The service, its name, what its ``Host`` is, what is asked for, and whether by TLS.

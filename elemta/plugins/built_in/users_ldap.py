@@ -75,9 +75,6 @@ class Settings(Asked, frozen=True, kw_only=True):
         compile_filter(self.filter.replace(_USER, "x"))
         if (self.bind_dn is None) != (self.bind_password_file is None):
             raise ValueError("expected both `bind_dn` and `bind_password_file`, or neither")
-        for path in (self.authorities, self.bind_password_file):
-            if path is not None and not path.is_absolute():
-                raise ValueError(f"expected a whole path, as in /etc/elemta/{path}")
 
     def where(self) -> tuple[Service, str, bool]:
         """The server, its name, and whether TLS comes first.
