@@ -17,6 +17,8 @@ The rules of this file:
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -37,6 +39,8 @@ log = logger(__name__)
 PAUSE: Final = 1.0
 #: Octets of a file that are too many: it stands in memory as a whole.
 MOST: Final = 256 * 2**20
+
+_READING: Final = "it is being read for the first time"
 
 Content = dict[str, tuple[str, ...]]
 #: By which a file is known to be the same: time of change, size, inode.
@@ -68,17 +72,24 @@ class File:
         self._in_thread = in_thread
         self._content: Content | None = None
         self._stamp: Stamp | None = None
-        self._problem = ""
+        self._problem = _READING
         self._looked_at = -PAUSE
-        self._looking = trio.Lock()
+        self._looked = trio.Event()
+        #: Held by the thread that reads, which goes on when nobody waits any more.
+        self._reading = threading.Lock()
 
     async def find(self, key: str) -> tuple[str, ...] | None:
         """See `Source`."""
-        old = trio.current_time() - self._looked_at >= PAUSE
-        # Who comes while somebody looks has what was read before.
-        if old and (self._content is None or not self._looking.locked()):
-            async with self._looking:
-                await self._look()
+        now = trio.current_time()
+        if now - self._looked_at >= PAUSE and not self._reading.locked():
+            self._looked_at, self._looked = now, trio.Event()
+            try:
+                await self._in_thread(self._look)
+            finally:
+                self._looked.set()
+        elif self._content is None:
+            await self._looked.wait()
+        # Else who comes while somebody looks has what was read before.
         if self._content is None:
             raise MapDownError(self._problem)
         found = self._content.get(key)
@@ -89,46 +100,52 @@ class File:
     def close(self) -> None:
         """See `Source`: nothing is open."""
 
-    async def _look(self) -> None:
-        if trio.current_time() - self._looked_at < PAUSE:  # somebody did while we waited
+    def _look(self) -> None:
+        """In a thread: what it has read counts, though whoever wanted it may have given up.
+
+        Else a file that takes longer to read than clients wait would never be read.
+        """
+        if not self._reading.acquire(blocking=False):
             return
-        known = self._stamp
         try:
-            stamp, content = await self._in_thread(lambda: _changed(self._path, known))
-        except (OSError, ValueError) as error:
-            problem = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-            problem = f"{self._path}: {problem}"
-            if problem != self._problem:
-                log.error(  # noqa: TRY400 # it is the operator's, and no trace helps
-                    "map.unreadable", file=str(self._path), problem=problem,
-                    holds="what was read before" if self._content is not None else "nothing",
-                )  # fmt: skip
-            self._problem = problem
-        else:
-            self._stamp = stamp
-            if content is not None:
-                if self._problem:
-                    log.info("map.readable", file=str(self._path), keys=len(content))
-                self._content, self._problem = content, ""
-        self._looked_at = trio.current_time()
+            self._read()
+        except OSError as error:
+            self._stamp = None
+            self._refuse(error.strerror or str(error))
+        except ValueError as error:
+            self._refuse(str(error))
+        finally:
+            self._reading.release()
 
+    def _read(self) -> None:
+        """Read the file, if it is not what it was.
 
-def _changed(path: Path, known: Stamp | None) -> tuple[Stamp, Content | None]:
-    """What is in a file, if it is not what it was.
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is too large, no UTF-8, or has a line that is not understood.
+        """
+        with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            stamp = status.st_mtime_ns, status.st_size, status.st_ino
+            if stamp == self._stamp:
+                return
+            octets = file.read(MOST + 1)
+        self._stamp = stamp  # also of a wrong one: it is no better until it changes
+        if len(octets) > MOST:
+            raise ValueError(f"more than {MOST} octets")
+        content = content_of(octets.decode("utf-8"))
+        if self._problem not in ("", _READING):
+            log.info("map.readable", file=str(self._path), keys=len(content))
+        self._content, self._problem = content, ""
 
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is too large, no UTF-8, or has a line that is not understood.
-    """
-    with path.open("rb") as file:
-        status = path.stat()
-        stamp = status.st_mtime_ns, status.st_size, status.st_ino
-        if stamp == known:
-            return stamp, None
-        octets = file.read(MOST + 1)
-    if len(octets) > MOST:
-        raise ValueError(f"more than {MOST} octets")
-    return stamp, content_of(octets.decode("utf-8"))
+    def _refuse(self, why: str) -> None:
+        problem = f"{self._path}: {why}"
+        if problem != self._problem:
+            log.error(
+                "map.unreadable", file=str(self._path), problem=problem,
+                holds="what was read before" if self._content is not None else "nothing",
+            )  # fmt: skip
+        self._problem = problem
 
 
 def content_of(text: str) -> Content:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -161,3 +162,56 @@ async def test_many_who_come_at_once_have_it_read_once(
         await trio.sleep(2)
     assert found == [("carol",)] * 6
     assert len(reads) == 2
+
+
+async def test_a_file_is_read_that_takes_longer_than_anybody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "aliases"
+    path.write_text("bob: carol\n")
+    begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
+
+    def content(text: str) -> dict[str, tuple[str, ...]]:
+        begun.set()
+        go_on.wait()
+        return content_of(text)
+
+    async def in_thread(call: Callable[[], T]) -> T:
+        def watched() -> T:
+            try:
+                return call()
+            finally:
+                over.set()
+
+        return await trio.to_thread.run_sync(watched, abandon_on_cancel=True)
+
+    monkeypatch.setattr("elemta.maps.file.content_of", content)
+    file = File(path, in_thread)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(file.find, "bob")
+        await trio.to_thread.run_sync(begun.wait)
+        nursery.cancel_scope.cancel()
+    with pytest.raises(MapDownError, match="being read"):  # and does not read it once more
+        await file.find("bob")
+    go_on.set()
+    await trio.to_thread.run_sync(over.wait)
+    assert await file.find("bob") == ("carol",)
+
+
+async def test_a_file_with_a_mistake_is_not_read_again_until_it_changes(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = tmp_path / "aliases", list[str]()
+    path.write_text("broken\n")
+
+    def content(text: str) -> dict[str, tuple[str, ...]]:
+        read.append(text)
+        return content_of(text)
+
+    monkeypatch.setattr("elemta.maps.file.content_of", content)
+    file = File(path, at_once)
+    for _ in range(3):
+        with pytest.raises(MapDownError, match="line 1"):
+            await file.find("bob")
+        await trio.sleep(1)
+    assert read == ["broken\n"]
