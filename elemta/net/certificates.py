@@ -382,7 +382,11 @@ def examine(certificate: Path, key: Path) -> Certificate:
         CertificateError: as `load_pair`.
     """
     load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key)
-    return described(certificate, open_key=bool(key.stat().st_mode & stat.S_IROTH))
+    try:
+        open_key = bool(key.stat().st_mode & stat.S_IROTH)
+    except OSError as error:  # gone since
+        raise CertificateError(f"{key} cannot be read: {_why(error)}", of_key=True) from error
+    return described(certificate, open_key=open_key)
 
 
 def described(certificate: Path, *, open_key: bool = False) -> Certificate:
@@ -397,7 +401,7 @@ def described(certificate: Path, *, open_key: bool = False) -> Certificate:
     try:
         first, *issuers = x509.load_pem_x509_certificates(certificate.read_bytes())
         return _described(first, certificate, issuers, open_key=open_key)
-    except (ValueError, OSError) as error:
+    except _strange(OSError) as error:
         raise CertificateError(f"{certificate} is no certificate, PEM: {error}") from error
 
 
@@ -408,11 +412,14 @@ def described_as_sent(certificate: bytes) -> Certificate:
         certificate: DER.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or one that cannot be read.
     """
     from cryptography import x509
 
-    return _described(x509.load_der_x509_certificate(certificate), Path(), [])
+    try:
+        return _described(x509.load_der_x509_certificate(certificate), Path(), [])
+    except _strange() as error:
+        raise ValueError(str(error)) from error
 
 
 def misplaced(certificate: Path) -> str | None:
@@ -429,7 +436,7 @@ def misplaced(certificate: Path) -> str | None:
     for number, (each, behind) in enumerate(pairwise(chain), 1):
         try:
             each.verify_directly_issued_by(behind)
-        except (ValueError, TypeError, InvalidSignature):
+        except _strange(TypeError, InvalidSignature):
             return f"certificate {number} is not issued by the one behind it"
     return None
 
@@ -453,6 +460,20 @@ def _described(
         end_point=_end_point(first),
         open_key=open_key,
     )
+
+
+def _strange(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What `cryptography` raises when it is asked what certificates say that OpenSSL takes.
+
+    Not all of it is a ValueError: extensions that are there twice, keys of curves that it lacks.
+    """
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    return (
+        ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType, *others,
+    )  # fmt: skip
 
 
 class Stamp(Struct, frozen=True):
@@ -544,9 +565,13 @@ def _end_point(certificate: x509.Certificate) -> bytes:
 
 
 def _subject(certificate: bytes) -> str:
+    """Empty, if it has none that can be read: then it is good, and nobody's."""
     from cryptography import x509
 
-    return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()
+    try:
+        return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()
+    except _strange():
+        return ""
 
 
 def _why(error: Exception) -> str:

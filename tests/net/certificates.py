@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ssl
 import warnings
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +72,32 @@ class Authority:
         issued.private_key_pem.write_to_path(key)
         key.chmod(0o600)
         return {"certificate": str(certificate), "key": str(key)}
+
+    def issue_strange(self, name: str, file: str) -> dict[str, str]:
+        """One that OpenSSL shows, and that has an extension twice, so that it cannot be read."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        us = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        began = datetime.now(UTC) - timedelta(days=1)
+        built = (
+            x509.CertificateBuilder()
+            .subject_name(us)
+            .issuer_name(us)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(began)
+            .not_valid_after(began + timedelta(days=30))
+        )
+        for oid in ("1.2.3.444.1", "1.2.3.444.2"):
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x05\x00")
+            built = built.add_extension(extension, critical=False)
+        octets = built.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+        one, other = (bytes((0x2A, 3, 0x83, 0x3C, last)) for last in (1, 2))
+        assert octets.count(other) == 1
+        path = self._folder / file
+        certificate, private = path.with_suffix(".crt"), path.with_suffix(".key")
+        certificate.write_text(ssl.DER_cert_to_PEM_cert(octets.replace(other, one)))
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return {"certificate": str(certificate), "key": str(private)}
 
     def client(self, *names: str) -> ssl.SSLContext:
         """What a client wants who trusts this authority.

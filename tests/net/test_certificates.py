@@ -8,6 +8,7 @@ import ssl
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,6 @@ from tests.net.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from trio.testing import MockClock
 
@@ -187,6 +187,13 @@ def test_mistakes_are_named_with_their_place(authority: Authority, tmp_path: Pat
     )
 
 
+def test_one_that_a_server_sends_and_that_cannot_be_read_is_told_so(authority: Authority) -> None:
+    strange = authority.issue_strange("mx.example", file="mx")
+    octets = ssl.PEM_cert_to_DER_cert(Path(strange["certificate"]).read_text())
+    with pytest.raises(ValueError, match="extension"):
+        described_as_sent(octets)
+
+
 def test_a_key_with_a_password_is_refused_and_nobody_is_asked_for_it(
     authority: Authority, tmp_path: Path
 ) -> None:
@@ -260,6 +267,19 @@ async def test_a_wrong_new_one_is_refused_once_and_the_old_one_stays(
     authority.issue("new.example", file="mx")
     await trio.sleep(LOOK * 1.5)
     assert await shown(showing[-1], None, authority) == ["new.example"]
+
+
+async def test_a_new_one_that_cannot_be_read_is_refused_like_any_that_is_wrong(
+    authority: Authority, lines: io.StringIO, autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    pair = authority.issue("old.example", file="mx")
+    showing = [before := Certificates.read(a_table(pair))]
+    nursery.start_soon(renew, lambda: showing[-1], showing.append, NOW.timestamp, at_once)
+    await trio.sleep(1)
+    authority.issue_strange("mx.example", file="mx")
+    await trio.sleep(LOOK * 1.5)
+    assert showing == [before]
+    assert lines.getvalue().count("tls.certificate_refused") == 1
 
 
 async def test_complaints_come_once_a_day(
