@@ -39,7 +39,6 @@ from elemta.listener.accept import Listeners
 from elemta.listener.reception import House
 from elemta.listener.submission import NotTakenError, hand_in
 from elemta.log import logger
-from elemta.maps import srs_of
 from elemta.metrics.meters import Meters
 from elemta.net.certificates import renew
 from elemta.net.dns import DnsResolver
@@ -53,7 +52,6 @@ from elemta.plugins import (
     Store,
     Tools,
     Watching,
-    load_for,
 )
 from elemta.plugins.crew import briefly
 from elemta.plugins.tools import InThread, in_thread
@@ -510,10 +508,9 @@ class Parts:
             raise RequestError("the sandbox has no configuration file")
         if dry_run:
             wanted = self._reread()
-            Keyring(wanted)
-            load_for(applicable(self.config, wanted), self._house.plugins.plugins)
-            self._house.maps.reconfigured(wanted.maps)
-            srs_of(wanted.forwarding)
+            config = applicable(self.config, wanted)
+            Keyring(config)
+            self._house.reconfigured(config)
             return tuple(changes(self.config, wanted))
         systemd.reloading()
         try:

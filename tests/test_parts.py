@@ -220,6 +220,11 @@ async def test_a_reload_is_all_or_nothing_and_dry_if_so_wished(tmp_path: Path) -
         for dry_run in (True, False):
             with pytest.raises(ConfigError, match=r"routes\[0\]\.login\.password_file"):
                 await parts.reload(dry_run=dry_run)
+        pair = f"{{certificate: {tmp_path}/none.crt, key: {tmp_path}/none.key}}"
+        wanted.append(text + f"limits: {{connections: 9}}\ntls: {{certificates: [{pair}]}}\n")
+        for dry_run in (True, False):
+            with pytest.raises(ConfigError, match=r"tls\.certificates\[0\]"):
+                await parts.reload(dry_run=dry_run)
         assert parts.status().places == 7
 
 
