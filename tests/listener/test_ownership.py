@@ -154,6 +154,8 @@ async def test_who_has_not_logged_in_is_not_asked() -> None:
         "From: Us: alice@here.example, sales@here.example;",
         "From: alice@here.example\nReply-To: bob@here.example",
         "From: Alice @ home <alice@here.example>",
+        "From: alice@here.example\nX-From: bob@here.example\nSubject: x\n From: bob@here.example",
+        "From: alice@here.example\nFrom bob@here.example Mon Nov 28 2026",
     ],
 )
 async def test_a_message_may_be_of_its_account(text: str) -> None:
@@ -173,6 +175,10 @@ async def test_a_message_may_be_of_its_account(text: str) -> None:
         ("From: alice@here.example\nFrom: bob@here.example", "one From field, and there are 2"),
         ("From: alice@here.example\nFROM : alice@here.example", "one From field, and there are 2"),
         (" From: bob@here.example\nFrom: alice@here.example", "one From field, and there are 1"),
+        # A field for whoever leaves out what cannot be in its name.
+        ("From\0: bob@here.example\nFrom: alice@here.example", "a line is nearly a From field"),
+        ("F\x01rom : bob@here.example\nFrom: alice@here.example", "a line is nearly a From field"),
+        ("\ufeffFrom: bob@here.example\nFrom: alice@here.example", "a line is nearly a From field"),
         ("Subject: hello", "one From field, and there is none"),
         ("From:", "the field From is not clear: there is no address in it"),
         ("From: Alice", "the field From is not clear: 'Alice' is no address"),
