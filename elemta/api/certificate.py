@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from elemta.api.threads import in_thread
-from elemta.config import ConfigError, Mistake
+from elemta.config import ConfigError, Mistake, stamps_of
 from elemta.log import logger
 from elemta.net.certificates import (
     LOOK,
     CertificateError,
     load_pair,
     server_context,
-    stamps_of,
 )
 
 if TYPE_CHECKING:

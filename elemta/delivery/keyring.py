@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import ssl
-import stat
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from elemta.config import ConfigError, Mistake
+from elemta.config import ConfigError, Mistake, read_private
 from elemta.net.tls import client_context
 from elemta.protocol import Credentials
 
@@ -22,8 +21,9 @@ if TYPE_CHECKING:
     from elemta.config import Config, Login, Route
     from elemta.delivery.routing import Terms
 
-#: Octets of a password (RFC 4616 §2).
+#: Octets of a password (RFC 4616 §2), and of a file with one, or with a key.
 _LONGEST: Final = 255
+_FILE: Final = 65536
 
 #: What a context is made of: whether hosts are verified, and files.
 _Making: TypeAlias = "tuple[bool, Path | None, Path | None, Path | None]"
@@ -102,7 +102,7 @@ class Keyring:
         if route.key is not None:
             authorities = route.authorities if verified else None
             try:
-                _check_private(route.key)
+                read_private(route.key, _FILE)  # OpenSSL would not mind who else may
                 self._context((verified, authorities, route.certificate, route.key))
             except OSError as error:
                 yield Mistake(f"{at}.certificate", f"no certificate with its key: {_why(error)}")
@@ -119,8 +119,7 @@ def _password(path: Path) -> str:
     Raises:
         OSError: it cannot be read, others can read it, or that is no password.
     """
-    _check_private(path)
-    line = path.read_bytes().partition(b"\n")[0].removesuffix(b"\r")
+    line = read_private(path, _FILE).partition(b"\n")[0].removesuffix(b"\r")
     try:
         password = line.decode()
     except UnicodeDecodeError:
@@ -128,11 +127,6 @@ def _password(path: Path) -> str:
     if not 0 < len(line) <= _LONGEST or not password.isprintable():
         raise OSError(f"the first line of {path} is no password of 1 to {_LONGEST} octets")
     return password
-
-
-def _check_private(path: Path) -> None:
-    if path.stat().st_mode & stat.S_IRWXO:
-        raise OSError(f"anybody may read {path}: take that right away (chmod o= {path})")
 
 
 def _why(error: OSError) -> str:

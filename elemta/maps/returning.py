@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING, Final
 
-from elemta.config import ConfigError, Mistake
+from elemta.config import ConfigError, Mistake, read_private
 from elemta.message import Srs
 from elemta.protocol import domain_to_ascii
 
@@ -39,12 +38,9 @@ def srs_of(forwarding: Forwarding) -> Srs | None:
 
 
 def _secrets(path: Path) -> list[bytes]:
-    if path.stat().st_mode & stat.S_IRWXO:
-        raise OSError(f"anybody may read {path}: take that right away (chmod o= {path})")
-    with path.open("rb") as file:
-        octets = file.read(_LONGEST + 1)
+    octets = read_private(path, _LONGEST)
     secrets = [line for each in octets.splitlines() if (line := each.strip())]
-    if not secrets or len(octets) > _LONGEST:
+    if not secrets:
         raise OSError(f"expected a secret on each line of {path}")
     if min(map(len, secrets)) < _SHORTEST:
         raise OSError(f"a secret of {path} has less than {_SHORTEST} octets")

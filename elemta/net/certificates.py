@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec import Struct
 
-from elemta.config import ConfigError, Mistake, Tls
+from elemta.config import ConfigError, Mistake, Tls, stamps_of
 from elemta.log import logger
 from elemta.net.tls import Encryption
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from cryptography import x509
 
-    from elemta.config import ClientCertificates
+    from elemta.config import ClientCertificates, Stamp
 
 log = logger(__name__)
 
@@ -474,26 +474,6 @@ def _strange(*others: type[Exception]) -> tuple[type[Exception], ...]:
         ValueError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
         x509.UnsupportedGeneralNameType, *others,
     )  # fmt: skip
-
-
-class Stamp(Struct, frozen=True):
-    """What tells a file from the one that it was."""
-
-    changed: int
-    number: int
-    size: int
-
-
-def stamps_of(paths: Iterable[Path | None]) -> tuple[Stamp | None, ...]:
-    """Differ once one of the files is another; None where there is none. Blocks."""
-    found: list[Stamp | None] = []
-    for path in paths:
-        try:
-            told = path.stat() if path is not None else None
-        except OSError:
-            told = None
-        found.append(told and Stamp(told.st_mtime_ns, told.st_ino, told.st_size))
-    return tuple(found)
 
 
 def _context(

@@ -44,7 +44,7 @@ def test_the_password_is_the_first_line(content: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "why"),
     [
-        (b"pencil", 0o644, "anybody may read"),
+        (b"pencil", 0o644, "others may read"),
         (b"", 0o600, "is no password of 1 to 255 octets"),
         (b"\npencil", 0o600, "is no password of 1 to 255 octets"),
         (b"x" * 256, 0o600, "is no password of 1 to 255 octets"),

@@ -39,8 +39,8 @@ def test_the_first_secret_makes_addresses_and_all_check_them(tmp_path: Path) -> 
     [
         (b"\n \n", 0o600, "expected a secret on each line"),
         (b"too short", 0o600, "has less than 16 octets"),
-        (NEW, 0o604, "anybody may read"),
-        (b"x" * 70_000, 0o600, "expected a secret on each line"),
+        (NEW, 0o604, "others may read"),
+        (b"x" * 70_000, 0o600, "more than 65536 octets"),
     ],
 )
 def test_secrets_that_are_none_are_refused(

@@ -138,7 +138,7 @@ def test_a_password_that_anybody_may_read_is_told_before_anything_runs(
     process = elemta.begin("check")
     _, error = process.communicate(timeout=60.0)
     assert process.returncode
-    assert "routes[0].login.password_file: no password: anybody may read" in error
+    assert "routes[0].login.password_file: no password: others may read" in error
 
 
 def test_explain_says_which_route_a_sender_has_and_who_we_are_there(

@@ -6,22 +6,19 @@ who cannot be asked defers: nobody is told that his password is wrong because a 
 
 from __future__ import annotations
 
-import os
-import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 
 import trio
 from msgspec import Meta
 
-from elemta.config import Table
+from elemta.config import Table, read_private
 from elemta.log import logger
 from elemta.login import Remembered, prepare_name, prepare_password
 from elemta.plugins import CONTINUE, Defer, Granted, Reject, Verdict
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from elemta.plugins import Tools
@@ -33,9 +30,6 @@ T = TypeVar("T")
 
 #: What somebody else says of a user: who he is, that his password is another, or nothing.
 Said: TypeAlias = "Granted | Literal['wrong', 'unknown']"
-
-#: See `stamps`.
-Stamps: TypeAlias = tuple[tuple[int, ...], ...]
 
 #: Octets of a file that has nothing but a secret in it.
 _SECRET: Final = 8192
@@ -148,25 +142,10 @@ def read_secret(path: Path) -> str:
     """What a file has that has nothing but a secret in it.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: everybody may read it, or it has not one line of text.
+        OSError: as `read_private`.
+        ValueError: it has not one line of text.
     """
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
-            raise ValueError(f"{path}: others may read or write it: expected mode 0600 or 0640")
-        octets = file.read(_SECRET)
-    text = octets.decode("utf-8", "replace").rstrip("\r\n")
+    text = read_private(path, _SECRET).decode("utf-8", "replace").rstrip("\r\n")
     if not text or not text.isprintable():
         raise ValueError(f"{path}: expected a secret on one line, and nothing else")
     return text
-
-
-def stamps(paths: Iterable[Path | None]) -> Stamps:
-    """What tells files from those that were there before; of one that cannot be seen, nothing."""
-    found: list[tuple[int, ...]] = []
-    for path in paths:
-        with suppress(OSError):
-            if path is not None:
-                about = path.stat()
-                found.append((about.st_mtime_ns, about.st_ino, about.st_size))
-    return tuple(found)

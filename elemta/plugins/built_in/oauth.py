@@ -21,7 +21,7 @@ import trio
 from msgspec import Struct, field
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Service
+from elemta.config import ConfigError, Mistake, Service, stamps_of
 from elemta.net.http import HttpError, post
 from elemta.plugins import Granted, PluginWith, Reject
 from elemta.plugins.built_in.elsewhere import (
@@ -30,15 +30,14 @@ from elemta.plugins.built_in.elsewhere import (
     DownError,
     Elsewhere,
     read_secret,
-    stamps,
 )
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from elemta.config import Stamp
     from elemta.plugins import Session, Verdict
-    from elemta.plugins.built_in.elsewhere import Stamps
     from elemta.protocol import Token
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -118,7 +117,7 @@ class OAuth(PluginWith[Settings]):
         self._context: ssl.SSLContext | None = None
         self._authorization = b""
         self._files = (settings.authorities, settings.client_secret_file)
-        self._stamps: Stamps = ()
+        self._stamps: tuple[Stamp | None, ...] = ()
         #: What tokens grant, by their hashes, and until when; the oldest first.
         self._known: dict[bytes, tuple[float, Granted]] = {}
 
@@ -131,7 +130,7 @@ class OAuth(PluginWith[Settings]):
 
     @override
     def outdated(self) -> bool:
-        return stamps(self._files) != self._stamps
+        return stamps_of(self._files) != self._stamps
 
     @override
     async def start(self) -> None:
@@ -146,7 +145,7 @@ class OAuth(PluginWith[Settings]):
             ValueError: one has not what it should have.
         """
         settings = self.settings
-        self._stamps = stamps(self._files)
+        self._stamps = stamps_of(self._files)
         if self._secure:
             self._context = ssl.create_default_context(cafile=settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2

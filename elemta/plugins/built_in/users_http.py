@@ -19,7 +19,7 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.config import AddressPattern, ConfigError, Mistake, Service
+from elemta.config import AddressPattern, ConfigError, Mistake, Service, stamps_of
 from elemta.net.http import HttpError, post
 from elemta.plugins import Granted, PluginWith
 from elemta.plugins.built_in.elsewhere import (
@@ -27,14 +27,13 @@ from elemta.plugins.built_in.elsewhere import (
     DownError,
     Elsewhere,
     Said,
-    Stamps,
     read_secret,
-    stamps,
 )
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from elemta.config import Stamp
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
 
@@ -107,12 +106,13 @@ class UsersHttp(PluginWith[Settings]):
         self._service, self._host, self._netloc, self._target, self._secure = settings.where()
         self._context: ssl.SSLContext | None = None
         self._files = (settings.authorities, settings.token_file)
-        self._stamps: Stamps = ()
+        self._stamps: tuple[Stamp | None, ...] = ()
         self._fields = [
             (b"Host", self._netloc.encode()),
             (b"Content-Type", b"application/json"),
             (b"Accept", b"application/json"),
         ]
+        self._authorization: list[tuple[bytes, bytes]] = []
 
     @override
     def examine(self, where: str) -> None:
@@ -123,7 +123,7 @@ class UsersHttp(PluginWith[Settings]):
 
     @override
     def outdated(self) -> bool:
-        return stamps(self._files) != self._stamps
+        return stamps_of(self._files) != self._stamps
 
     @override
     async def start(self) -> None:
@@ -137,7 +137,7 @@ class UsersHttp(PluginWith[Settings]):
             OSError: one cannot be read.
             ValueError: one has not what it should have.
         """
-        self._stamps = stamps(self._files)
+        self._stamps = stamps_of(self._files)
         if self._secure:
             self._context = ssl.create_default_context(cafile=self.settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -145,7 +145,7 @@ class UsersHttp(PluginWith[Settings]):
             token = read_secret(path)
             if not token.isascii() or " " in token:
                 raise ValueError(f"{path}: expected a token, and nothing else")
-            self._fields.append((b"Authorization", b"Bearer " + token.encode()))
+            self._authorization = [(b"Authorization", b"Bearer " + token.encode())]
 
     @override
     async def on_authenticate(
@@ -168,9 +168,8 @@ class UsersHttp(PluginWith[Settings]):
 
         try:
             async with aclosing(await self._connect()) as stream, aclosing(pieces()) as told:
-                answer = await post(
-                    stream, self._target, self._fields, len(body), told, most=_ANSWER
-                )
+                fields = [*self._fields, *self._authorization]
+                answer = await post(stream, self._target, fields, len(body), told, most=_ANSWER)
         except (OSError, HttpError, trio.BrokenResourceError) as error:
             raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
         match answer.status:

@@ -17,7 +17,7 @@ import trio
 from msgspec import field
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Service
+from elemta.config import ConfigError, Mistake, Service, stamps_of
 from elemta.log import logger
 from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
 from elemta.plugins import Granted, PluginWith
@@ -26,13 +26,12 @@ from elemta.plugins.built_in.elsewhere import (
     DownError,
     Elsewhere,
     Said,
-    Stamps,
     read_secret,
-    stamps,
 )
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
+    from elemta.config import Stamp
     from elemta.net.ldap import Entry
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
@@ -112,7 +111,7 @@ class UsersLdap(PluginWith[Settings]):
         self._context: ssl.SSLContext | None = None
         self._password: str | None = None
         self._files = (settings.authorities, settings.bind_password_file)
-        self._stamps: Stamps = ()
+        self._stamps: tuple[Stamp | None, ...] = ()
 
     @override
     def examine(self, where: str) -> None:
@@ -123,7 +122,7 @@ class UsersLdap(PluginWith[Settings]):
 
     @override
     def outdated(self) -> bool:
-        return stamps(self._files) != self._stamps
+        return stamps_of(self._files) != self._stamps
 
     @override
     async def start(self) -> None:
@@ -138,7 +137,7 @@ class UsersLdap(PluginWith[Settings]):
             ValueError: one has not what it should have.
         """
         settings = self.settings
-        self._stamps = stamps(self._files)
+        self._stamps = stamps_of(self._files)
         if self._implicit or settings.start_tls:
             self._context = ssl.create_default_context(cafile=settings.authorities)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
