@@ -73,12 +73,12 @@ def seal(
     signing = Signing(header, _SELECTION)
     signed = signing.tagged(_SIGNATURE, lines, signer.key, body)
     own = [
-        (name.encode("ascii"), f"{value}\r\n".encode("ascii"))
+        (name.lower().encode("ascii"), relaxed(value.encode("ascii")))
         for name, value in ((_STATED, results), (_SIGNATURE, signed))
     ]
     # Of a chain that has failed nothing is sealed but our own set (§5.1.2).
     before = () if chain == "fail" else sets
-    sealed = b"".join([b"%s:%s" % (name, value) for name, value in (*before, *relaxed(own))])
+    sealed = b"".join([b"%s:%s" % (name, value) for name, value in (*before, *own)])
     lines = [f" i={number}; {kind} cv={chain};", tags, times]
     return (
         (_SEAL, signature(_SEAL, lines, signer.key, sealed)),

@@ -5,11 +5,13 @@ import re
 
 import dkim
 import pytest
+from dkim.canonicalization import CanonicalizationPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elemta.mailauth import Signer, Signing, parse_private_key
+from elemta.mailauth import Selection, Signer, Signing, parse_private_key
 from elemta.mailauth.body import cut
+from elemta.mailauth.signing import relaxed
 from tests.mailauth.signing import MESSAGE, ed25519_key, rsa_key
 
 logging.getLogger("dkimpy").addHandler(logging.NullHandler())
@@ -21,6 +23,8 @@ RECORDS = {
     b"e._domainkey.us.example.": ed25519_key()[1].encode(),
 }
 NOW = 1_700_000_000.0
+#: Dkimpy's.
+RELAXED = CanonicalizationPolicy.from_c_value(b"relaxed/relaxed")
 
 
 def signed(message: bytes, *signers: Signer, expires: float | None = None) -> bytes:
@@ -136,3 +140,32 @@ def test_whatever_is_signed_verifies(
     message = header if cut_off else header + b"\r\n" + body
     for signer in (RSA, ED):
         assert verifies(signed(message, signer))
+
+
+#: Octets that mean something to whoever canonicalises, and some that only seem to.
+VALUES = st.lists(
+    st.sampled_from(
+        [
+            *(b" ", b"\t", b"\r\n ", b"\r\n\t", b"\r", b"\n", b"\r\n"),
+            b"\x0b",
+            b"\x0c",
+            b"a",
+            b"\xff",
+        ]
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@given(VALUES)
+def test_a_value_is_relaxed_as_dkimpy_does_it(value: bytes) -> None:
+    assert RELAXED.canonicalize_headers([(b"Name ", value)]) == [(b"name", relaxed(value))]
+
+
+@given(FIELDS)
+def test_the_fields_are_chosen_as_dkimpy_chooses_them(fields: list[tuple[bytes, bytes]]) -> None:
+    whole = [(name, value + b"x\r\n") for name, value in fields]
+    header = b"".join(b"%s:%s" % each for each in whole)
+    signed, names = Selection(("to", "subject", "date", "list-id"), ("to",)).of(header)
+    chosen = dkim.select_headers(RELAXED.canonicalize_headers(whole), names)
+    assert signed == b"".join(b"%s:%s" % (name, value) for name, value in chosen)
