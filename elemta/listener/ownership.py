@@ -107,8 +107,7 @@ class Ownership:
         """
         if _unbound(session):
             return None
-        fields = header.fields
-        named = [value for name, value in fields if name == b"from"]
+        named = header.named(b"from")
         if len(named) != 1 or header.header[:1] in (b" ", b"\t"):
             # Programs differ in which they show, and in what they make of a line before the first.
             many = f"there are {len(named)}" if named else "there is none"
@@ -119,7 +118,7 @@ class Ownership:
             )
         for field, values in (
             ("From", named),
-            ("Sender", [value for name, value in fields if name == b"sender"]),
+            ("Sender", header.named(b"sender")),
         ):
             for value in values:
                 if (refusal := await self._judge_field(session, field, value)) is not None:

@@ -14,6 +14,8 @@ from typing import Final
 _END: Final = b"\r\n\r\n"
 #: What unfolding takes away (RFC 5322 §2.2.3).
 _FOLD: Final = re.compile(rb"\r\n(?=[ \t])")
+#: Where a field ends.
+_FIELD_END: Final = re.compile(rb"\r\n(?![ \t])")
 _NAME: Final = re.compile(rb"[!-9;-~]+")
 
 
@@ -111,23 +113,40 @@ class HeaderScanner:
             ]
         return self._fields
 
+    def named(self, name: bytes) -> list[bytes]:
+        """The values of all fields with this name (lower case), as in `fields`, from the top.
+
+        The others are not parsed, which takes a tenth of the time where there are few.
+        """
+        if self._fields is not None:
+            return [value for each, value in self._fields if each == name]
+        held = self._held
+        lower, begin = held.lower(), b"\r\n" + name
+        found: list[bytes] = []
+        place = lower.find(begin)
+        while place >= 0:
+            end = _FIELD_END.search(held, place + 2)
+            line = bytes(held[place + 2 : end.start() if end else len(held)])
+            line = _FOLD.sub(b"", line)
+            if _name(line) == name:
+                found.append(line.partition(b":")[2].strip(b" \t"))
+            place = lower.find(begin, place + 2)
+        return found
+
     def first(self, name: bytes) -> bytes | None:
         """The value of the first field with this name (lower case), unfolded, or None."""
-        if self._fields is None and name not in self._held.lower():
-            return None  # a twentieth of what parsing takes
-        return next((value for each, value in self.fields if each == name), None)
+        return next(iter(self.named(name)), None)
 
     def has(self, name: bytes) -> bool:
         """Whether there is a field with this name (lower case)."""
-        return any(each == name for each, _ in self.fields)
+        return bool(self.named(name))
 
     def values(self, name: str) -> list[str]:
         """The values of all fields with this name (in any case) as text, unfolded.
 
         Octets that are no UTF-8 (RFC 6532) are replaced.
         """
-        wanted = name.lower().encode()
-        return [value.decode("utf-8", "replace") for each, value in self.fields if each == wanted]
+        return [value.decode("utf-8", "replace") for value in self.named(name.lower().encode())]
 
 
 def split(content: bytes) -> tuple[bytes, bytes]:

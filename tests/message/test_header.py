@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from elemta.message import HeaderFault, HeaderScanner, split, without
 
@@ -44,6 +46,30 @@ def test_fields_are_unfolded() -> None:
         *(b"received", b"received", b"received-spf"),
         *(b"subject", b"subject"),
     ]
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            *(b"From: a", b"FROM : b ", b"from:", b"From", b"From\t\r\n :c", b"From x: d"),
+            *(b"From-Us: e", b" from: f", b"\tg", b"X: from: h", b"Fr\r\n om: i", b"From\r: j"),
+            *(b"\r\n From: k", b"To: l\r\n  m \t", b"from:\r\n\r"),
+        ]
+    ),
+    max_size=8,
+)
+
+
+@given(LINES, st.booleans(), st.booleans())
+def test_a_field_is_found_by_name_as_if_all_were_parsed(
+    lines: list[bytes], whole: bool, parsed: bool
+) -> None:
+    content = b"\r\n".join(lines) + (b"\r\n\r\n" if whole else b"")
+    scanner, other = scanned(content), scanned(content)
+    if parsed:
+        assert scanner.fields is scanner.fields
+    for name in (b"from", b"from-us", b"to", b"x", b"date"):
+        assert scanner.named(name) == [value for each, value in other.fields if each == name]
 
 
 def test_values_are_text_whatever_they_are() -> None:

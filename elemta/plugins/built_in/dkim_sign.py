@@ -138,7 +138,7 @@ class DkimSign(PluginWith[Settings]):
 
         Our own reports are of a host: where that has no key, a domain above it vouches for it.
         """
-        authors = [value for name, value in content.header.fields if name == b"from"]
+        authors = content.header.named(b"from")
         if len(authors) > 1:
             return (), "author"
         try:

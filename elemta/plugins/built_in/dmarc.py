@@ -93,7 +93,7 @@ class DmarcPlugin(PluginWith[Settings]):
         return verdict
 
     async def _judge(self, transaction: Transaction, content: Content) -> tuple[Dmarc, Verdict]:
-        authors = [value for name, value in content.header.fields if name == b"from"]
+        authors = content.header.named(b"from")
         try:
             if len(authors) > 1:
                 raise AuthorError("several From fields")  # noqa: TRY301 # handled like the others
