@@ -244,11 +244,15 @@ def rewritten(
     Returns:
         The new header; every octet of what is not changed is as it was.
     """
-    above, kept, below = arranged(header, changes, utf8=utf8)
-    head, foot = [each.octets for each in kept], [each.octets for each in below]
-    if foot and head and not head[-1].endswith(b"\r\n"):
-        head[-1] += b"\r\n"  # a message of nothing but fields may end within a line (RFC 3030)
-    return b"".join([*(each.octets for each in above), trace, *head, *foot])
+    made = [each for each in changes if isinstance(each, (AddHeader, RemoveHeader))]
+    if any(isinstance(each, RemoveHeader) for each in made):
+        above, kept, below = arranged(header, made, utf8=utf8)
+        header = b"".join([each.octets for each in kept])
+    else:  # as nearly always: what is there need not be taken apart
+        above, _, below = arranged(b"", made, utf8=utf8)
+    if below and header and not header.endswith(b"\r\n"):
+        header += b"\r\n"  # a message of nothing but fields may end within a line (RFC 3030)
+    return b"".join([*(each.octets for each in above), trace, header, *(e.octets for e in below)])
 
 
 class Field(Struct, frozen=True, gc=False):
