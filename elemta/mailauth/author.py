@@ -22,6 +22,9 @@ _LONGEST: Final = 16 * 1024
 #: A route before an address (RFC 5322 §4.4): domains only, so no program takes one of these for
 #: the address itself.
 _ROUTE: Final = re.compile(r"@[^@:,\s\"\\]++(?:\s*+,\s*+@[^@:,\s\"\\]++)*+:\s*+")
+#: What means something by itself between mailboxes, and within quotes and brackets.
+_MARK: Final = re.compile(r'["(<,;:]')
+_MARK_WITHIN: Final = re.compile(r'[\\">]')
 
 
 class AuthorError(Exception):
@@ -160,9 +163,11 @@ def _parts(text: str) -> Iterator[tuple[str, list[str]]]:
             plain = []  # the name of a group
             place += 1
         else:
-            plain.append(char)
-            at |= char == "@"
-            place += 1
+            mark = _MARK.search(text, place + 1)
+            run = text[place : size if mark is None else mark.start()]
+            plain.append(run)
+            at |= "@" in run
+            place += len(run)
     yield "".join(plain), bracketed
 
 
@@ -179,7 +184,8 @@ def _mailbox(plain: str, bracketed: list[str]) -> Iterable[str]:
 
 def _behind(text: str, place: int, end: str) -> int:
     place += 1
-    while place < len(text):
+    while (mark := _MARK_WITHIN.search(text, place)) is not None:
+        place = mark.start()
         if text[place] == "\\":
             place += 1
         elif text[place] == '"' and end == ">":
