@@ -44,14 +44,15 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         bodies = folder / "bodies"
-        bodies.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in (folder, bodies):  # of parents that it makes, mkdir lets everybody read
+            each.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(folder / "lock")
         try:
+            _close_to_others(database(folder))
             self.connection = open_database(database(folder))
         except BaseException:
             os.close(self._lock)
             raise
-        database(folder).chmod(0o600)
         for each in (folder, folder.parent):  # SQLite syncs the name of its log, not its own
             sync_folder(each)
         self.bodies = BodyFiles(bodies)
@@ -140,6 +141,14 @@ class Store:
 def database(folder: Path) -> Path:
     """The database file of the queue in this folder."""
     return folder / "queue.db"
+
+
+def _close_to_others(path: Path) -> None:
+    """Have a database for its owner alone before SQLite opens it, whose log takes its mode."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        path.chmod(0o600)  # not opened: to close it would undo the locks of whoever reads
 
 
 def _lock(path: Path) -> int:

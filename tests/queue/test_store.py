@@ -100,8 +100,11 @@ def test_a_transaction_that_somebody_ended_is_not_ended_twice(store: Store) -> N
 
 
 def test_the_files_are_for_their_owner_alone(store: Store, tmp_path: Path) -> None:
-    for path in ("bodies", "queue.db", "lock"):
-        assert (tmp_path / "queue" / path).stat().st_mode & 0o077 == 0
+    store.apply([insert()])
+    folder = tmp_path / "queue"
+    for path in (folder, *folder.rglob("*")):  # SQLite's log among them
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (folder / "queue.db-wal").stat().st_size > 0
 
 
 def test_a_second_process_is_told_which_one_has_it(store: Store, tmp_path: Path) -> None:
