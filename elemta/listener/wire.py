@@ -96,7 +96,7 @@ class Wire:
             DrainedError, trio.TooSlowError, trio.BrokenResourceError: as `next_event`.
         """
         reception, below = self._reception, self._transport
-        below.deadline = trio.current_time() + HANDSHAKE
+        below.deadline = trio.current_time() + (HURRIED if self._roster.busy else HANDSHAKE)
         await self.flush()
         self._writable = False  # a goodbye in clear would be no part of a handshake
         shown = reception.house.certificates.shown(reception.table.client_certificates)

@@ -12,7 +12,7 @@ import yaml
 from typing_extensions import override
 
 from elemta.config import ConfigError, load
-from elemta.listener.wire import HANDSHAKE
+from elemta.listener.wire import HANDSHAKE, HURRIED
 from elemta.net.tls import TlsError, start_tls
 from elemta.plugins import CONTINUE, Granted, Plugin, Reject, Session, Transaction, Verdict
 from tests.dialogue import CONFIG, STRANGER, Server
@@ -363,6 +363,17 @@ async def test_who_shakes_no_hands_is_let_go_after_a_minute(
     assert trio.current_time() - began == pytest.approx(HANDSHAKE, abs=2)
     assert server.house.meters.tls_in_failures == 1
     assert server.house.meters.connection_errors["timed_out"] == 1
+
+
+async def test_when_many_are_connected_a_handshake_must_hurry(
+    authority: Authority, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    server = a_server(authority, tls="implicit")
+    server.house.roster.busy = True
+    nursery.start_soon(server.run)
+    began = trio.current_time()
+    assert await server.client.receive() == b""
+    assert trio.current_time() - began == pytest.approx(HURRIED, abs=2)
 
 
 async def test_at_shutdown_nothing_is_said_in_the_middle_of_a_handshake(
