@@ -67,3 +67,4 @@ from elemta.config.targets import Storage as Storage
 from elemta.config.targets import Target as Target
 from elemta.config.targets import TargetError as TargetError
 from elemta.config.targets import chosen_targets as chosen_targets
+from elemta.config.web import WebAddress as WebAddress

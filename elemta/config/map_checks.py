@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
-from elemta.config.addresses import host_port
 from elemta.config.source import Mistake
+from elemta.config.web import WebAddress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,13 +79,9 @@ def database_mistakes(text: str, at: str) -> Iterator[Mistake]:
 
 def _http(text: str, at: str) -> Iterator[Mistake]:
     try:
-        parts = urlsplit(text)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        host_port(parts.netloc, 80)
-    except ValueError:
-        fits = False
-    if not fits or not text.isascii() or not text.isprintable() or " " in text:
-        yield Mistake(at, "expected http://HOST:PORT/PATH or https://HOST/PATH")
+        WebAddress.parse(text)
+    except ValueError as error:
+        yield Mistake(at, str(error))
         return
     for name in _PLACEHOLDER.findall(text):
         if name not in ("key", "local_part", "domain"):

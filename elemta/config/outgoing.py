@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Final
 
+from elemta.config.addresses import HostPort
 from elemta.config.patterns import AddressPattern
 from elemta.config.source import Mistake
 from elemta.config.targets import Smarthost, target
@@ -80,10 +80,11 @@ def _encryption(route: Route, everywhere: TlsPolicy, at: str) -> Iterator[Mistak
 
 
 def _login(route: Route, login: Login, at: str) -> Iterator[Mistake]:
-    hosts = [found.host for text in route.via if (found := _smarthost(text)) is not None]
+    hosts = [found for text in route.via if (found := _smarthost(text)) is not None]
+    here = all(HostPort(each.host, each.port).is_loopback for each in hosts)
     if not hosts or len(hosts) < len(route.via):
         yield Mistake(f"{at}.login", _NAMED_HOSTS)
-    elif route.tls == "opportunistic" or (route.tls == "off" and not all(map(_is_loopback, hosts))):
+    elif route.tls == "opportunistic" or (route.tls == "off" and not here):
         yield Mistake(f"{at}.tls", _IN_CLEAR)
     if not _is_word(login.user):
         yield Mistake(f"{at}.login.user", f"expected a name of 1 to {_LONGEST} octets")
@@ -99,15 +100,6 @@ def _smarthost(text: str) -> Smarthost | None:
     except ValueError:  # which is told elsewhere
         return None
     return found if isinstance(found, Smarthost) else None
-
-
-def _is_loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_word(text: str) -> bool:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ssl
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
-import trio
 
-from elemta.config import Service
+from elemta.config import WebAddress
 from elemta.maps.source import MapDownError, parts_of, values_of
-from elemta.net.http import HttpError, get
+from elemta.net.http import HttpError, connected, get
+from elemta.net.tls import client_context
 
 if TYPE_CHECKING:
     from elemta.net.services import Connects
@@ -32,15 +30,10 @@ class Http:
     """
 
     def __init__(self, url: str, connect: Connects) -> None:
-        parts = urlsplit(url)
-        secure = parts.scheme == "https"
-        host = parts.hostname or ""
-        self._service = Service.parse(f"{_bracketed(host)}:{parts.port or (443 if secure else 80)}")
-        self._host = parts.netloc.encode()
-        self._name = host
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._address = address = WebAddress.parse(url)
+        target = address.target
         self._target = target if "{" in target else f"{target}{{key}}"
-        self._tls = ssl.create_default_context() if secure else None
+        self._tls = client_context(verified=True) if address.secure else None
         self._connect = connect
 
     async def find(self, key: str) -> tuple[str, ...] | None:
@@ -49,13 +42,13 @@ class Http:
         target = self._target
         for name, value in (("key", key), ("local_part", local_part), ("domain", domain)):
             target = target.replace(f"{{{name}}}", quote(value, safe=""))
-        fields = [(b"Host", self._host), (b"Accept", b"application/json, text/plain")]
+        address = self._address
+        fields = [(b"Host", address.named.encode()), (b"Accept", b"application/json, text/plain")]
         try:
-            async with aclosing(await self._open()) as stream:
+            async with connected(address, self._connect, self._tls) as stream:
                 answer = await get(stream, target, fields, most=MOST)
-        except (OSError, HttpError, trio.BrokenResourceError) as error:
-            why = error.__cause__ or error  # TLS tells only there what was wrong
-            raise MapDownError(str(why) or type(why).__name__) from error
+        except HttpError as error:
+            raise MapDownError(str(error)) from error
         if answer.status == 404:
             return None
         if answer.status != 200:
@@ -64,20 +57,6 @@ class Http:
 
     def close(self) -> None:
         """See `Source`: a connection serves one question."""
-
-    async def _open(self) -> trio.abc.Stream:
-        stream = await self._connect(self._service)
-        if self._tls is None:
-            return stream
-        secure = trio.SSLStream(
-            stream, self._tls, server_hostname=self._name, https_compatible=True
-        )
-        try:
-            await secure.do_handshake()
-        except BaseException:
-            await trio.aclose_forcefully(secure)
-            raise
-        return secure
 
 
 def _read(body: bytes) -> tuple[str, ...] | None:
@@ -91,7 +70,3 @@ def _read(body: bytes) -> tuple[str, ...] | None:
     except ValueError as error:
         raise MapDownError(f"an answer that is not understood: {error}") from error
     return values or None
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,7 +6,7 @@ it is needed. The caller has the deadline.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import h11
@@ -14,7 +14,11 @@ import trio
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable
+    import ssl
+    from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+
+    from elemta.config import WebAddress
+    from elemta.net.services import Connects
 
 #: Octets that are read at a time.
 _SOME: Final = 64 * 1024
@@ -29,6 +33,37 @@ class HttpAnswer(Struct, frozen=True):
 
 class HttpError(Exception):
     """That was no answer, or too much of it."""
+
+
+@asynccontextmanager
+async def connected(
+    address: WebAddress, connect: Connects, context: ssl.SSLContext | None
+) -> AsyncGenerator[trio.abc.Stream]:
+    """A connection for one question; what goes wrong while this is entered is told as one kind.
+
+    Args:
+        address: of the server.
+        connect: to it.
+        context: what TLS demands of it; None: it is asked in clear.
+
+    Raises:
+        HttpError: it cannot be reached, does not prove who it is, breaks off, or gives no answer.
+    """
+    try:
+        stream = await connect(address.service)
+        try:
+            if context is not None:
+                host = address.where.host
+                stream = secure = trio.SSLStream(
+                    stream, context, server_hostname=host, https_compatible=True
+                )
+                await secure.do_handshake()
+            yield stream
+        finally:
+            await stream.aclose()
+    except (OSError, trio.BrokenResourceError) as error:
+        why = error.__cause__ or error  # TLS tells only there what was wrong
+        raise HttpError(str(why) or type(why).__name__) from error
 
 
 async def post(
@@ -69,6 +104,23 @@ async def post(
         return await _answer(stream, connection, most)
     except h11.ProtocolError as error:
         raise HttpError(str(error)) from error
+
+
+async def post_all(
+    stream: trio.abc.Stream,
+    target: str,
+    fields: Iterable[tuple[bytes, bytes]],
+    octets: bytes,
+    *,
+    most: int,
+) -> HttpAnswer:
+    """Send something that is in memory; otherwise as `post`."""
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield octets
+
+    async with aclosing(pieces()) as told:
+        return await post(stream, target, fields, len(octets), told, most=most)
 
 
 async def get(

@@ -8,21 +8,18 @@ somebody must be such as nobody can choose for himself.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
-import ssl
 from base64 import b64encode
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode
 
 import msgspec
-import trio
 from msgspec import Struct, field
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Service, stamps_of
-from elemta.net.http import HttpError, post
+from elemta.config import ConfigError, Mistake, WebAddress, stamps_of
+from elemta.net.http import HttpError, connected, post_all
+from elemta.net.tls import client_context
 from elemta.plugins import Granted, PluginWith, Reject
 from elemta.plugins.built_in.elsewhere import (
     LATER,
@@ -34,7 +31,7 @@ from elemta.plugins.built_in.elsewhere import (
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import ssl
 
     from elemta.config import Stamp
     from elemta.plugins import Session, Verdict
@@ -70,23 +67,22 @@ class Settings(Asked, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self.check()
-        self.where()
+        _ = self.address
 
-    def where(self) -> tuple[Service, str, bool]:
-        """The server, its name, and whether it is met in TLS.
+    @property
+    def address(self) -> WebAddress:
+        """See `introspection`.
 
         Raises:
-            ValueError: the URL is none, or a secret would go in clear over a network.
+            ValueError: it is none, or a secret would go in clear over a network.
         """
-        found = urlsplit(self.introspection)
-        host = found.hostname or ""
-        if found.scheme not in _PORTS or not host or found.username is not None or found.fragment:
-            raise ValueError("expected `introspection` to be https://HOST[:PORT]/PATH")
-        if found.scheme == "http" and not _is_here(host):
+        try:
+            found = WebAddress.parse(self.introspection)
+        except ValueError as error:
+            raise ValueError(f"`introspection`: {error}") from None
+        if not found.keeps_secrets:
             raise ValueError("expected `introspection` to be https://, as secrets go there")
-        bracketed = f"[{host}]" if ":" in host else host
-        port = found.port or _PORTS[found.scheme]
-        return Service.parse(f"{bracketed}:{port}"), host, found.scheme == "https"
+        return found
 
 
 class _Meaning(Struct, frozen=True):
@@ -110,10 +106,7 @@ class OAuth(PluginWith[Settings]):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._service, self._host, self._secure = settings.where()
-        parts = urlsplit(settings.introspection)
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._netloc = parts.netloc.encode()
+        self._address = settings.address
         self._context: ssl.SSLContext | None = None
         self._authorization = b""
         self._files = (settings.authorities, settings.client_secret_file)
@@ -146,9 +139,8 @@ class OAuth(PluginWith[Settings]):
         """
         settings = self.settings
         self._stamps = stamps_of(self._files)
-        if self._secure:
-            self._context = ssl.create_default_context(cafile=settings.authorities)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._address.secure:
+            self._context = client_context(verified=True, authorities=settings.authorities)
         secret = read_secret(settings.client_secret_file)
         # Both are written as in a form first (RFC 6749 §2.3.1).
         both = f"{quote_plus(settings.client_id)}:{quote_plus(secret)}"
@@ -175,18 +167,19 @@ class OAuth(PluginWith[Settings]):
 
     async def _ask(self, key: bytes, token: str) -> Granted | None:
         """What a token grants; None: nothing."""
+        address = self._address
+        body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
+        fields = [
+            (b"Host", address.named.encode()),
+            (b"Authorization", self._authorization),
+            (b"Content-Type", b"application/x-www-form-urlencoded"),
+            (b"Accept", b"application/json"),
+        ]
         try:
-            body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
-            async with aclosing(await self._connect()) as stream, aclosing(_once(body)) as pieces:
-                fields = [
-                    (b"Host", self._netloc),
-                    (b"Authorization", self._authorization),
-                    (b"Content-Type", b"application/x-www-form-urlencoded"),
-                    (b"Accept", b"application/json"),
-                ]
-                answer = await post(stream, self._target, fields, len(body), pieces, most=_ANSWER)
-        except (OSError, HttpError, trio.BrokenResourceError) as error:
-            raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
+            async with connected(address, self.tools.connect, self._context) as stream:
+                answer = await post_all(stream, address.target, fields, body, most=_ANSWER)
+        except HttpError as error:
+            raise DownError(str(error)) from error
         if answer.status != 200:
             raise DownError(f"the issuer answers {answer.status}")
         try:
@@ -194,14 +187,6 @@ class OAuth(PluginWith[Settings]):
         except msgspec.MsgspecError as error:
             raise DownError(f"the issuer's answer is none: {error}") from None
         return self._judge(key, meaning, claims)
-
-    async def _connect(self) -> trio.abc.Stream:
-        stream = await self.tools.connect(self._service)
-        if self._context is None:
-            return stream
-        return trio.SSLStream(
-            stream, self._context, server_hostname=self._host, https_compatible=True
-        )
 
     def _judge(self, key: bytes, meaning: _Meaning, claims: dict[str, object]) -> Granted | None:
         settings, now = self.settings, self.tools.clock()
@@ -232,17 +217,6 @@ class OAuth(PluginWith[Settings]):
             del self._known[next(iter(self._known))]
         self._known[key] = expires, granted
         return granted
-
-
-async def _once(octets: bytes) -> AsyncGenerator[bytes]:
-    yield octets
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_meant(user: str, granted: Granted) -> bool:

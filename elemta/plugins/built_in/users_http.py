@@ -7,20 +7,16 @@ that the service cannot say just now.
 
 from __future__ import annotations
 
-import ipaddress
-import ssl
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import msgspec
-import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.config import AddressPattern, ConfigError, Mistake, Service, stamps_of
-from elemta.net.http import HttpError, post
+from elemta.config import AddressPattern, ConfigError, Mistake, WebAddress, stamps_of
+from elemta.net.http import HttpError, connected, post_all
+from elemta.net.tls import client_context
 from elemta.plugins import Granted, PluginWith
 from elemta.plugins.built_in.elsewhere import (
     Asked,
@@ -31,7 +27,7 @@ from elemta.plugins.built_in.elsewhere import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    import ssl
 
     from elemta.config import Stamp
     from elemta.plugins import Session, Verdict
@@ -64,36 +60,22 @@ class Settings(Asked, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self.check()
-        self.where()
+        _ = self.address
 
-    def where(self) -> tuple[Service, str, str, str, bool]:
-        """The service, its name, what its ``Host`` is, what is asked for, and whether by TLS.
+    @property
+    def address(self) -> WebAddress:
+        """See `url`.
 
         Raises:
-            ValueError: the URL is none, or passwords would go over a network in clear.
+            ValueError: it is none, or passwords would go over a network in clear.
         """
-        wrong = ValueError("expected `url` to be https://HOST/PATH, without a user")
         try:
-            found = urlsplit(self.url)
-            port = found.port
-        except ValueError:
-            raise wrong from None
-        host, secure = found.hostname or "", found.scheme == "https"
-        if (
-            found.scheme not in ("http", "https")
-            or not host
-            or "@" in found.netloc
-            or not self.url.isascii()
-            or not self.url.isprintable()
-            or " " in self.url
-        ):
-            raise wrong
-        if not secure and not _is_here(host):
+            found = WebAddress.parse(self.url)
+        except ValueError as error:
+            raise ValueError(f"`url`: {error}") from None
+        if not found.keeps_secrets:
             raise ValueError("`url`: passwords go to another machine by https:// only")
-        bracketed = f"[{host}]" if ":" in host else host
-        service = Service.parse(f"{bracketed}:{port or (443 if secure else 80)}")
-        target = (found.path or "/") + (f"?{found.query}" if found.query else "")
-        return service, host, found.netloc, target, secure
+        return found
 
 
 class UsersHttp(PluginWith[Settings]):
@@ -103,12 +85,12 @@ class UsersHttp(PluginWith[Settings]):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._service, self._host, self._netloc, self._target, self._secure = settings.where()
+        self._address = settings.address
         self._context: ssl.SSLContext | None = None
         self._files = (settings.authorities, settings.token_file)
         self._stamps: tuple[Stamp | None, ...] = ()
         self._fields = [
-            (b"Host", self._netloc.encode()),
+            (b"Host", self._address.named.encode()),
             (b"Content-Type", b"application/json"),
             (b"Accept", b"application/json"),
         ]
@@ -138,9 +120,8 @@ class UsersHttp(PluginWith[Settings]):
             ValueError: one has not what it should have.
         """
         self._stamps = stamps_of(self._files)
-        if self._secure:
-            self._context = ssl.create_default_context(cafile=self.settings.authorities)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self._address.secure:
+            self._context = client_context(verified=True, authorities=self.settings.authorities)
         if (path := self.settings.token_file) is not None:
             token = read_secret(path)
             if not token.isascii() or " " in token:
@@ -163,15 +144,12 @@ class UsersHttp(PluginWith[Settings]):
         return await self._elsewhere.judge(credentials, ask)
 
     async def _ask(self, name: str, body: bytes) -> Said:
-        async def pieces() -> AsyncGenerator[bytes]:
-            yield body
-
+        address, fields = self._address, [*self._fields, *self._authorization]
         try:
-            async with aclosing(await self._connect()) as stream, aclosing(pieces()) as told:
-                fields = [*self._fields, *self._authorization]
-                answer = await post(stream, self._target, fields, len(body), told, most=_ANSWER)
-        except (OSError, HttpError, trio.BrokenResourceError) as error:
-            raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
+            async with connected(address, self.tools.connect, self._context) as stream:
+                answer = await post_all(stream, address.target, fields, body, most=_ANSWER)
+        except HttpError as error:
+            raise DownError(str(error)) from error
         match answer.status:
             case 200:
                 return _granted(answer.body, name)
@@ -182,14 +160,6 @@ class UsersHttp(PluginWith[Settings]):
             case status:
                 raise DownError(f"the service answers {status}")
 
-    async def _connect(self) -> trio.abc.Stream:
-        stream = await self.tools.connect(self._service)
-        if self._context is None:
-            return stream
-        return trio.SSLStream(
-            stream, self._context, server_hostname=self._host, https_compatible=True
-        )
-
 
 def _granted(body: bytes, name: str) -> Granted:
     try:
@@ -199,13 +169,3 @@ def _granted(body: bytes, name: str) -> Granted:
         return Granted(name if found.login is None else found.login, tuple(found.addresses))
     except ValueError as error:  # of JSON, of a pattern, of a name
         raise DownError(f"an answer that is not understood: {error}") from None
-
-
-def _is_here(host: str) -> bool:
-    """Whether what is said to a host stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

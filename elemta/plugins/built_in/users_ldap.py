@@ -7,7 +7,6 @@ an empty password, which servers take for the wish to be nobody, is never sent (
 
 from __future__ import annotations
 
-import ssl
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,7 @@ from typing_extensions import override
 from elemta.config import ConfigError, Mistake, Service, stamps_of
 from elemta.log import logger
 from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
+from elemta.net.tls import client_context
 from elemta.plugins import Granted, PluginWith
 from elemta.plugins.built_in.elsewhere import (
     Asked,
@@ -31,6 +31,8 @@ from elemta.plugins.built_in.elsewhere import (
 from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
+    import ssl
+
     from elemta.config import Stamp
     from elemta.net.ldap import Entry
     from elemta.plugins import Session, Verdict
@@ -139,8 +141,7 @@ class UsersLdap(PluginWith[Settings]):
         settings = self.settings
         self._stamps = stamps_of(self._files)
         if self._implicit or settings.start_tls:
-            self._context = ssl.create_default_context(cafile=settings.authorities)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context = client_context(verified=True, authorities=settings.authorities)
         if (path := settings.bind_password_file) is not None:
             self._password = read_secret(path)
 

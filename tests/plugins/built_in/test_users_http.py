@@ -181,7 +181,7 @@ async def test_a_password_is_told_to_whom_the_certificate_names_alone(
     ],
 )
 def test_passwords_go_over_no_network_in_clear_and_settings_must_fit(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"https:// only|expected url to be https"):
+    with pytest.raises(ConfigError, match=r"https:// only|url: expected http"):
         UsersHttp.configured({"url": url}, "plugins[0].settings")
 
 
