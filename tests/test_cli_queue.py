@@ -271,7 +271,8 @@ def timeline() -> Timeline:
     message = Message(
         id=ID, sender=None, recipients=[held, deferred], received_at=NOW - 3600,
         expires_at=NOW + 3600, size=2048, priority=Priority.HIGH, tags=("list",),
-        origin=Origin(address="192.0.2.1", helo="x\x1b[2J", protocol="ESMTP", session="s1"),
+        origin=Origin(address="192.0.2.1", helo="x\x1b[2J", protocol="ESMTPA", session="s1",
+            login="jane@example.org"),
     )  # fmt: skip
     attempt = Attempt(
         number=1, started=NOW - 61, ended=NOW - 60, result=Result.DEFERRED, warned=True,
@@ -288,7 +289,13 @@ def test_a_message_is_shown_recipient_by_recipient() -> None:
     assert "bob@example.net: deferred, next in 10min" in shown
     assert "deferred (the sender was told)  mx[192.0.2.9]:25: 451 4.2.0 busy" in text
     assert "retry by operator:jane, bob@example.net: hurry" in text
-    for line in ("from        <>", "priority    high", "tags        list", "size        2.0 KiB"):
+    for line in (
+        "from        <>",
+        "priority    high",
+        "tags        list",
+        "size        2.0 KiB",
+        "login       jane@example.org",
+    ):
         assert line in shown
 
 

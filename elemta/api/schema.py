@@ -63,6 +63,8 @@ class Message(Struct, frozen=True, kw_only=True):
         size: octets.
         priority: the higher goes first.
         client, helo, session, listener: where it came from: address, name, session in the log.
+        protocol: how it came (RFC 3848), e.g. ``ESMTPSA``: encrypted (S), by who had logged in (A).
+        login: who had logged in, or handed it in; null: nobody.
         tags: that were given to it.
         recipients: all of them.
     """
@@ -78,6 +80,8 @@ class Message(Struct, frozen=True, kw_only=True):
     helo: str | None
     session: str | None
     listener: str | None
+    protocol: str | None
+    login: str | None
     tags: list[str]
     recipients: list[Recipient]
 
@@ -310,6 +314,8 @@ async def message_of(found: queue.Message) -> Message:
         helo=origin.helo or None,
         session=origin.session or None,
         listener=origin.listener or None,
+        protocol=origin.protocol or None,
+        login=origin.login or None,
         tags=list(found.tags),
         recipients=recipients,
     )

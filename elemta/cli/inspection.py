@@ -98,6 +98,8 @@ def _head(timeline: Timeline, now: float) -> Iterator[str]:
     if origin.address:
         told = f"{origin.address} ({origin.helo}), {origin.protocol}, session {origin.session}"
         yield f"client      {told}"
+    if origin.login:
+        yield f"login       {origin.login}"
     if timeline.finished_at is not None:
         yield f"finished    {clock(timeline.finished_at)}"
     else:

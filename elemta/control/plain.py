@@ -55,6 +55,8 @@ def message(message: Message) -> dict[str, Value]:
         "helo": origin.helo or None,
         "session": origin.session or None,
         "listener": origin.listener or None,
+        "protocol": origin.protocol or None,
+        "login": origin.login or None,
         "tags": list(message.tags),
         "recipients": [_recipient(each) for each in message.recipients],
     }

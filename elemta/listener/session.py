@@ -267,10 +267,12 @@ class Session:
         self._view.helo = self._dialogue.name = hello.name
         self._view.extended = hello.extended
         recognise(self._view)
+        self._dialogue.login = self._view.login or ""
         self._small_talk(self._wire.smtp.hello_reply(self._reception.house.config.hostname))
 
     async def _authenticate(self, event: Auth | AuthResponse) -> None:
         answer = await self._authentication.answer(event)
+        self._dialogue.login = self._view.login or ""
         if answer.code < 400:
             self._wire.reply(answer)
         elif answer is replies.TOO_MANY_LOGINS:

@@ -48,7 +48,9 @@ FULL = Message(
         ),
     ],
     received_at=1.5, expires_at=9.5, size=100, priority=Priority.HIGH, tags=("a", "b"), due=2.5,
-    origin=Origin(address="192.0.2.1", helo="mx", session="s", listener="l"),
+    origin=Origin(
+        address="192.0.2.1", helo="mx", session="s", listener="l", protocol="ESMTPSA", login="ann",
+    ),
 )  # fmt: skip
 STORY = Timeline(
     message=FULL,

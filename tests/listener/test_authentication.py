@@ -9,7 +9,7 @@ import trio
 from typing_extensions import override
 
 from elemta import log as logs
-from elemta.control.tracing import transcripts
+from elemta.control.tracing import sessions, transcripts
 from elemta.plugins import (
     CONTINUE,
     Accept,
@@ -164,6 +164,7 @@ async def test_who_says_the_right_password_is_logged_in_and_may_relay(
     (kept,) = server.queue.kept
     assert b"with ESMTPA\r\n" in kept.content
     assert kept.envelope.origin.login == "ann"
+    assert [each.login for each in sessions(server.house.dialogues)] == ["ann"]
     logins = server.house.meters.logins
     assert (logins["tried"], logins["granted"], logins["refused"]) == (1, 1, 0)
 

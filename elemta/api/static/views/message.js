@@ -159,7 +159,8 @@ function aboutOf(found) {
     ["Tags", found.tags.length ? found.tags.map((tag) => badge("off", tag)) : null],
     ["Client", found.client],
     ["Called itself", found.helo],
-    ["Listener", found.listener],
+    ["Logged in as", found.login],
+    ["Listener", found.listener && found.protocol ? `${found.listener}, by ${found.protocol}` : found.listener],
     ["Session", found.session && h("span", { class: "mono" }, found.session)],
   ]);
 }
