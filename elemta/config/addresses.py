@@ -168,6 +168,8 @@ def host_port(text: str, port: int | None = None) -> HostPort:
         ValueError: it is none of these.
     """
     found = _HOST_PORT.fullmatch(text)
+    if "@" in text:  # a password may stand before it, and what we say is shown to many
+        raise ValueError("expected HOST:PORT, [IPV6]:PORT or :PORT, and no user before the host")
     if found is None:
         raise ValueError(f"expected HOST:PORT, [IPV6]:PORT or :PORT, not {text!r}")
     written = found["port"]

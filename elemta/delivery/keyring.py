@@ -97,6 +97,7 @@ class Keyring:
             try:
                 self._context((True, route.authorities, None, None))
             except OSError as error:  # as an ssl.SSLError is
+                error.filename = str(route.authorities)  # which OpenSSL does not tell
                 yield Mistake(f"{at}.authorities", f"no authorities: {_why(error)}")
                 return
         if route.key is not None:

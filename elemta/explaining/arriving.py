@@ -210,7 +210,9 @@ class Arrival:
             case Defer():
                 answer = f"nobody can say just now who {login} is"
             case None:
-                pass
+                if self._chain.verifier:
+                    names = ", ".join(each.name for each in self._chain.verifier)
+                    answer = f"{login} is unknown to {names}, or has no verifier there"
         self.steps.append(Step(question="login", answer=answer, details=(*details, *self._owned())))
 
     def _owned(self) -> tuple[str, ...]:

@@ -167,6 +167,8 @@ def read_key_file(path: Path, *, insecure: bool = False) -> bytes:
             octets = os.read(file, _LONGEST + 1) if stat.S_ISREG(mode) else b""
         finally:
             os.close(file)
+    except PermissionError:
+        raise KeyFileError("Permission denied: whom the server runs as must own it") from None
     except OSError as error:
         raise KeyFileError(error.strerror or type(error).__name__) from None
     if not stat.S_ISREG(mode):

@@ -133,6 +133,12 @@ class Loaded(Struct, frozen=True):
 
 #: One of them lets people log in.
 _LOGINS: Final = frozenset(KINDS["authentication"])
+#: The mechanisms that each of them judges.
+_ASKED: Final = {
+    "on_authenticate": ("PLAIN", "LOGIN"),
+    "on_verifier": ("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
+    "on_token": ("OAUTHBEARER", "XOAUTH2"),
+}
 
 
 def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[Loaded]:
@@ -189,12 +195,20 @@ def load_for(config: Config, before: Iterable[Loaded] = ()) -> list[Loaded]:
 def _closed(config: Config, loaded: Sequence[Loaded]) -> Iterator[Mistake]:
     """Submission listeners where nobody can log in. A plugin that is switched off may be again."""
     knowing = [each for each in loaded if not _LOGINS.isdisjoint(hooks(each.plugin))]
+    wanted = frozenset(config.login.mechanisms)
+    asked = {hook for hook, names in _ASKED.items() if not wanted.isdisjoint(names)}
+    usable = [each for each in knowing if not asked.isdisjoint(hooks(each.plugin))]
     for index, table in enumerate(config.listeners):
         if table.submission and not any(each.judges(table.name) for each in knowing):
             yield Mistake(
                 f"listeners[{index}].kind",
                 "nobody can log in here: none of `plugins` for this listener knows people "
                 f"({', '.join(KINDS['authentication'])})",
+            )
+        elif table.submission and not any(each.judges(table.name) for each in usable):
+            yield Mistake(
+                "login.mechanisms",
+                f"nobody can log in at {table.name}: none of `plugins` there judges one of these",
             )
 
 

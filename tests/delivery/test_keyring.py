@@ -71,6 +71,7 @@ def test_a_file_that_is_missing_is_a_mistake_with_its_place(tmp_path: Path) -> N
         *("routes[0].login.password_file", "routes[1].authorities"),
     ]
     assert f"{gone}: No such file or directory" in str(caught.value)
+    assert caught.value.mistakes[1].problem.endswith("A: No such file or directory")
 
 
 def test_a_file_that_is_no_certificate_is_a_mistake_with_its_place(tmp_path: Path) -> None:

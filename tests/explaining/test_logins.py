@@ -74,7 +74,7 @@ async def test_where_all_must_log_in_nobody_else_is_heard(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("says", "answer"),
     [
-        (CONTINUE, "no plugin says without a password who alice is, and what is granted"),
+        (CONTINUE, "alice is unknown to people, or has no verifier there"),
         (Defer((3, 0), "later"), "nobody can say just now who alice is"),
         (None, "no plugin says without a password who alice is, and what is granted"),
     ],

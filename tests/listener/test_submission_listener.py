@@ -375,6 +375,17 @@ def test_one_where_no_plugin_knows_people_is_a_mistake(plugins: str) -> None:
     assert mistake.problem.startswith("nobody can log in here: none of `plugins`")
 
 
+@pytest.mark.parametrize("mechanisms", ["[]", "[OAUTHBEARER, XOAUTH2]", "[SCRAM-SHA-256]"])
+def test_one_where_nobody_can_judge_what_is_offered_is_a_mistake(mechanisms: str) -> None:
+    plugins = "plugins: [{name: tests.listener.test_submission_listener:Users}]"
+    text = f"{SUBMISSION}login: {{mechanisms: {mechanisms}}}\n{plugins}"
+    with pytest.raises(ConfigError) as caught:
+        load_for(load(text))
+    (mistake,) = caught.value.mistakes
+    assert mistake.place == "login.mechanisms"
+    assert mistake.problem.startswith("nobody can log in at mx: none of `plugins` there judges")
+
+
 def test_one_where_somebody_does_is_none() -> None:
     plugins = "plugins: [{name: tests.listener.test_submission_listener:Users, listeners: [mx]}]"
     load_for(load(SUBMISSION + plugins))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,6 +88,17 @@ def test_a_file_that_others_may_read_is_none_unless_that_is_wanted(tmp_path: Pat
         assert read_private_key(path, insecure=True).bits == 1024
     path.chmod(0o600)
     assert read_private_key(path).bits == 1024
+
+
+def test_who_may_not_read_it_is_told_whose_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(*_: object) -> int:  # whom root runs the tests as may read all
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", forbidden)
+    with pytest.raises(KeyFileError, match="denied: whom the server runs as must own it"):
+        read_private_key(tmp_path / "key")
 
 
 def test_what_is_no_file_is_none(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def _filter(text: str, at: int, depth: int) -> tuple[bytes, int]:
     if depth > _DEEPEST:
         raise ValueError(f"a filter of more than {_DEEPEST} levels")
     if text[at : at + 1] != "(":
-        raise ValueError(f"expected ( in the filter, not {text[at:] or 'its end'!r}")
+        raise ValueError(
+            f"expected ( in the filter, not {repr(text[at:]) if text[at:] else 'its end'}"
+        )
     sign = text[at + 1 : at + 2]
     if sign in ("&", "|", "!") and sign:
         inner: list[bytes] = []
@@ -59,7 +61,9 @@ def _filter(text: str, at: int, depth: int) -> tuple[bytes, int]:
             raise ValueError(f"expected ATTRIBUTE=VALUE in the filter, not {text[at + 1 :]!r}")
         told, at = _item(found[1], found[2], found[3]), found.end()
     if text[at : at + 1] != ")":
-        raise ValueError(f"expected ) in the filter, not {text[at:] or 'its end'!r}")
+        raise ValueError(
+            f"expected ) in the filter, not {repr(text[at:]) if text[at:] else 'its end'}"
+        )
     return told, at + 1
 
 

@@ -44,6 +44,8 @@ class KeyEntry(Table, frozen=True):
         if not is_selector(self.selector):
             problem = f"expected a selector of letters, digits and dashes, not {self.selector!r}"
             raise ValueError(problem)
+        if not self.key.is_absolute():
+            raise ValueError(f"expected a whole path, as in /etc/elemta/dkim/{self.key}")
 
 
 class Keys:

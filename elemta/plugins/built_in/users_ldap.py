@@ -16,7 +16,7 @@ import trio
 from msgspec import field
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Service, stamps_of
+from elemta.config import ConfigError, HostPort, Mistake, Service, stamps_of
 from elemta.log import logger
 from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
 from elemta.net.tls import client_context
@@ -70,7 +70,9 @@ class Settings(Asked, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self.check()
-        self.where()
+        _, host, implicit = self.where()
+        if not (implicit or self.start_tls or HostPort(host, 0).is_loopback):
+            raise ValueError("`start_tls`: passwords go to another machine in TLS only")
         if _USER not in self.filter:
             raise ValueError("`filter` must have {user} in it")
         compile_filter(self.filter.replace(_USER, "x"))

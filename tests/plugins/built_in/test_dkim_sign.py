@@ -395,6 +395,7 @@ def test_a_reload_reads_keys_again_and_keeps_what_is_the_same(keys: Path) -> Non
         ({"expires": "5 min"}, "must be 1 h at least"),
         ({"keys": [{"domain": "a b", "selector": "x", "key": "k"}]}, "expected a domain"),
         ({"keys": [{"domain": "a.b", "selector": "x_y", "key": "k"}]}, "selector"),
+        ({"keys": [{"domain": "a.b", "selector": "x", "key": "k"}]}, "expected a whole path"),
         (
             {"keys": [{"domain": "a.b", "selector": "x", "key": "/none"}]},
             r"keys\[0\]\.key: /none: No such",

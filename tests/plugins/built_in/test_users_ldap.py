@@ -111,7 +111,7 @@ def service(nursery: trio.Nursery, directory: Directory) -> FakeService:
 
 
 async def a_plugin(service: FakeService, **settings: object) -> UsersLdap:
-    told = {"url": "ldap://ldap.example", "base": "dc=example", "start_tls": False, **settings}
+    told = {"url": "ldap://localhost", "base": "dc=example", "start_tls": False, **settings}
     plugin = UsersLdap.configured(told, "plugins[0].settings")
     plugin.tools = some_tools("users-ldap", connect=service)
     await plugin.start()
@@ -235,6 +235,7 @@ async def test_nothing_is_said_but_to_whom_the_certificate_names(
         ({"filter": "(uid=bob)"}, "{user}"),
         ({"filter": "(uid={user}"}, "expected \\)"),
         ({"bind_dn": "cn=x"}, "both"),
+        ({"start_tls": False}, "start_tls: passwords go to another machine in TLS only"),
         ({"authorities": "ca.pem"}, "whole path"),
         ({"timeout": "0 s"}, "more than 0 s"),
     ],
