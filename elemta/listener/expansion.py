@@ -156,9 +156,9 @@ class Expansion:
                 else:
                     log.error("alias.broken", alias=str(start), target=str(mailbox))
                     return ALIAS_BROKEN
-            if len(found) + len(ahead) > MAX_EXPANSION:
-                log.error("alias.too_large", alias=str(start), most=MAX_EXPANSION)
-                return ALIAS_TOO_LARGE
+                if len(found) + len(ahead) > MAX_EXPANSION:
+                    log.error("alias.too_large", alias=str(start), most=MAX_EXPANSION)
+                    return ALIAS_TOO_LARGE
             if not ahead:
                 break
             level = ahead
@@ -220,7 +220,8 @@ class Expansion:
     def _read(self, own: OwnDomain, values: Sequence[str]) -> tuple[Mailbox, ...] | None:
         """The addresses that a map has; None: it has something that is none."""
         try:
-            return tuple(_recipient(text, own.name) for text in values)
+            # One more than there may be tells that there are too many: none is read beyond that.
+            return tuple(_recipient(text, own.name) for text in values[: MAX_EXPANSION + 1])
         except ValueError as error:
             problem = str(error)
         log.error("alias.unreadable", domain=own.name, map=own.alias_map, problem=problem)

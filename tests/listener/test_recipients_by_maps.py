@@ -158,6 +158,17 @@ async def test_aliases_of_maps_have_the_same_bounds() -> None:
     assert await find(who, "self@a.example") == ["self@a.example", "x@far.example"]
 
 
+async def test_what_leads_to_too_many_is_not_followed_to_its_end() -> None:
+    lists = [f"list{number}@a.example" for number in range(100)]
+    aliases = {
+        name: tuple(f"x{number}@{name.partition('@')[0]}.example" for number in range(600))
+        for name in lists
+    }
+    maps = Written(users={}, aliases={"all@a.example": tuple(lists), **aliases})
+    assert await find(ours(maps), "all@a.example") is ALIAS_TOO_LARGE
+    assert maps.asked == [f"aliases: {name}" for name in ("all@a.example", *lists[:2])]
+
+
 async def test_keys_are_quoted_where_that_is_needed_and_have_a_labels() -> None:
     maps = Written(users={'"a b"@xn--mnchen-3ya.example': ()}, aliases={})
     who = ours(maps, name="münchen.example")
