@@ -83,7 +83,8 @@ def received(
     what = f"id {harmless(id)}"
     if recipient is not None:
         what += f" for <{path(recipient)}>"
-    if len(source) > WANTED or len(target) >= WANTED or len(what) >= WANTED - 1:
+    widest = max(map(len, target.split("\r\n\t")))
+    if len(source) > WANTED or widest >= WANTED or len(what) >= WANTED - 1:
         value = f"{source} {target} {what}; {date(time)}"
         return fold("Received", value.removeprefix("Received: "))
     return f"{source}\r\n\t{target}\r\n\t{what};\r\n\t{date(time)}\r\n".encode("utf-8", "replace")
@@ -91,10 +92,13 @@ def received(
 
 @lru_cache(maxsize=64)  # our own words, which are few
 def _target(by: str, protocol: str, tls: str | None) -> str:
+    """Folded before the comment if that is too much for a line: as with most ciphers."""
     target = f"by {harmless(by)} with {harmless(protocol)}"
-    if tls is not None:
-        target += f" ({_HARMFUL_COMMENT.sub('?', tls[:_LONGEST])})"
-    return target
+    if tls is None:
+        return target
+    comment = f"({_HARMFUL_COMMENT.sub('?', tls[:_LONGEST])})"
+    gap = " " if len(target) + 1 + len(comment) < WANTED else "\r\n\t"
+    return f"{target}{gap}{comment}"
 
 
 def return_path(sender: ReversePath) -> bytes:

@@ -58,6 +58,13 @@ def test_a_received_field_of_tls_and_ipv6() -> None:
     )
 
 
+def test_a_cipher_that_is_too_long_for_a_line_has_one_of_its_own() -> None:
+    tls = "version=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384"
+    assert f"\r\n\tby mx.example.net with ESMTPSA\r\n\t({tls})\r\n\tid " in field(
+        protocol="ESMTPSA", tls=tls
+    )
+
+
 def test_a_message_of_our_own_has_no_address() -> None:
     assert field(helo="", address="").startswith("Received: from unknown\r\n\tby ")
 
