@@ -333,6 +333,26 @@ def test_only_ciphers_with_forward_secrecy_and_authentication_are_spoken(
     assert all("GCM" in name or "CHACHA20" in name for name in old)
 
 
+def test_a_client_may_go_on_with_the_session_of_its_last_connection(authority: Authority) -> None:
+    server = Certificates.read(a_table(authority.issue("mx.example"))).shown("off").context
+    client = authority.client()
+
+    def connect(session: ssl.SSLSession | None) -> ssl.SSLObject:
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = client.wrap_bio(to_client, to_server, server_hostname="mx.example", session=session)
+        theirs = server.wrap_bio(to_server, to_client, server_side=True)
+        for side in (ours, theirs, ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        with suppress(ssl.SSLWantReadError):
+            ours.read()  # the ticket comes behind the handshake
+        return ours
+
+    first = connect(None)
+    assert not first.session_reused
+    assert connect(first.session).session_reused
+
+
 # Made by ourselves.
 
 
