@@ -7,7 +7,5 @@ from elemta.maps.maps import Maps as Maps
 from elemta.maps.returning import srs_of as srs_of
 from elemta.maps.source import InThread as InThread
 from elemta.maps.source import MapDownError as MapDownError
-from elemta.maps.sql import Database as Database
-from elemta.maps.sql import Postgresql as Postgresql
-from elemta.maps.sql import Rows as Rows
-from elemta.maps.sql import Sqlite as Sqlite
+from elemta.maps.sql import SQLITE as SQLITE
+from elemta.maps.sql import database_of as database_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -10,7 +9,7 @@ import trio
 from elemta.maps.asked import AskedMap
 from elemta.maps.file import File
 from elemta.maps.http import Http
-from elemta.maps.sql import Postgresql, Sql, Sqlite
+from elemta.maps.sql import Sql, database_of
 from elemta.metrics.meters import Meters
 from elemta.net.services import Connects, connect_service
 
@@ -122,10 +121,7 @@ class Maps:
         query, url = table.parsed_query, table.database
         assert query is not None, "the configuration was checked"
         assert url is not None, "the configuration was checked"
-        if url.startswith("sqlite:"):
-            path = Path(url.removeprefix("sqlite:"))
-            return Sql(Sqlite(path, query, table.timeout), self._in_thread)
-        return Sql(Postgresql(url, query, table.timeout, f"maps.{name}"), self._in_thread)
+        return Sql(database_of(url, query, table.timeout, f"maps.{name}"), self._in_thread)
 
 
 def _threads() -> InThread:

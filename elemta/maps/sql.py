@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
@@ -21,12 +22,13 @@ from elemta.maps.source import MapDownError, parts_of, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     import psycopg
 
     from elemta.maps.source import InThread
 
+#: What stands before the path of a file.
+SQLITE: Final = "sqlite:"
 #: Rows of one answer that are looked at.
 MOST: Final = 10_000
 #: Connections that are kept for the next queries.
@@ -63,6 +65,23 @@ class Database(Protocol):
     def close(self) -> None:
         """Close what nobody uses, and keep nothing open from now on."""
         ...
+
+
+def database_of(url: str, query: Query, timeout: float, place: str) -> Database:
+    """The database that a configuration names; nobody connects to it yet.
+
+    Args:
+        url: ``sqlite:PATH``, or one of PostgreSQL as libpq has it.
+        query: what it is asked.
+        timeout: seconds that a query may take.
+        place: of the table whose ``database`` it is.
+
+    Raises:
+        ConfigError: the driver is not installed, or the URL is none.
+    """
+    if url.startswith(SQLITE):
+        return Sqlite(Path(url.removeprefix(SQLITE)), query, timeout)
+    return Postgresql(url, query, timeout, place)
 
 
 class Sql:

@@ -20,7 +20,7 @@ from typing_extensions import override
 from elemta.config import AddressPattern, ConfigError, Mistake, Query, check, database_mistakes
 from elemta.log import logger
 from elemta.login import ScramVerifier, check_hash, costs, decoy, hash_app_password
-from elemta.maps import Database, MapDownError, Postgresql, Sqlite
+from elemta.maps import SQLITE, MapDownError, database_of
 from elemta.plugins import CONTINUE, Granted, Known, PluginWith
 from elemta.plugins.built_in.elsewhere import LATER, Asked, DownError, Elsewhere, Said
 from elemta.plugins.built_in.hashing import Hashing
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 _PARAMETERS: Final = ("user", "local_part", "domain")
-_SQLITE: Final = "sqlite:"
 _APP: Final = "sha256:"
 #: Passwords of one user that are looked at, and those among them that cost something.
 _ROWS: Final = 100
@@ -71,9 +70,9 @@ class Settings(Asked, frozen=True, kw_only=True):
     @property
     def path(self) -> Path | None:
         """Of SQLite's file; None: it is another database."""
-        if not self.database.startswith(_SQLITE):
+        if not self.database.startswith(SQLITE):
             return None
-        return Path(self.database.removeprefix(_SQLITE))
+        return Path(self.database.removeprefix(SQLITE))
 
     @property
     def parsed_query(self) -> Query:
@@ -93,7 +92,9 @@ class UsersSql(PluginWith[Settings]):
     def __init__(self, settings: Settings, where: str = "") -> None:
         super().__init__(settings)
         self.idle = () if settings.scram else ("on_verifier",)
-        self._database = _database(settings, where)
+        self._database = database_of(
+            settings.database, settings.parsed_query, float(settings.timeout), where
+        )
         #: What the last hash cost: that of who is not there costs as much.
         self._like = ""
 
@@ -215,10 +216,3 @@ def _checked(kept: str, name: str) -> str:
         return check_hash(kept)
     except ValueError as error:
         raise DownError(f"{name}: {error}") from None
-
-
-def _database(settings: Settings, where: str) -> Database:
-    query, timeout = settings.parsed_query, float(settings.timeout)
-    if (path := settings.path) is not None:
-        return Sqlite(path, query, timeout)
-    return Postgresql(settings.database, query, timeout, where)
