@@ -91,7 +91,7 @@ class Authentication:
 
     __slots__ = (
         *("_began", "_chain", "_exchange", "_failures", "_guesses", "_known", "_mechanism"),
-        *("_meters", "_reception", "_view"),
+        *("_meters", "_proving", "_reception", "_view"),
     )
 
     def __init__(self, view: Session, reception: Reception) -> None:
@@ -104,6 +104,7 @@ class Authentication:
         self._mechanism = ""
         self._exchange: Mechanism | None = None
         self._known: Known | None = None  # whose proof is awaited
+        self._proving = ""  # who he says he is
         self._began = 0.0  # when the client said what is judged now (Trio time)
 
     async def answer(self, event: Auth | AuthResponse) -> Reply:
@@ -124,6 +125,8 @@ class Authentication:
                 return replies.LOGIN_CANCELLED
         assert exchange is not None, "the engine lets no response come before AUTH"
         self._began = trio.current_time()
+        if self._proving and (locked := await self._turned_away(self._proving)) is not None:
+            return locked  # before he learns whether his proof is right
         try:
             found = exchange.respond(response)
         except ValueError:
@@ -146,7 +149,7 @@ class Authentication:
                 assert_never(found)
 
     def _begin(self, mechanism: str) -> Mechanism:
-        self._mechanism, self._known = mechanism, None
+        self._mechanism, self._known, self._proving = mechanism, None, ""
         encryption = self._view.encryption
         octets = b"" if encryption is None else encryption.server_end_point
         binding = Binding("tls-server-end-point", octets) if octets else None
@@ -180,7 +183,7 @@ class Authentication:
         if isinstance(found, Defer):
             self._count("deferred")
             return replies.LOGIN_LATER
-        self._known = found if isinstance(found, Known) else None
+        self._known, self._proving = found if isinstance(found, Known) else None, user
         kept = self._guesses.pretended(user) if self._known is None else self._known.verifier
         return challenge(exchange.give(kept))
 
@@ -193,6 +196,13 @@ class Authentication:
     async def _locked(self, user: str) -> Reply | None:
         """The answer to who has to wait; None: he has not."""
         self._meters.logins["tried"] += 1
+        return await self._turned_away(user)
+
+    async def _turned_away(self, user: str) -> Reply | None:
+        """The same, of whom it was asked before: others may have been wrong meanwhile.
+
+        Else all who ask at once would be judged, however many they are.
+        """
         found = self._guesses.locked(self._view.address, user)
         if found is None:
             return None
@@ -218,6 +228,8 @@ class Authentication:
             said: the password or the token; empty: it was not said.
         """
         view, meters, guesses = self._view, self._meters, self._guesses
+        if not isinstance(found, Defer) and (locked := await self._turned_away(user)) is not None:
+            return locked
         match found:
             case Granted(login=login) as granted if acting_as in ("", user, login):
                 meters.logins["granted"] += 1

@@ -343,6 +343,48 @@ async def test_fault_15_who_guesses_is_known_again_on_the_next_connection(
     await other.play(f"C: AUTH PLAIN {plain()}\nS: 235 ...")
 
 
+class Slow(Directory):
+    """Takes its time."""
+
+    @override
+    async def on_authenticate(
+        self, session: Session, credentials: Credentials
+    ) -> Granted | Verdict:
+        found = await super().on_authenticate(session, credentials)
+        await trio.sleep(1)
+        return found
+
+
+async def test_of_many_who_guess_at_once_no_more_are_judged_than_one_after_the_other(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    first = await serving(nursery, Slow())
+    others = [await serving(nursery, house=first.house) for _ in range(19)]
+    for number, server in enumerate([first, *others]):
+        said = plain("ann", f"guess{number}") if server is not others[-1] else plain()
+        await server.client.send_all(f"AUTH PLAIN {said}\r\n".encode())
+        await trio.sleep(0.01)
+    answers = [await server.line() for server in (first, *others)]
+    assert answers == [WRONG] * 5 + [LOCKED] * 15, "the right one among them"
+
+
+async def test_of_many_who_keep_their_proofs_for_one_moment_no_more_are_judged(
+    nursery: trio.Nursery, autojump_clock: MockClock, directory: Directory
+) -> None:
+    first = await serving(nursery, directory)
+    others = [await serving(nursery, house=first.house) for _ in range(19)]
+    clients = [*(Client("ann", f"guess{number}") for number in range(19)), Client()]
+    proofs: list[str] = []
+    for server, client in zip((first, *others), clients, strict=True):
+        await server.client.send_all(f"AUTH SCRAM-SHA-256 {client.first}\r\n".encode())
+        proofs.append(client.final(await challenge(server)))
+    for server, proof in zip((first, *others), proofs, strict=True):
+        await server.client.send_all(f"{proof}\r\n".encode())
+        await trio.sleep(0.01)
+    answers = [await server.line() for server in (first, *others)]
+    assert answers == [WRONG] * 5 + [LOCKED] * 15, "and nobody has seen our proof"
+
+
 async def test_fault_15_names_are_guessed_from_one_network_only_so_often(
     nursery: trio.Nursery, autojump_clock: MockClock, directory: Directory
 ) -> None:
