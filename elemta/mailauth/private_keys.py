@@ -73,6 +73,11 @@ class PrivateKey(Struct, frozen=True, eq=False):
         return self.private.key_size if isinstance(self.private, rsa.RSAPrivateKey) else 256
 
     @property
+    def slow(self) -> bool:
+        """Whether nobody should wait while it signs: 3.4 ms with 4096 bits."""
+        return self.bits > GOOD_BITS
+
+    @property
     def public(self) -> bytes:
         """What others know of it, as ``p=`` has it in base64 (RFC 6376 §3.6.1, RFC 8463 §4)."""
         public = self.private.public_key()

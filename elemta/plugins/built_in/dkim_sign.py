@@ -117,10 +117,17 @@ class DkimSign(PluginWith[Settings]):
         body = await measured(content)
         now = self.tools.clock()
         expires = now + self.settings.expires if self.settings.expires else None
-        return [
-            AddHeader(_NAME, signing.field(each, body, now=now, expires=expires), verbatim=True)
-            for each in reversed(signers)  # the first one ends up above
-        ]
+
+        def fields() -> list[AddHeader]:
+            return [
+                AddHeader(_NAME, signing.field(each, body, now=now, expires=expires), verbatim=True)
+                for each in reversed(signers)  # the first one ends up above
+            ]
+
+        # Not the usual ones: the way to a thread and back takes 0.2 ms, half of what they do.
+        if any(each.key.slow for each in signers):
+            return await self.tools.briefly(fields)
+        return fields()
 
     @override
     def foresee_signing(self, transaction: Transaction, author: str) -> str:

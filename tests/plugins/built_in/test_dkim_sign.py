@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import dkim
 import pytest
@@ -29,17 +29,20 @@ from elemta.plugins import (
     Verdict,
     load,
 )
+from elemta.plugins.built_in.dkim_sign import DkimSign
 from elemta.testing import CONFIG, TRUSTED, FakeContent, a_transaction, running
-from elemta.testing.stand_ins import EPOCH
+from elemta.testing.stand_ins import EPOCH, at_once, some_tools
 from tests.mailauth.signing import ed25519_key, rsa_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from elemta.plugins import Session
     from elemta.protocol import Credentials
     from elemta.testing import Elemta
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
@@ -440,3 +443,26 @@ async def test_signatures_may_expire(keys: Path) -> None:
         times = elemta.delivered[0].header("dkim-signature")[0].replace(" ", "").split(";")
         (t,) = [each.strip()[2:] for each in times if each.strip().startswith("t=")]
         assert f"x={int(t) + 7 * 86400}" in [each.strip() for each in times]
+
+
+@pytest.mark.parametrize(("bits", "aside"), [(1024, False), (2560, True)])
+async def test_a_key_that_takes_long_holds_up_nobody(
+    tmp_path: Path, bits: int, aside: bool
+) -> None:
+    (tmp_path / "r").touch(0o600)
+    (tmp_path / "r").write_bytes(rsa_key(bits)[0])
+    key = {"domain": "us.example", "selector": "r", "key": str(tmp_path / "r")}
+    plugin = DkimSign.configured({"keys": [key]}, "here")
+    plugin.tools, threads = some_tools(), list[object]()
+
+    async def briefly(call: Callable[[], T]) -> T:
+        threads.append(call)
+        return await at_once(call)
+
+    plugin.tools.briefly = briefly
+    mail = b"From: ann@us.example\r\n\r\nhello\r\n"
+    (field,) = await plugin.on_sign(None, FakeContent(mail))
+    assert bool(threads) == aside
+    record = rsa_key(bits)[1].encode()
+    found = dkim.DKIM(field.octets() + mail)
+    assert found.verify(dnsfunc=lambda name, timeout=5: record)  # type: ignore[attr-defined] # no part of what is used outside of tests
