@@ -509,8 +509,8 @@ class Parts:
         if dry_run:
             wanted = self._reread()
             config = applicable(self.config, wanted)
-            Keyring(config)
-            self._house.reconfigured(config)
+            _, certificates = await self._read_files(config)
+            self._house.reconfigured(config, certificates)
             return tuple(changes(self.config, wanted))
         systemd.reloading()
         try:
@@ -524,10 +524,19 @@ class Parts:
         _log_changes(told)
         return told
 
+    async def _read_files(self, config: Config) -> tuple[Keyring, Certificates]:
+        """What takes some tenths of a second to read, and more where there is much of it.
+
+        Raises:
+            ConfigError: one of the files is of no use.
+        """
+        shown = self._house.certificates
+        return await self._outside.in_thread(lambda: (Keyring(config), shown.anew(config.tls)))
+
     async def _take_over(self, wanted: Config) -> tuple[Change, ...]:
         config = applicable(self.config, wanted)
-        keyring = Keyring(config)
-        house = self._house.reconfigured(config)
+        keyring, certificates = await self._read_files(config)
+        house = self._house.reconfigured(config, certificates)
         await self._lives.begin(house.plugins)
         # Nothing fails from here on.
         house.settle()

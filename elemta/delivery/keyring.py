@@ -29,8 +29,14 @@ _FILE: Final = 65536
 _Making: TypeAlias = "tuple[bool, Path | None, Path | None, Path | None]"
 
 
+#: Of hosts that prove who they are to those whom the system trusts.
+_SYSTEM: Final[_Making] = (True, None, None, None)
+
+
 class Keyring:
-    """The secrets and certificates of one configuration.
+    """The secrets and certificates of one configuration. To make one blocks.
+
+    What the system trusts takes 0.1 s to read, so it is read here, too, and not by the first mail.
 
     Args:
         config: whose routes say where they lie.
@@ -43,11 +49,13 @@ class Keyring:
         self._contexts: dict[_Making, ssl.SSLContext] = {}
         self._credentials: dict[Login, Credentials] = {}
         if config is not None:
-            everywhere = config.delivery.tls
+            everywhere = config.delivery.tls == "verified"
+            if everywhere:
+                self._context(_SYSTEM)
             found = [
                 mistake
                 for index, route in enumerate(config.routes)
-                for mistake in self._read(route, everywhere == "verified", f"routes[{index}]")
+                for mistake in self._read(route, everywhere, f"routes[{index}]")
             ]
             if found:
                 raise ConfigError(*found)
@@ -93,6 +101,8 @@ class Keyring:
     def _read(self, route: Route, everywhere: bool, at: str) -> Iterator[Mistake]:
         """Read all that a route names; what is wrong with it."""
         verified = everywhere if route.encryption is None else route.encryption == "verified"
+        if verified and route.authorities is None and route.key is None:
+            self._context(_SYSTEM)
         if route.authorities is not None:
             try:
                 self._context((True, route.authorities, None, None))

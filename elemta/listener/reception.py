@@ -214,16 +214,22 @@ class House(Struct, frozen=True, kw_only=True):
             certificates=certificates or Certificates.read(config.tls),
         )
 
-    def reconfigured(self, config: Config) -> House:
+    def reconfigured(self, config: Config, certificates: Certificates | None = None) -> House:
         """The same with another configuration, for the sessions that begin from now on.
 
         What all share stays as it is, until `settle`.
+
+        Args:
+            config: the other.
+            certificates: of it, read already; None: they are read.
 
         Raises:
             ConfigError: a plugin cannot be loaded, a map not be asked, or a certificate not be
                 read that was not there before.
         """
         maps, srs = self.maps.reconfigured(config.maps), srs_of(config.forwarding)
+        if certificates is None:
+            certificates = self.certificates.anew(config.tls)
         return msgspec.structs.replace(
             self,
             config=config,
@@ -231,7 +237,7 @@ class House(Struct, frozen=True, kw_only=True):
             recipients=Recipients(config, maps, srs, self.clock),
             maps=maps,
             srs=srs,
-            certificates=self.certificates.anew(config.tls),
+            certificates=certificates,
         )
 
     def showing(self, certificates: Certificates) -> House:

@@ -10,6 +10,7 @@ from elemta.delivery.hosts import Candidate
 from elemta.delivery.keyring import Keyring
 from elemta.delivery.routing import ByMx, Terms, ToHosts
 from elemta.delivery.security import Security
+from elemta.net.tls import unverified_client
 from tests.net.certificates import authority
 
 if TYPE_CHECKING:
@@ -143,3 +144,22 @@ def test_hosts_of_a_configuration_are_asked_for_what_it_says() -> None:
     wish = Security("off").wish(Candidate("10.0.0.1", "10.0.0.1", 25), route, 0)
     assert wish is not None
     assert (wish.server_name, wish.verified) == ("mail.example", False)
+
+
+@pytest.mark.parametrize(
+    "more", ["  []\ndelivery: {tls: verified}\n", "  - {match: a.example, tls: verified}\n"]
+)
+def test_what_the_system_trusts_is_read_before_mail_wants_it(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bool] = []
+
+    def context(*, verified: bool, **_: Path | None) -> ssl.SSLContext:
+        made.append(verified)
+        return unverified_client()
+
+    monkeypatch.setattr("elemta.delivery.keyring.client_context", context)
+    keyring = Keyring(load(HEAD + more))
+    assert made == [True]
+    keyring.context(Terms(), verified=True)
+    assert made == [True]
