@@ -13,6 +13,9 @@ from elemta.net.http import HttpError, connected, get
 from elemta.net.tls import client_context
 
 if TYPE_CHECKING:
+    import ssl
+
+    from elemta.maps.source import InThread
     from elemta.net.services import Connects
 
 _LISTED: Final = msgspec.json.Decoder(list[str] | str)
@@ -27,14 +30,16 @@ class Http:
         url: ``{key}``, ``{local_part}`` and ``{domain}`` in it are replaced; without any of them
             the key comes at its end.
         connect: to the server.
+        in_thread: reads whom the system trusts.
     """
 
-    def __init__(self, url: str, connect: Connects) -> None:
+    def __init__(self, url: str, connect: Connects, in_thread: InThread) -> None:
         self._address = address = WebAddress.parse(url)
         target = address.target
         self._target = target if "{" in target else f"{target}{{key}}"
-        self._tls = client_context(verified=True) if address.secure else None
+        self._tls: ssl.SSLContext | None = None
         self._connect = connect
+        self._in_thread = in_thread
 
     async def find(self, key: str) -> tuple[str, ...] | None:
         """See `Source`."""
@@ -43,6 +48,8 @@ class Http:
         for name, value in (("key", key), ("local_part", local_part), ("domain", domain)):
             target = target.replace(f"{{{name}}}", quote(value, safe=""))
         address = self._address
+        if address.secure and self._tls is None:  # it takes 0.1 s: not while we are configured
+            self._tls = await self._in_thread(lambda: client_context(verified=True))
         fields = [(b"Host", address.named.encode()), (b"Accept", b"application/json, text/plain")]
         try:
             async with connected(address, self._connect, self._tls) as stream:

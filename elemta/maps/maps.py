@@ -117,7 +117,7 @@ class Maps:
         if table.file is not None:
             return File(table.file, self._in_thread)
         if table.http is not None:
-            return Http(table.http, self._connect)
+            return Http(table.http, self._connect, self._in_thread)
         query, url = table.parsed_query, table.database
         assert query is not None, "the configuration was checked"
         assert url is not None, "the configuration was checked"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-import trio
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -23,11 +21,6 @@ class InThread(Protocol):
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
         """Run it in a worker thread; cancelling gives up the waiting, not the work."""
         ...
-
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """See `InThread`."""
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
 
 class MapDownError(Exception):

@@ -10,6 +10,7 @@ from trio.testing import memory_stream_pair
 
 from elemta.maps import MapDownError
 from elemta.maps.http import Http
+from tests.maps.sources import at_once
 
 if TYPE_CHECKING:
     from elemta.config import Service
@@ -45,7 +46,7 @@ class Server:
 async def find(url: str, key: str, answer: bytes) -> tuple[tuple[str, ...] | None, Server]:
     async with trio.open_nursery() as nursery:
         server = Server(answer, nursery)
-        found = await Http(url, server.connect).find(key)
+        found = await Http(url, server.connect, at_once).find(key)
     return found, server
 
 
@@ -101,7 +102,7 @@ async def test_all_else_means_that_it_is_down(answer: bytes, problem: str) -> No
     async with trio.open_nursery() as nursery:
         server = Server(answer, nursery)
         with pytest.raises(MapDownError, match=problem):
-            await Http("http://127.0.0.1/", server.connect).find("bob")
+            await Http("http://127.0.0.1/", server.connect, at_once).find("bob")
 
 
 async def test_nobody_there_is_down_too() -> None:
@@ -109,7 +110,7 @@ async def test_nobody_there_is_down_too() -> None:
         raise ConnectionRefusedError("refused")
 
     with pytest.raises(MapDownError, match="refused"):
-        await Http("http://127.0.0.1/", refuse).find("bob")
+        await Http("http://127.0.0.1/", refuse, at_once).find("bob")
 
 
 async def test_a_server_must_prove_who_it_is() -> None:
@@ -131,5 +132,5 @@ async def test_a_server_must_prove_who_it_is() -> None:
             return ours
 
         with pytest.raises(MapDownError, match="certificate verify failed"):
-            await Http("https://api.example/", connect).find("bob")
+            await Http("https://api.example/", connect, at_once).find("bob")
     assert called == ["api.example:443"]
