@@ -171,18 +171,21 @@ class Postgresql:
             lambda name: f"%({name})s", lambda text: text.replace("%", "%%")
         )
         milliseconds = int(timeout * 1000)
+        options = f"-c statement_timeout={milliseconds} -c default_transaction_read_only=on"
         wanted: Mapping[str, str | int] = {
             "connect_timeout": max(2, int(timeout)),  # libpq takes 1 for 2
             "tcp_user_timeout": milliseconds,
             "application_name": "elemta",
-            "options": f"-c statement_timeout={milliseconds} -c default_transaction_read_only=on",
         }
         try:
             told = conninfo.conninfo_to_dict(url)
         except psycopg.Error as error:
             raise ConfigError(Mistake(f"{place}.database", str(error).strip())) from None
         self._conninfo = conninfo.make_conninfo(
-            url, **{key: value for key, value in wanted.items() if key not in told}
+            url,
+            **{key: value for key, value in wanted.items() if key not in told},
+            # Those of the URL come behind ours, so that they add to them, and one may take another.
+            options=f"{options} {told.get('options', '')}".rstrip(),
         )
         self._kept: list[psycopg.Connection] = []
         self._closed = False

@@ -3,11 +3,13 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from elemta.config import Query
 from elemta.maps import MapDownError
-from elemta.maps.sql import Sql, Sqlite
+from elemta.maps.sql import Postgresql, Sql, Sqlite
 from tests.maps.sources import at_once
 
 if TYPE_CHECKING:
@@ -104,3 +106,24 @@ def test_a_parameter_is_none_in_quotes(text: str, written: str) -> None:
 def test_other_parameters_are_refused(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         Query.parse(text, KNOWN)
+
+
+@pytest.mark.parametrize("more", ["", "?options=-c%20search_path%3Dmail"])
+def test_postgresql_is_told_to_give_up_and_to_write_nothing_whatever_else_it_is_told(
+    more: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def connect(conninfo: str, **_: object) -> None:
+        told.append(conninfo)
+        raise psycopg.OperationalError("refused")
+
+    monkeypatch.setattr(psycopg, "connect", connect)
+    query = Query.parse("SELECT :key", KNOWN)
+    database = Postgresql(f"postgresql://127.0.0.1/mail{more}", query, 5, "maps.x")
+    with pytest.raises(MapDownError, match="refused"):
+        database.query({"key": "bob"})
+    options = conninfo_to_dict(told[0])["options"]
+    assert isinstance(options, str)
+    assert options.startswith("-c statement_timeout=5000 -c default_transaction_read_only=on")
+    assert ("search_path=mail" in options) is bool(more)
