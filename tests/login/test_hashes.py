@@ -94,3 +94,9 @@ def test_an_app_password_is_known_however_it_is_typed() -> None:
     assert hash_app_password(made.replace("-", " ").upper()) == kept
     assert hash_app_password(made[:-1]) != kept
     assert made not in kept
+
+
+def test_a_decoy_of_what_nobody_could_have_made_costs_what_ours_do() -> None:
+    impossible = check_hash("$argon2id$v=19$m=4,t=1,p=1$c29tZXNhbHQ$aGFzaGhhc2hoYXNo")
+    assert not verify_password(impossible, "x")
+    assert costs(decoy(impossible)) == costs(hash_password("x"))
