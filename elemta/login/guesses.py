@@ -16,7 +16,8 @@ The rules of this file:
   day. What is kept to know it is 32 bits of a keyed hash, of which nobody can find a password.
 - While somebody has to wait no password is looked at, so the right one tells no more than a wrong.
 - Memory is bounded. Of too many rows those go whose time would be over first, and what strangers
-  bring is over within a day: it cannot push out where owners are at home.
+  bring is over within a day: it cannot push out where owners are at home. Nor can one owner, who
+  comes to be at home at so many networks a day and no more.
 
 It holds guesses, as `elemta.ledger` has it: a file that fails stops nobody. Each node has its own.
 """
@@ -58,6 +59,8 @@ DAY: Final = 86400.0
 #: Wrong passwords of an account at a network that are known again, and octets of the hash of each.
 _AGAIN: Final = 8
 _SHORT: Final = 4
+#: Networks in a day that an account can come to be at home at: more than anybody travels.
+HOMES: Final = 50
 #: Seconds in which what is known must be written at the end.
 FAREWELL: Final = 5.0
 #: Octets of the secret.
@@ -87,10 +90,12 @@ class _Network(Row, array_like=True):
 
 
 class _Account(Row, array_like=True):
-    """An account: how much was wrong of late where it was never seen."""
+    """An account: how much was wrong of late where it was never seen, and how often it moved in."""
 
     level: float = 0.0
     at: float = 0.0
+    homes: float = 0.0
+    homed_at: float = 0.0
 
 
 class _Pair(Row, array_like=True):
@@ -268,7 +273,26 @@ class Guesses:
         now, pair = self._clock(), self._pairs.get(key)
         if pair is not None and not pair.wrong and 0 <= now - pair.good_at < DAY:
             return  # as nearly always: nothing new is to be written
-        self._pairs.put(key, _Pair(until=now + self._rules.known, good_at=now))
+        at_home = pair is not None and self._at_home(pair, now)
+        if at_home or self._moves_in(_account(user), now):
+            self._pairs.put(key, _Pair(until=now + self._rules.known, good_at=now))
+        else:
+            self._pairs.drop(key)  # what was wrong before counts no more
+
+    def _moves_in(self, account: str, now: float) -> bool:
+        """Whether an account may be at home at one more network.
+
+        Else one of somebody who has many networks, as each IPv6 /48 is, would push out where all
+        others are at home.
+        """
+        key = short(account)
+        found = self._accounts.get(key) or _Account(until=now)
+        homes = max(0.0, found.homes - max(0.0, now - found.homed_at) * HOMES / DAY)
+        if homes > HOMES - 1:
+            return False
+        until = max(found.until, now + (homes + 1) * DAY / HOMES)
+        self._accounts.put(key, _Account(until, found.level, found.at, homes + 1, now))
+        return True
 
     def wrong(self, address: str, user: str, said: str = "") -> None:
         """Somebody has not.
@@ -301,7 +325,9 @@ class Guesses:
                 return
             known = self._accounts.get(short(account)) or _Account(until=now)
             level = self._level(known.level, known.at, now) + 1
-            self._accounts.put(short(account), _Account(now + self._seconds, level, now))
+            until = max(known.until, now + self._seconds)
+            moved = known.homes, known.homed_at
+            self._accounts.put(short(account), _Account(until, level, now, *moved))
         if not self._is_shared(address):
             self._count_network(short(where), now)
 

@@ -182,6 +182,29 @@ async def test_with_a_mistake_in_the_file_what_was_holds(
     assert await place.ask("correct horse") == CONTINUE
 
 
+async def test_a_file_is_read_by_one_thread_at_a_time_and_once_if_it_is_wrong(
+    place: Place, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read = list[str](), UserFile.read
+
+    def slowly(file: UserFile) -> dict[str, User]:
+        reads.append("begun")
+        if len(reads) < 9:
+            place.plugin._read_anew()  # as another thread does, a second later
+        return read(file)
+
+    monkeypatch.setattr(UserFile, "read", slowly)
+    place.write({"bob@example.org": User(password=CHEAP.hash("another"))})
+    await trio.sleep(1)
+    assert await place.ask("another") == Granted("bob@example.org")
+    assert len(reads) == 1
+    place.file.path.write_text("users: none")
+    for _ in range(3):
+        await trio.sleep(1)
+        assert await place.ask("another") == Granted("bob@example.org")
+    assert len(reads) == 2
+
+
 async def test_a_program_comes_with_a_password_of_its_own_that_costs_nothing(
     place: Place,
 ) -> None:
