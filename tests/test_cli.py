@@ -166,13 +166,32 @@ forwarding: {srs: example.org, secret_file: srs.secret}
 """
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        ("bob: bob\ncarol:\n", "line 2: expected a key and its values, not 'carol:'"),
+    ],
+)
+def test_check_looks_at_the_files_of_maps(content: str | None, why: str, here: Path) -> None:
+    (here / "site.yaml").write_text(
+        SITE.partition("maps:")[0] + "maps: {people: {file: people.map}}\n"
+    )
+    if content is not None:
+        (here / "people.map").write_text(content)
+    done = run("check", "--config", "site.yaml")
+    assert done.exit_code == 78
+    told = f"site.yaml:5:23: maps.people.file: {here / 'people.map'}: {why}\n"
+    assert done.stderr == told
+
+
 def test_check_looks_at_the_secret_by_which_senders_come_back(here: Path) -> None:
     (here / "site.yaml").write_text(SITE)
     (secret := here / "srs.secret").write_text("0123456789abcdef\n")
     secret.chmod(0o644)
     done = run("check", "--config", "site.yaml")
     assert done.exit_code == 78
-    assert done.stderr.startswith("site.yaml:6:45: forwarding.secret_file: no secrets: anybody may")
+    assert done.stderr.startswith("site.yaml:6:45: forwarding.secret_file: no secrets: others may")
     secret.chmod(0o600)
     done = run("check", "--config", "site.yaml")
     assert done.exit_code == 0, done.output
@@ -205,7 +224,7 @@ def test_check_says_who_we_are_where_and_looks_at_the_password(here: Path) -> No
     (here / "password").chmod(0o644)
     done = run("check", "--config", "smart.yaml")
     assert done.exit_code == 78
-    assert "smart.yaml:8:40: routes[0].login.password_file: no password: anybody may" in done.stderr
+    assert "smart.yaml:8:40: routes[0].login.password_file: no password: others may" in done.stderr
 
 
 def test_check_says_where_a_mistake_is(here: Path) -> None:

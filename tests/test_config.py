@@ -230,6 +230,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
         ("deliver: maildir", "deliver: 'pipe:/bin/x {rcpt}'", "domains[0].deliver: expected one of {sender}, {recipient}, {local_part}, {domain}, {id} in an argument, not {rcpt}"),
         ("deliver: maildir", "deliver: 'pipe:/bin/{local_part}'", "in an argument, not {local_part}"),
         ("smtp://127.0.0.1:2601", "smtp://:25", "13:61: routes[0].via[1]: expected maildir, smtp://HOST:PORT, "),
+        ("smtp://127.0.0.1:2601", "foo://us:secret@x", "13:61: routes[0].via[1]: expected maildir, smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT, lmtp:///path/to/socket, pipe:/path/to/program ARGUMENT…, plugin:NAME or discard, not 'foo://***@x'"),
         ("smtp://127.0.0.1:2601", "smtp://us:secret@x", "13:61: routes[0].via[1]: expected HOST:PORT, [IPV6]:PORT or :PORT, and no user before the host"),
         ("smtp://127.0.0.1:2601", "maildir", "13:61: routes[0].via[1]: expected several smtp:// and smtps://, or several lmtp://: any other"),
         ("smtp://127.0.0.1:2601", "lmtp://127.0.0.1", "routes[0].via[1]: expected several smtp:// and smtps://, or several lmtp://: any other"),

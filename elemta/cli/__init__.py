@@ -127,11 +127,20 @@ def check(path: Path | None) -> None:
         except ConfigError as error:
             misconfigured(locate(error, found))
     if config.maps or config.forwarding.srs:
-        from elemta.config import ConfigError, locate
-        from elemta.maps import Maps, srs_of
+        from elemta.config import ConfigError, Mistake, locate
+        from elemta.maps import Maps, look_at, srs_of
 
         try:
             Maps(config.maps)
+            for name, table in config.maps.items():
+                if table.file is not None:
+                    try:
+                        look_at(table.file)
+                    except (OSError, ValueError) as error:
+                        why = getattr(error, "strerror", None) or error
+                        raise ConfigError(
+                            Mistake(f"maps.{name}.file", f"{table.file}: {why}")
+                        ) from None
             srs_of(config.forwarding)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta.config.addresses import SMTP_PORT, HostPort, host_port
+from elemta.config.masking import without_userinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +187,7 @@ def target(text: str) -> Target:
     raise ValueError(
         "expected maildir, smtp://HOST:PORT, smtps://HOST:PORT, lmtp://HOST:PORT, "
         "lmtp:///path/to/socket, pipe:/path/to/program ARGUMENT…, plugin:NAME or discard, "
-        f"not {text!r}"
+        f"not {without_userinfo(text)!r}"
     )
 
 

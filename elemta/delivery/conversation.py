@@ -32,6 +32,7 @@ from elemta.protocol import (
     QuitAnswer,
     StartTlsAnswer,
     Wait,
+    mask_challenges,
     mask_login,
 )
 
@@ -163,7 +164,7 @@ class Conversation:
             else:
                 octets += rest
         if octets:
-            self._dialogue.said("S", octets)
+            self._dialogue.said("S", mask_challenges(octets))
 
     async def answer(self) -> Greeting | HelloAnswer | StartTlsAnswer | AuthAnswer | QuitAnswer:
         """The answer to what was said, where that is one thing.

@@ -24,6 +24,7 @@ from elemta.protocol import (
     ServerConnection,
     State,
     Wait,
+    mask_challenges,
 )
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ class Wire:
         """Answer the last event; what is said waits for others, and for `next_event` or `flush`."""
         octets = self.smtp.send(answer)
         self._unsent.append(octets)
-        self._said("S", octets)
+        self._said("S", mask_challenges(octets))
 
     async def flush(self) -> None:
         """Write what is unsaid.

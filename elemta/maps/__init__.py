@@ -3,6 +3,7 @@
 A table that cannot be asked says so (`MapDownError`), and never that something is not there.
 """
 
+from elemta.maps.file import look_at as look_at
 from elemta.maps.maps import Maps as Maps
 from elemta.maps.returning import srs_of as srs_of
 from elemta.maps.source import InThread as InThread

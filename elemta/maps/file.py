@@ -131,9 +131,7 @@ class File:
                 return
             octets = file.read(MOST + 1)
         self._stamp = stamp  # also of a wrong one: it is no better until it changes
-        if len(octets) > MOST:
-            raise ValueError(f"more than {MOST} octets")
-        content = content_of(octets.decode("utf-8"))
+        content = _understood(octets)
         if self._problem not in ("", _READING):
             log.info("map.readable", file=str(self._path), keys=len(content))
         self._content, self._problem = content, ""
@@ -146,6 +144,23 @@ class File:
                 holds="what was read before" if self._content is not None else "nothing",
             )  # fmt: skip
         self._problem = problem
+
+
+def look_at(path: Path) -> None:
+    """Read a file as a map would, for who wants to know beforehand.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, no UTF-8, or has a line that is not understood.
+    """
+    with path.open("rb") as file:
+        _understood(file.read(MOST + 1))
+
+
+def _understood(octets: bytes) -> Content:
+    if len(octets) > MOST:
+        raise ValueError(f"more than {MOST} octets")
+    return content_of(octets.decode("utf-8"))
 
 
 def content_of(text: str) -> Content:

@@ -59,6 +59,7 @@ from elemta.protocol.framing import BareNewline as BareNewline
 from elemta.protocol.framing import Fault as Fault
 from elemta.protocol.masking import MASK as MASK
 from elemta.protocol.masking import is_login as is_login
+from elemta.protocol.masking import mask_challenges as mask_challenges
 from elemta.protocol.masking import mask_login as mask_login
 from elemta.protocol.mechanisms import MECHANISMS as MECHANISMS
 from elemta.protocol.mechanisms import PLUS as PLUS

@@ -17,6 +17,10 @@ _NAMED: Final = re.compile(
 )
 
 
+#: A challenge, but for the two questions of LOGIN.
+_CHALLENGE: Final = re.compile(rb"^(334 )(?!VXNlcm5hbWU6|UGFzc3dvcmQ6)[^\r\n]+", re.MULTILINE)
+
+
 def is_login(line: bytes) -> bool:
     """Whether a line begins as an AUTH command does (RFC 4954 §4), well formed or not."""
     return _AUTH.match(line) is not None
@@ -34,3 +38,17 @@ def mask_login(line: bytes) -> bytes:
     shown = line[: (named or auth).end()]
     rest = line[len(shown) :].strip()
     return shown + (b" " + MASK if rest else b"")
+
+
+def mask_challenges(replies: bytes) -> bytes:
+    """Replies without what they challenge a client with that logs in.
+
+    A server's last word in SCRAM is made from the password: with the salt and the nonces before it,
+    guesses could be tried against it wherever a transcript lies (RFC 5802 §9).
+
+    Args:
+        replies: whole lines.
+    """
+    if b"334 " not in replies:
+        return replies
+    return _CHALLENGE.sub(rb"\g<1>" + MASK, replies)

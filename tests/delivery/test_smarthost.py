@@ -118,6 +118,10 @@ async def test_the_best_mechanism_is_taken_and_both_sides_prove_themselves(
             *(b64(CLIENT_FINAL), ""),
         ]
         assert not any("PLAIN" in line for line in host.heard)
+        ((dialogue, *_),) = [here.dialogues.open]
+        said = [each.words for each in dialogue.all_said()]
+        assert not any(b64(SERVER_FINAL) in str(each) for each in said)
+        assert b"334 ***" in b"".join(each for each in said if isinstance(each, bytes))
 
 
 @pytest.mark.parametrize(

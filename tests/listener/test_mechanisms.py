@@ -159,6 +159,12 @@ async def test_who_proves_to_know_his_password_is_logged_in(
     assert await scram(server, Client()) == "235 2.7.0 you are logged in"
     await server.play("C: MAIL FROM:<a@b.example>\nS: 250 ...\nC: RCPT TO:<bob@far.example>")
     await server.play("S: 250 ...")
+    (transcript,) = transcripts(server.house.dialogues, "Q1")
+    said = [each.text for each in transcript.said]
+    # The last word is made from the password, and guesses could be held against it.
+    assert said[said.index("AUTH SCRAM-SHA-256 ***") + 1 :][:5] == [
+        *("334 ***", "***", "334 ***", "***", "235 2.7.0 you are logged in"),
+    ]
     assert directory.asked == ["ann"]
     assert server.house.meters.mechanisms == {("SCRAM-SHA-256", "granted"): 1}
 

@@ -16,6 +16,7 @@ from elemta.protocol import (
     ServerConnection,
     Wait,
     is_login,
+    mask_challenges,
     mask_login,
 )
 
@@ -120,3 +121,19 @@ def test_no_password_is_ever_told(
     told += b"".join(event.line for _, event in found if isinstance(event, Refused))
     assert plain not in told
     assert alone not in told
+
+
+@pytest.mark.parametrize(
+    ("replies", "written"),
+    [
+        (b"334 dj1wcm9vZg==\r\n", b"334 ***\r\n"),
+        (b"250 ok\r\n334 cj1h\r\n", b"250 ok\r\n334 ***\r\n"),
+        (b"334 \r\n", b"334 \r\n"),
+        (b"334 VXNlcm5hbWU6\r\n", b"334 VXNlcm5hbWU6\r\n"),
+        (b"334 UGFzc3dvcmQ6\r\n", b"334 UGFzc3dvcmQ6\r\n"),
+        (b"250 2.0.0 334 octets\r\n", b"250 2.0.0 334 octets\r\n"),
+        (b"235 2.7.0 in\r\n", b"235 2.7.0 in\r\n"),
+    ],
+)
+def test_what_a_server_proves_in_a_login_is_masked(replies: bytes, written: bytes) -> None:
+    assert mask_challenges(replies) == written
