@@ -131,10 +131,9 @@ def decoy(like: str = "") -> str:
     import argon2
 
     try:
-        cost = argon2.extract_parameters(like)
-    except argon2.exceptions.InvalidHashError:
-        return hash_password(word)
-    return argon2.PasswordHasher.from_parameters(cost).hash(word)
+        return argon2.PasswordHasher.from_parameters(argon2.extract_parameters(like)).hash(word)
+    except (argon2.exceptions.InvalidHashError, argon2.exceptions.HashingError):
+        return hash_password(word)  # such a hash there is not, or nobody could make one
 
 
 def costs(kept: str) -> str:

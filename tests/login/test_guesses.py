@@ -275,6 +275,35 @@ async def test_a_file_that_must_not_be_read_keeps_the_server_from_starting(tmp_p
     await guesses.close()
 
 
+def test_one_account_with_many_networks_pushes_nobody_out_of_his_home(
+    guesses: Guesses, clock: FakeClock
+) -> None:
+    guesses.right(HOME, "ann")
+    clock.now += HOUR
+    for number in range(MOST + 1):
+        guesses.right(f"2001:db8:0:{number:x}::1", "eve")
+    for address in strangers(20):
+        guesses.wrong(address, "ann")
+    assert why(guesses, STRANGER) == "account"
+    assert why(guesses, HOME) == ""
+
+
+def test_a_traveller_is_at_home_at_fifty_networks_a_day(guesses: Guesses, clock: FakeClock) -> None:
+    wrong(guesses, "192.0.2.50", times=5)
+    for number in range(51):
+        guesses.right(f"192.0.2.{number}", "ann")
+    assert why(guesses, "192.0.2.50") == ""
+    guesses.right("192.0.2.0", "ann")
+    for address in strangers(20):
+        guesses.wrong(address, "ann")
+    assert [why(guesses, f"192.0.2.{number}") for number in (0, 49, 50)] == ["", "", "account"]
+    clock.now += HOUR
+    guesses.right("192.0.2.50", "ann")
+    for address in strangers(20):
+        guesses.wrong(address, "ann")
+    assert [why(guesses, f"192.0.2.{number}") for number in (50, 51)] == ["", "account"]
+
+
 # Users whom nobody knows.
 
 

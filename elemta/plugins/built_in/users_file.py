@@ -11,6 +11,7 @@ for one verifier before it knows by which password somebody comes.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +44,7 @@ from elemta.units import Seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elemta.login import User
+    from elemta.login import Stamp, User
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
 
@@ -102,7 +103,10 @@ class UsersFile(PluginWith[Settings]):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._file = UserFile(settings.file)
-        self._stamp: object = None
+        self._stamp: Stamp | None = None
+        self._problem = ""
+        #: Held by the thread that reads, which goes on when nobody waits any more.
+        self._reading = threading.Lock()
         self._users: dict[str, _Kept] = {}
         #: What a hash costs that most have: that of who is not there costs as much.
         self._like = ""
@@ -148,29 +152,34 @@ class UsersFile(PluginWith[Settings]):
 
     def _read_anew(self) -> None:
         """In a thread: with a mistake in it, what was holds."""
+        if not self._reading.acquire(blocking=False):
+            return  # it takes its time, and is not read faster by two
         try:
             if self._read():
                 self.tools.count("read")
                 log.info("users_file.read", plugin=self.tools.name, users=len(self._users))
         except UserFileError as error:
-            if str(error) != self._stamp:  # said once, until it says something else
-                self._stamp = str(error)
+            if str(error) != self._problem:  # said once, until it says something else
+                self._problem = str(error)
                 self.tools.count("not_read")
                 log.error(  # noqa: TRY400 # a mistake in a file needs no traceback
                     "users_file.not_read", plugin=self.tools.name, error=str(error)
                 )
+        finally:
+            self._reading.release()
 
     def _read(self) -> bool:
         """In a thread: what it sets is set at once, as a whole."""
         if (stamp := self._file.stamp()) == self._stamp:
             return False
+        self._stamp = stamp  # also of a wrong one: it is no better until it changes
         read = self._file.read()
         users = {name: _kept(name, user) for name, user in read.items()}
         hashes = {costs(each.hash): each.hash for each in users.values() if each.hash is not None}
         usual = Counter(costs(each.hash) for each in users.values() if each.hash is not None)
         like = hashes[usual.most_common(1)[0][0]] if usual else ""
         decoy(like)  # made now: it would take twice as long for the first who is not there
-        self._users, self._like, self._stamp = users, like, stamp
+        self._users, self._like, self._problem = users, like, ""
         return True
 
     # Its answers.
