@@ -121,7 +121,12 @@ async def test_auth_is_offered_where_that_is_wanted_and_somebody_knows_people(
     made = Server(*plugins, **settings)
     assert await keywords(made, nursery) == offered
     if not offered:
+        # Fault 13 of the original: AUTH where it was off let anybody in, to relay. Fault 14: AUTH
+        # PLAIN was taken in clear, whatever was configured.
         await made.play(f"C: AUTH PLAIN {plain()}\nS: 502 ...")
+        await made.play("C: MAIL FROM:<a@b.example>\nS: 250 ...\nC: RCPT TO:<bob@far.example>")
+        await made.play("S: 550 ...")
+        assert not any(each.asked for each in plugins if isinstance(each, Users))
 
 
 async def test_a_plugin_of_another_listener_lets_nobody_log_in_here(
