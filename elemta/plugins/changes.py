@@ -305,6 +305,8 @@ def arranged(
 
 def _fields(header: bytes) -> list[Field]:
     """Whole fields, folded as they are."""
+    if not header:
+        return []  # as where none of them needs a look
     *whole, rest = header.split(b"\r\n")
     lines: list[bytes] = []
     for line in [*(each + b"\r\n" for each in whole), *([rest] if rest else [])]:
@@ -312,7 +314,7 @@ def _fields(header: bytes) -> list[Field]:
             lines[-1] += line
         else:
             lines.append(line)
-    seen = Counter[bytes]()
+    seen: Counter[bytes] = Counter()
     fields: list[Field] = []
     for each in lines:
         name = _name_of(each)
