@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from elemta.protocol import Mailbox
+from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import Destined, Message, Priority, Recipient, State
 from elemta.queue.entry import Entry
 from elemta.queue.ids import IdSource
@@ -60,7 +60,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         self.went: list[tuple[float, str, int]] = []
         self.passed: Counter[tuple[int, str]] = Counter()
 
-    def lane(self, recipient: Destined) -> str:
+    def lane(self, recipient: Destined, sender: ReversePath = None) -> str:
         return recipient.address.domain + self.suffix
 
     @rule(

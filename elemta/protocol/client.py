@@ -424,6 +424,12 @@ class ClientConnection:
             raise RemoteProtocolError("354 although no recipient was accepted")
         self._unanswered.popleft()
         self._state = state
+        if kind != 2 and self._unanswered:
+            # What was said behind it leads elsewhere than it would have.
+            for said in self._unanswered:
+                step = TABLE[state].get(said, _GONE)
+                state = step.done or step.more or state
+            self._ahead = state
 
     def _close(self) -> None:
         self._state = State.CLOSED

@@ -254,6 +254,18 @@ def test_a_transaction_may_be_said_behind_the_end_of_another() -> None:
     ]
 
 
+def test_what_a_refusal_has_made_senseless_is_not_said_behind_what_was() -> None:
+    client = ready("PIPELINING", "CHUNKING")
+    client.mail(ANN)
+    client.rcpt(BOB)
+    client.chunk(b"x", last=False)
+    hear(client, 550)
+    with pytest.raises(LocalProtocolError, match="BDAT in state READY"):
+        client.chunk(b"y", last=False)
+    client.mail(BOB)
+    assert hear(client, 503, 503, 250)[-1] == MailAnswer(bare(250))
+
+
 def test_without_pipelining_each_answer_is_waited_for() -> None:
     client = ready()
     client.mail(ANN)
