@@ -360,6 +360,8 @@ class Parts:
             for each in self._house.certificates.known
             if each.ends <= now
         ]
+        if refused := self._house.certificates.refused:
+            found.append(f"new certificates are not shown: {refused}")
         found += [
             f"{part.name} failed: {part.failure}"
             for part in self._supervision.parts
@@ -511,7 +513,7 @@ class Parts:
             config = applicable(self.config, wanted)
             _, certificates = await self._read_files(config)
             self._house.reconfigured(config, certificates)
-            return tuple(changes(self.config, wanted))
+            return self._differences(wanted, certificates)
         systemd.reloading()
         try:
             async with self._reloading:
@@ -533,6 +535,10 @@ class Parts:
         shown = self._house.certificates
         return await self._outside.in_thread(lambda: (Keyring(config), shown.anew(config.tls)))
 
+    def _differences(self, wanted: Config, certificates: Certificates) -> tuple[Change, ...]:
+        renewed = certificates.since(self._house.certificates)
+        return (*changes(self.config, wanted), *renewed)
+
     async def _take_over(self, wanted: Config) -> tuple[Change, ...]:
         config = applicable(self.config, wanted)
         keyring, certificates = await self._read_files(config)
@@ -540,7 +546,7 @@ class Parts:
         await self._lives.begin(house.plugins)
         # Nothing fails from here on.
         house.settle()
-        told = tuple(changes(self.config, wanted))
+        told = self._differences(wanted, certificates)
         if config.log != self.config.log:
             logs.configure(config.log.format, config.log.level)
         logs.set_level(None)  # somebody may have set another for a while

@@ -117,12 +117,25 @@ async def test_a_reload_shows_new_certificates_and_is_not_held_up_by_wrong_ones(
     again = CONFIG.format(data=tmp_path) + more
     async with parts_of(tmp_path, more=more, reread=lambda: load(again)) as parts:
         authority.issue("new.example", file="mx")
-        await parts.reload()
+        for dry_run in (True, False):
+            (change,) = await parts.reload(dry_run=dry_run)
+            assert change.place == "tls.certificates[0]"
+            assert change.before is not None
+            assert change.before.startswith("mx.example until ")
+            assert change.after is not None
+            assert change.after.startswith("new.example until ")
+        assert await parts.reload() == ()
         (after,) = parts.house.certificates.known
         assert after.name == "new.example"
+        assert parts.troubles() == []
         (tmp_path / "mx.key").write_bytes(b"no key")
-        await parts.reload()
+        assert await parts.reload() == ()
         assert parts.house.certificates.known == (after,)
+        (trouble,) = parts.troubles()
+        assert trouble.startswith("new certificates are not shown: tls.certificates[0]")
+        authority.issue("mx.example", file="mx")
+        await parts.reload()
+        assert parts.troubles() == []
 
 
 async def test_what_waits_is_counted_from_the_last_start_on(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def reload(config: Config, *, dry_run: bool, as_json: bool) -> int:
             holds = "  (after a restart)" if change.needs_restart else ""
             say(f"{change.place}: {_value(change.before)} -> {_value(change.after)}{holds}")
         if not changes:
-            say("nothing has changed")
+            say("nothing has changed in the configuration")
         return 0
 
     return steer(config, run)

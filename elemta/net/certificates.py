@@ -12,14 +12,16 @@ import math
 import ssl
 import stat
 import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct
+from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Tls, stamps_of
+from elemta.config import Change, ConfigError, Mistake, Tls, stamps_of
 from elemta.log import logger
 from elemta.net.tls import Encryption
 
@@ -95,6 +97,12 @@ class Certificate(Struct, frozen=True, kw_only=True):
         """What people call it: its first name."""
         return self.names[0] if self.names else self.subject
 
+    @override
+    def __str__(self) -> str:
+        """What it is for, and for how long."""
+        end = time.strftime("%Y-%m-%d %H:%M", time.gmtime(self.ends))
+        return f"{self.name} until {end}"
+
     def is_good(self, now: float) -> bool:
         """Whether it is good at a time."""
         return self.begins <= now < self.ends
@@ -135,6 +143,9 @@ class Certificates:
         known: in the order of the table.
         stamps: what its files were.
         shown: them, by what is demanded of clients.
+
+    Attributes:
+        refused: why what lies there by now is not shown in their place; empty: it is they.
     """
 
     def __init__(
@@ -146,6 +157,7 @@ class Certificates:
     ) -> None:
         self.table = table
         self.known = known
+        self.refused = ""
         self._stamps = stamps
         self._shown = shown
 
@@ -206,11 +218,18 @@ class Certificates:
         try:
             found = Certificates.read(self.table)
         except ConfigError as error:
-            self._stamps = stamps
-            log.warning("tls.certificate_refused", error=str(error))
+            self._stamps, self.refused = stamps, str(error)
+            log.warning("tls.certificate_refused", error=self.refused)
             return self
         log.info("tls.certificate_renewed", names=" ".join(each.name for each in found.known))
         return found
+
+    def since(self, before: Certificates) -> Iterator[Change]:
+        """Which of the same files have other certificates than before."""
+        if self.table == before.table:
+            for place, (old, new) in enumerate(zip(before.known, self.known, strict=True)):
+                if old != new:
+                    yield Change(f"tls.certificates[{place}]", str(old), str(new))
 
     def complain(self, now: float) -> None:
         """Say in the log which of them are no good, or will not be soon.

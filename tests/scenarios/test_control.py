@@ -351,7 +351,7 @@ def test_top_draws_anew_until_it_is_interrupted(desk: Desk) -> None:
 
 def test_reload_says_what_has_changed_or_what_is_wrong(desk: Desk) -> None:
     daemon = desk.daemon
-    assert desk.run("reload").stdout == "nothing has changed\n"
+    assert desk.run("reload").stdout == "nothing has changed in the configuration\n"
     daemon.settings |= {"limits": {"connections": 77}, "dns": {"timeout": "3 s"}}
     daemon.write_config()
 
