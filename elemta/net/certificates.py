@@ -218,7 +218,8 @@ class Certificates:
         try:
             found = Certificates.read(self.table)
         except ConfigError as error:
-            self._stamps, self.refused = stamps, str(error)
+            self._stamps = stamps
+            self.refused = str(error)
             log.warning("tls.certificate_refused", error=self.refused)
             return self
         log.info("tls.certificate_renewed", names=" ".join(each.name for each in found.known))
