@@ -214,7 +214,9 @@ async def test_what_no_client_says_ends_the_exchange(server: Server) -> None:
     assert server.house.meters.logins["tried"] == 0
 
 
-async def test_fault_21_what_is_kept_of_a_password_lets_nobody_in(server: Server) -> None:
+async def test_fault_21_what_is_kept_of_a_password_lets_nobody_in(
+    server: Server, autojump_clock: MockClock
+) -> None:
     assert await scram(server, Client("ann", str(VERIFIER))) == WRONG
     await server.play(f"C: AUTH PLAIN {plain('ann', str(VERIFIER))}\nS: {WRONG}")
     # Nor does a proof that is made of it, in place of the key that it is the hash of.

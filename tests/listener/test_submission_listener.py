@@ -111,7 +111,7 @@ async def test_who_has_not_logged_in_may_not_even_begin(server: Server) -> None:
     assert server.house.meters.refusals["not_logged_in"] == 2
 
 
-async def test_a_wrong_password_opens_nothing(server: Server) -> None:
+async def test_a_wrong_password_opens_nothing(server: Server, autojump_clock: MockClock) -> None:
     await server.play(
         f"""{GREETED}
         C: AUTH PLAIN AG5vYm9keQB4
