@@ -62,7 +62,7 @@ unit: $(VENV)/dev.stamp
 # What `coverage` leaves of them: so `check` runs each once.
 others: $(VENV)/dev.stamp
 	$(PYTEST) -n $(JOBS) tests --ignore=tests/scenarios $(ROOMS:%=--ignore=tests/%)
-	$(PYTEST) -m large $(ROOMS:%=tests/%)
+	$(PYTEST) -m large -n $(JOBS) $(ROOMS:%=tests/%)
 
 fuzz-short: $(VENV)/dev.stamp
 	HYPOTHESIS_PROFILE=ci $(PYTEST) -n $(JOBS) fuzz $(ARGS)

@@ -35,6 +35,8 @@ def wanted(content: bytes, newline: BareNewline) -> bytes:
 @example(content=b"y" * 998 + b"\r\n", cuts=[], after=b"", newline=BareNewline.REJECT)
 @example(content=b"y" * 999 + b"\r\n", cuts=[], after=b"", newline=BareNewline.REJECT)
 @example(content=b"x\r\n" + b"y" * 999, cuts=[999], after=b"", newline=BareNewline.REJECT)
+# what ends a message for those who take a bare LF for a line end
+@example(content=b"a\n.\r\nb", cuts=[100], after=b"", newline=BareNewline.NORMALIZE)
 # the limit to the octet
 @example(content=b"y\r\n" * 682 + b"\r\n", cuts=[], after=b"", newline=BareNewline.REJECT)
 @examples(500)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 import hypothesis.strategies as st
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from msgspec import Struct
 
 from elemta.protocol import (
@@ -74,6 +74,8 @@ PIECES: Final = st.one_of(
 RESPONSES: Final = st.lists(PIECES, max_size=6).map(b"".join)
 
 
+# a wide letter, which is a name's plain one
+@example("SCRAM-SHA-256", ["n,,n=\uff41nn,r=abc".encode()], False)  # in order
 @examples(300)
 @given(st.sampled_from(MECHANISMS), st.lists(RESPONSES, min_size=1, max_size=5), st.booleans())
 def test_whatever_a_client_says_is_a_step_or_no_exchange(
