@@ -17,6 +17,8 @@ BIN := $(VENV)/bin
 PYTHON :=
 # How many processes run the tests.
 JOBS := 2
+# Scenarios wait for processes and for delays more than they compute.
+SCENARIO_JOBS := 3
 
 PYTEST := $(BIN)/python -m pytest -ra
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
@@ -82,7 +84,7 @@ coverage: $(VENV)/dev.stamp
 	done
 
 scenarios: $(VENV)/dev.stamp
-	$(PYTEST) -n $(JOBS) --dist worksteal tests/scenarios $(ARGS)
+	$(PYTEST) -n $(SCENARIO_JOBS) --dist worksteal tests/scenarios $(ARGS)
 
 # Built, installed into a virtual environment elsewhere, and tried there.
 wheel: $(VENV)/dev.stamp
