@@ -414,12 +414,14 @@ def _relative(value: object, where: str) -> Iterator[Mistake]:
 
 
 def _schema(kind: type[PluginWith[S]]) -> type[S]:
-    """What a subclass has written in brackets."""
+    """What a subclass has written in brackets, or a base of it has that several share."""
     for each in kind.__mro__:
         for base in get_original_bases(each):
-            if get_origin(base) is PluginWith:
-                found: tuple[type[S], ...] = get_args(base)
-                return found[0]
+            origin: object = get_origin(base)
+            if isinstance(origin, type) and issubclass(origin, PluginWith):
+                for found in get_args(base):  # a type variable is for who derives from it to fill
+                    if isinstance(found, type) and issubclass(found, Table):
+                        return cast("type[S]", found)  # what `PluginWith` takes, and the first
     raise TypeError(f"{kind.__qualname__} must say what its settings are: PluginWith[Settings]")
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import pytest
 from typing_extensions import override
@@ -191,6 +191,22 @@ class Filing(PluginWith[Paths]):
     name = "filing"
 
 
+S = TypeVar("S", bound=Table)
+T = TypeVar("T")
+
+
+class Shared(PluginWith[S], Generic[T, S]):
+    """What several plugins have in common, whose settings differ."""
+
+
+class Sharing(Shared[int, Paths]):
+    name = "sharing"
+
+
+class Undecided(Shared[int, S]):
+    name = "undecided"
+
+
 @pytest.mark.parametrize(
     ("settings", "place"),
     [
@@ -203,6 +219,13 @@ def test_a_path_that_begins_nowhere_is_told_with_its_place(settings: str, place:
     here = "tests.plugins.test_loader"
     problem = problem_with(f"  - {{name: '{here}:Filing', settings: {settings}}}")
     assert problem.startswith(f"{place}: expected a whole path, as in /etc/elemta/")
+
+
+def test_what_plugins_have_in_common_may_stand_in_a_base() -> None:
+    plugin = Sharing.configured({"file": "/a"}, "plugins[0].settings")
+    assert plugin.settings == Paths(file=Path("/a"))
+    with pytest.raises(TypeError, match="Undecided must say what its settings are"):
+        Undecided.configured({}, "plugins[0].settings")
 
 
 def test_settings_for_a_plugin_that_has_none_are_told() -> None:
