@@ -14,7 +14,6 @@ from elemta.plugins import (
     CONTINUE,
     AddHeader,
     Content,
-    PluginWith,
     Transaction,
     Verdict,
 )
@@ -22,7 +21,7 @@ from elemta.plugins.built_in.arc import Settings as ArcSettings
 from elemta.plugins.built_in.arc import arc_of
 from elemta.plugins.built_in.authentication_results import stated
 from elemta.plugins.built_in.dkim_sign import measured
-from elemta.plugins.built_in.signing_keys import KeyEntry, Keys
+from elemta.plugins.built_in.signing_keys import KeyEntry, Keys, WithKeys
 from elemta.plugins.built_in.verifying import Sized, is_stranger
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Settings(Sized, frozen=True, kw_only=True):
     insecure_keys: bool = False
 
 
-class ArcSeal(PluginWith[Settings]):
+class ArcSeal(WithKeys[Settings]):
     """Seals what is passed on: what we have found out about it, for those who trust us.
 
     Args:
@@ -59,8 +58,7 @@ class ArcSeal(PluginWith[Settings]):
     name = "arc-seal"
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
-        super().__init__(settings)
-        self._keys = keys
+        super().__init__(settings, keys)
         (self._signer,) = keys.signers
 
     @override
@@ -76,14 +74,6 @@ class ArcSeal(PluginWith[Settings]):
             problem = "an Ed25519 key: others verify seals of RSA alone"
             raise ConfigError(Mistake(f"{where}.key", problem))
         return cls(found, keys)
-
-    @override
-    def outdated(self) -> bool:
-        return self._keys.outdated()
-
-    @override
-    async def start(self) -> None:
-        self._keys.warn(self.tools.name)
 
     @override
     async def on_inspect(self, transaction: Transaction, content: Content) -> Verdict:

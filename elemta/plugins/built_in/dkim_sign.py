@@ -19,8 +19,8 @@ from elemta.mailauth import (
     Signing,
     author_domains,
 )
-from elemta.plugins import AddHeader, Content, PluginWith, Transaction
-from elemta.plugins.built_in.signing_keys import KeyEntry, Keys
+from elemta.plugins import AddHeader, Content, Transaction
+from elemta.plugins.built_in.signing_keys import KeyEntry, Keys, WithKeys
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Settings(Table, frozen=True):
             raise ValueError("`expires` must be 1 h at least: mail may wait on its way")
 
 
-class DkimSign(PluginWith[Settings]):
+class DkimSign(WithKeys[Settings]):
     """Signs mail of our own domains, as it will be sent (RFC 6376).
 
     What somebody sends is signed whom we let send to any domain, as he has logged in or stands in
@@ -80,8 +80,7 @@ class DkimSign(PluginWith[Settings]):
     name = "dkim-sign"
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
-        super().__init__(settings)
-        self._keys = keys
+        super().__init__(settings, keys)
         self._selection = Selection(settings.headers, settings.oversigned)
 
     @override
@@ -94,14 +93,6 @@ class DkimSign(PluginWith[Settings]):
     def signers(self) -> tuple[Signer, ...]:
         """All keys."""
         return self._keys.signers
-
-    @override
-    def outdated(self) -> bool:
-        return self._keys.outdated()
-
-    @override
-    async def start(self) -> None:
-        self._keys.warn(self.tools.name)
 
     @override
     async def on_sign(

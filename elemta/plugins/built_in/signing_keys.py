@@ -6,7 +6,9 @@ They are read when the settings are: so a mistake is told with its place, before
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from typing_extensions import override
 
 from elemta.config import ConfigError, Mistake, Table
 from elemta.log import logger
@@ -18,12 +20,15 @@ from elemta.mailauth import (
     parse_private_key,
     read_key_file,
 )
+from elemta.plugins import PluginWith
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 log = logger(__name__)
+
+S = TypeVar("S", bound=Table)
 
 
 class KeyEntry(Table, frozen=True):
@@ -125,3 +130,24 @@ class Keys:
             except KeyFileError:
                 return True
         return False
+
+
+class WithKeys(PluginWith[S]):
+    """A plugin that has keys: a reload makes it anew when one of their files is another.
+
+    Args:
+        settings: its.
+        keys: those that they name, read already.
+    """
+
+    def __init__(self, settings: S, keys: Keys) -> None:
+        super().__init__(settings)
+        self._keys = keys
+
+    @override
+    def outdated(self) -> bool:
+        return self._keys.outdated()
+
+    @override
+    async def start(self) -> None:
+        self._keys.warn(self.tools.name)
