@@ -2,31 +2,41 @@
 
 So many are asked at a time, each has a deadline, what was right is remembered for some minutes, and
 who cannot be asked defers: nobody is told that his password is wrong because a server is down.
+
+Those that ask over a network read files first: whom to believe, and what proves to him who we are.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 
 import trio
 from msgspec import Meta
+from typing_extensions import override
 
-from elemta.config import Table, read_private
+from elemta.config import ConfigError, Mistake, Table, WebAddress, read_private, stamps_of
 from elemta.log import logger
 from elemta.login import Remembered, prepare_name, prepare_password
-from elemta.plugins import CONTINUE, Defer, Granted, Reject, Verdict
+from elemta.net.http import HttpError, connected, post_all
+from elemta.net.tls import client_context
+from elemta.plugins import CONTINUE, Defer, Granted, PluginWith, Reject, Verdict
+from elemta.protocol import parse_mailbox
 from elemta.units import Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    import ssl
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from elemta.config import Stamp
+    from elemta.net.http import HttpAnswer
     from elemta.plugins import Tools
     from elemta.protocol import Credentials
 
 log = logger(__name__)
 
 T = TypeVar("T")
+A = TypeVar("A", bound="AskedOverNetwork")
 
 #: What somebody else says of a user: who he is, that his password is another, or nothing.
 Said: TypeAlias = "Granted | Literal['wrong', 'unknown']"
@@ -60,6 +70,13 @@ class Asked(Table, frozen=True, kw_only=True):
         """
         if not 0 < self.timeout <= 60:
             raise ValueError("`timeout` must be more than 0 s, and at most 60 s")
+
+
+class AskedOverNetwork(Asked, frozen=True, kw_only=True):
+    """Settings of those that ask over a network."""
+
+    #: Certificates of those that vouch for the server's (PEM); else those of the system.
+    authorities: Path | None = None
 
 
 class Elsewhere:
@@ -136,6 +153,114 @@ class Elsewhere:
     def _down(self, why: str) -> None:
         self._tools.count("down")
         log.warning("users.not_asked", plugin=self._tools.name, error=why)
+
+
+class AsksOverNetwork(PluginWith[A]):
+    """Asks over a network.
+
+    Args:
+        settings: of the plugin.
+        encrypted: whether in TLS.
+        secret_file: the file that has what proves who we are, and nothing else.
+    """
+
+    def __init__(self, settings: A, *, encrypted: bool, secret_file: Path | None) -> None:
+        super().__init__(settings)
+        self._encrypted = encrypted
+        self._secret_file = secret_file
+        self._stamps: tuple[Stamp | None, ...] = ()
+        #: What TLS demands of the server; None: it is asked in clear.
+        self._context: ssl.SSLContext | None = None
+
+    @override
+    def examine(self, where: str) -> None:
+        try:
+            self._open()
+        except (OSError, ValueError) as error:
+            raise ConfigError(Mistake(where, str(error))) from None
+
+    @override
+    def outdated(self) -> bool:
+        return self._looked() != self._stamps
+
+    @override
+    async def start(self) -> None:
+        self._elsewhere = Elsewhere(self.settings, self.tools)
+        await self.tools.in_thread(self._open)
+
+    def _looked(self) -> tuple[Stamp | None, ...]:
+        return stamps_of((self.settings.authorities, self._secret_file))
+
+    def _open(self) -> None:
+        """Read the files that there are.
+
+        Raises:
+            OSError: one cannot be read.
+            ValueError: one has not what it should have.
+        """
+        self._stamps = self._looked()
+        if self._encrypted:
+            authorities = self.settings.authorities
+            self._context = client_context(verified=True, authorities=authorities)
+        if self._secret_file is not None:
+            self._prove_by(read_secret(self._secret_file))
+
+    def _prove_by(self, secret: str) -> None:
+        """Say from now on by this who we are.
+
+        Raises:
+            ValueError: it is nothing that could be said.
+        """
+        raise NotImplementedError
+
+    async def _post(
+        self, address: WebAddress, fields: Sequence[tuple[bytes, bytes]], body: bytes, *, most: int
+    ) -> HttpAnswer:
+        """Ask by HTTP.
+
+        Args:
+            address: where.
+            fields: of the question, beside those that every one has.
+            body: of the question.
+            most: octets of an answer that are too many.
+
+        Raises:
+            DownError: there is no answer, or too much of it.
+        """
+        every = [(b"Host", address.named.encode()), (b"Accept", b"application/json")]
+        try:
+            async with connected(address, self.tools.connect, self._context) as stream:
+                return await post_all(stream, address.target, [*every, *fields], body, most=most)
+        except HttpError as error:
+            raise DownError(str(error)) from error
+
+
+def web_address(key: str, text: str) -> WebAddress:
+    """Where secrets go by HTTP.
+
+    Args:
+        key: by which the settings have it.
+        text: what stands there.
+
+    Raises:
+        ValueError: it is none, or they would go over a network in clear.
+    """
+    try:
+        found = WebAddress.parse(text)
+    except ValueError as error:
+        raise ValueError(f"`{key}`: {error}") from None
+    if not found.keeps_secrets:
+        raise ValueError(f"`{key}`: secrets go to another machine by https:// only")
+    return found
+
+
+def is_mailbox(text: str) -> bool:
+    """Whether it is one address: no pattern, as users may often write what is said of them."""
+    try:
+        parse_mailbox(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_secret(path: Path) -> str:

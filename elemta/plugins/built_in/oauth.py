@@ -17,27 +17,21 @@ import msgspec
 from msgspec import Struct, field
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, WebAddress, stamps_of
-from elemta.net.http import HttpError, connected, post_all
-from elemta.net.tls import client_context
-from elemta.plugins import Granted, PluginWith, Reject
+from elemta.plugins import Granted, Reject
 from elemta.plugins.built_in.elsewhere import (
     LATER,
-    Asked,
+    AskedOverNetwork,
+    AsksOverNetwork,
     DownError,
-    Elsewhere,
-    read_secret,
+    is_mailbox,
+    web_address,
 )
-from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
-    import ssl
-
-    from elemta.config import Stamp
+    from elemta.config import WebAddress
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Token
 
-_PORTS: Final = {"http": 80, "https": 443}
 #: Octets of an answer that are too many.
 _ANSWER: Final = 64 * 1024
 #: Tokens that are remembered; some 300 octets each.
@@ -47,7 +41,7 @@ _NOT_GOOD: Final = Reject((7, 8), "authentication failed", note="the token is no
 _ANOTHERS: Final = Reject((7, 8), "authentication failed", note="the token is another's")
 
 
-class Settings(Asked, frozen=True, kw_only=True):
+class Settings(AskedOverNetwork, frozen=True, kw_only=True):
     """The ``settings`` of ``oauth``."""
 
     #: Where the issuer says what a token means: an ``https://`` URL; ``http://`` on this machine.
@@ -56,8 +50,6 @@ class Settings(Asked, frozen=True, kw_only=True):
     client_id: str
     #: The file that has our secret, and nothing else.
     client_secret_file: Path
-    #: Certificates of those that vouch for the server's (PEM); else those of the system.
-    authorities: Path | None = None
     #: What a token must be for, all of it.
     scopes: list[str] = field(default_factory=list[str])
     #: The claim that somebody is called by from now on: ``username``, ``email``, ``sub``, …
@@ -76,13 +68,7 @@ class Settings(Asked, frozen=True, kw_only=True):
         Raises:
             ValueError: it is none, or a secret would go in clear over a network.
         """
-        try:
-            found = WebAddress.parse(self.introspection)
-        except ValueError as error:
-            raise ValueError(f"`introspection`: {error}") from None
-        if not found.keeps_secrets:
-            raise ValueError("expected `introspection` to be https://, as secrets go there")
-        return found
+        return web_address("introspection", self.introspection)
 
 
 class _Meaning(Struct, frozen=True):
@@ -99,51 +85,24 @@ _MEANING: Final = msgspec.json.Decoder(_Meaning)
 _CLAIMS: Final = msgspec.json.Decoder(dict[str, object])
 
 
-class OAuth(PluginWith[Settings]):
+class OAuth(AsksOverNetwork[Settings]):
     """Knows users by tokens, which it shows to who has issued them."""
 
     name = "oauth"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
         self._address = settings.address
-        self._context: ssl.SSLContext | None = None
+        super().__init__(
+            settings, encrypted=self._address.secure, secret_file=settings.client_secret_file
+        )
         self._authorization = b""
-        self._files = (settings.authorities, settings.client_secret_file)
-        self._stamps: tuple[Stamp | None, ...] = ()
         #: What tokens grant, by their hashes, and until when; the oldest first.
         self._known: dict[bytes, tuple[float, Granted]] = {}
 
     @override
-    def examine(self, where: str) -> None:
-        try:
-            self._open()
-        except (OSError, ValueError) as error:
-            raise ConfigError(Mistake(where, str(error))) from None
-
-    @override
-    def outdated(self) -> bool:
-        return stamps_of(self._files) != self._stamps
-
-    @override
-    async def start(self) -> None:
-        self._elsewhere = Elsewhere(self.settings, self.tools)
-        await self.tools.in_thread(self._open)
-
-    def _open(self) -> None:
-        """Read the files that there are.
-
-        Raises:
-            OSError: one cannot be read.
-            ValueError: one has not what it should have.
-        """
-        settings = self.settings
-        self._stamps = stamps_of(self._files)
-        if self._address.secure:
-            self._context = client_context(verified=True, authorities=settings.authorities)
-        secret = read_secret(settings.client_secret_file)
+    def _prove_by(self, secret: str) -> None:
         # Both are written as in a form first (RFC 6749 §2.3.1).
-        both = f"{quote_plus(settings.client_id)}:{quote_plus(secret)}"
+        both = f"{quote_plus(self.settings.client_id)}:{quote_plus(secret)}"
         self._authorization = b"Basic " + b64encode(both.encode())
 
     @override
@@ -167,19 +126,12 @@ class OAuth(PluginWith[Settings]):
 
     async def _ask(self, key: bytes, token: str) -> Granted | None:
         """What a token grants; None: nothing."""
-        address = self._address
         body = urlencode({"token": token, "token_type_hint": "access_token"}).encode()
         fields = [
-            (b"Host", address.named.encode()),
             (b"Authorization", self._authorization),
             (b"Content-Type", b"application/x-www-form-urlencoded"),
-            (b"Accept", b"application/json"),
         ]
-        try:
-            async with connected(address, self.tools.connect, self._context) as stream:
-                answer = await post_all(stream, address.target, fields, body, most=_ANSWER)
-        except HttpError as error:
-            raise DownError(str(error)) from error
+        answer = await self._post(self._address, fields, body, most=_ANSWER)
         if answer.status != 200:
             raise DownError(f"the issuer answers {answer.status}")
         try:
@@ -230,12 +182,4 @@ def _addresses(claim: object) -> list[str]:
         values = msgspec.convert(claim, list[str] | str)
     except msgspec.ValidationError:
         return []  # it is not there, or something else
-    return [each for each in ([values] if isinstance(values, str) else values) if _is_mailbox(each)]
-
-
-def _is_mailbox(text: str) -> bool:
-    try:
-        parse_mailbox(text)
-    except ValueError:
-        return False
-    return True
+    return [each for each in ([values] if isinstance(values, str) else values) if is_mailbox(each)]

@@ -14,27 +14,23 @@ import msgspec
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.config import AddressPattern, ConfigError, Mistake, WebAddress, stamps_of
-from elemta.net.http import HttpError, connected, post_all
-from elemta.net.tls import client_context
-from elemta.plugins import Granted, PluginWith
+from elemta.config import AddressPattern, WebAddress
+from elemta.plugins import Granted
 from elemta.plugins.built_in.elsewhere import (
-    Asked,
+    AskedOverNetwork,
+    AsksOverNetwork,
     DownError,
-    Elsewhere,
     Said,
-    read_secret,
+    web_address,
 )
 
 if TYPE_CHECKING:
-    import ssl
-
-    from elemta.config import Stamp
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
 
 #: Octets of an answer that are too many.
 _ANSWER: Final = 256 * 1024
+_FIELDS: Final = [(b"Content-Type", b"application/json")]
 
 
 class Answer(Struct, frozen=True):
@@ -48,13 +44,11 @@ class Answer(Struct, frozen=True):
 _answer: Final = msgspec.json.Decoder(Answer)
 
 
-class Settings(Asked, frozen=True, kw_only=True):
+class Settings(AskedOverNetwork, frozen=True, kw_only=True):
     """The ``settings`` of ``users-http``."""
 
     #: Where the service is: ``https://HOST/PATH``; ``http://`` only for one on this machine.
     url: str
-    #: Certificates of those that vouch for the service's (PEM); else those of the system.
-    authorities: Path | None = None
     #: The file with a token that the service wants to see (``Authorization: Bearer``).
     token_file: Path | None = None
 
@@ -69,64 +63,24 @@ class Settings(Asked, frozen=True, kw_only=True):
         Raises:
             ValueError: it is none, or passwords would go over a network in clear.
         """
-        try:
-            found = WebAddress.parse(self.url)
-        except ValueError as error:
-            raise ValueError(f"`url`: {error}") from None
-        if not found.keeps_secrets:
-            raise ValueError("`url`: passwords go to another machine by https:// only")
-        return found
+        return web_address("url", self.url)
 
 
-class UsersHttp(PluginWith[Settings]):
+class UsersHttp(AsksOverNetwork[Settings]):
     """Asks a service of your own over HTTP who somebody is."""
 
     name = "users-http"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
         self._address = settings.address
-        self._context: ssl.SSLContext | None = None
-        self._files = (settings.authorities, settings.token_file)
-        self._stamps: tuple[Stamp | None, ...] = ()
-        self._fields = [
-            (b"Host", self._address.named.encode()),
-            (b"Content-Type", b"application/json"),
-            (b"Accept", b"application/json"),
-        ]
-        self._authorization: list[tuple[bytes, bytes]] = []
+        super().__init__(settings, encrypted=self._address.secure, secret_file=settings.token_file)
+        self._fields = _FIELDS
 
     @override
-    def examine(self, where: str) -> None:
-        try:
-            self._open()
-        except (OSError, ValueError) as error:
-            raise ConfigError(Mistake(where, str(error))) from None
-
-    @override
-    def outdated(self) -> bool:
-        return stamps_of(self._files) != self._stamps
-
-    @override
-    async def start(self) -> None:
-        self._elsewhere = Elsewhere(self.settings, self.tools)
-        await self.tools.in_thread(self._open)
-
-    def _open(self) -> None:
-        """Read the files that there are.
-
-        Raises:
-            OSError: one cannot be read.
-            ValueError: one has not what it should have.
-        """
-        self._stamps = stamps_of(self._files)
-        if self._address.secure:
-            self._context = client_context(verified=True, authorities=self.settings.authorities)
-        if (path := self.settings.token_file) is not None:
-            token = read_secret(path)
-            if not token.isascii() or " " in token:
-                raise ValueError(f"{path}: expected a token, and nothing else")
-            self._authorization = [(b"Authorization", b"Bearer " + token.encode())]
+    def _prove_by(self, secret: str) -> None:
+        if not secret.isascii() or " " in secret:
+            raise ValueError(f"{self.settings.token_file}: expected a token, and nothing else")
+        self._fields = [*_FIELDS, (b"Authorization", b"Bearer " + secret.encode())]
 
     @override
     async def on_authenticate(
@@ -144,12 +98,7 @@ class UsersHttp(PluginWith[Settings]):
         return await self._elsewhere.judge(credentials, ask)
 
     async def _ask(self, name: str, body: bytes) -> Said:
-        address, fields = self._address, [*self._fields, *self._authorization]
-        try:
-            async with connected(address, self.tools.connect, self._context) as stream:
-                answer = await post_all(stream, address.target, fields, body, most=_ANSWER)
-        except HttpError as error:
-            raise DownError(str(error)) from error
+        answer = await self._post(self._address, self._fields, body, most=_ANSWER)
         match answer.status:
             case 200:
                 return _granted(answer.body, name)

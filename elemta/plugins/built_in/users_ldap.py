@@ -16,24 +16,19 @@ import trio
 from msgspec import field
 from typing_extensions import override
 
-from elemta.config import ConfigError, HostPort, Mistake, Service, stamps_of
+from elemta.config import HostPort, Service
 from elemta.log import logger
 from elemta.net.ldap import LdapClient, LdapError, compile_filter, escaped
-from elemta.net.tls import client_context
-from elemta.plugins import Granted, PluginWith
+from elemta.plugins import Granted
 from elemta.plugins.built_in.elsewhere import (
-    Asked,
+    AskedOverNetwork,
+    AsksOverNetwork,
     DownError,
-    Elsewhere,
     Said,
-    read_secret,
+    is_mailbox,
 )
-from elemta.protocol import parse_mailbox
 
 if TYPE_CHECKING:
-    import ssl
-
-    from elemta.config import Stamp
     from elemta.net.ldap import Entry
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
@@ -46,7 +41,7 @@ _USER: Final = "{user}"
 _ADDRESSES: Final = 1000
 
 
-class Settings(Asked, frozen=True, kw_only=True):
+class Settings(AskedOverNetwork, frozen=True, kw_only=True):
     """The ``settings`` of ``users-ldap``."""
 
     #: Where the directory is: ``ldap://HOST[:PORT]``, or ``ldaps://HOST[:PORT]`` with TLS.
@@ -57,8 +52,6 @@ class Settings(Asked, frozen=True, kw_only=True):
     filter: str = "(&(objectClass=inetOrgPerson)(mail={user}))"
     #: Encrypt by StartTLS what goes to ``ldap://``. Off only for a server on this machine.
     start_tls: bool = True
-    #: Certificates of those that vouch for the server's (PEM); else those of the system.
-    authorities: Path | None = None
     #: As whom to search; else as nobody.
     bind_dn: str | None = None
     #: The file that has the password of that, and nothing else.
@@ -100,52 +93,27 @@ class Settings(Asked, frozen=True, kw_only=True):
         return Service.parse(f"{bracketed}:{port}"), host, found.scheme == "ldaps"
 
 
-class UsersLdap(PluginWith[Settings]):
+class UsersLdap(AsksOverNetwork[Settings]):
     """Knows users from a directory, where each logs in with his own password."""
 
     name = "users-ldap"
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
         self._service, self._host, self._implicit = settings.where()
+        super().__init__(
+            settings,
+            encrypted=self._implicit or settings.start_tls,
+            secret_file=settings.bind_password_file,
+        )
         self._attributes = [
             *([settings.login] if settings.login is not None else []),
             *settings.addresses,
         ]
-        self._context: ssl.SSLContext | None = None
         self._password: str | None = None
-        self._files = (settings.authorities, settings.bind_password_file)
-        self._stamps: tuple[Stamp | None, ...] = ()
 
     @override
-    def examine(self, where: str) -> None:
-        try:
-            self._open()
-        except (OSError, ValueError) as error:
-            raise ConfigError(Mistake(where, str(error))) from None
-
-    @override
-    def outdated(self) -> bool:
-        return stamps_of(self._files) != self._stamps
-
-    @override
-    async def start(self) -> None:
-        self._elsewhere = Elsewhere(self.settings, self.tools)
-        await self.tools.in_thread(self._open)
-
-    def _open(self) -> None:
-        """Read the files that there are.
-
-        Raises:
-            OSError: one cannot be read.
-            ValueError: one has not what it should have.
-        """
-        settings = self.settings
-        self._stamps = stamps_of(self._files)
-        if self._implicit or settings.start_tls:
-            self._context = client_context(verified=True, authorities=settings.authorities)
-        if (path := settings.bind_password_file) is not None:
-            self._password = read_secret(path)
+    def _prove_by(self, secret: str) -> None:
+        self._password = secret
 
     @override
     async def on_authenticate(
@@ -202,18 +170,9 @@ class UsersLdap(PluginWith[Settings]):
             value
             for each in settings.addresses
             for value in entry.attributes.get(each.lower(), ())
-            if _is_mailbox(value)
+            if is_mailbox(value)
         ]
         try:
             return Granted(name, tuple(dict.fromkeys(addresses[:_ADDRESSES])))
         except ValueError as error:
             raise DownError(str(error)) from None
-
-
-def _is_mailbox(text: str) -> bool:
-    """Whether it is one address: no pattern, as users may often write their attributes."""
-    try:
-        parse_mailbox(text)
-    except ValueError:
-        return False
-    return True

@@ -194,3 +194,19 @@ def test_files_are_looked_at_by_check(tmp_path: Path) -> None:
     token.chmod(0o600)
     with pytest.raises(ConfigError, match="expected a token"):
         plugin.examine("plugins[0].settings")
+
+
+async def test_another_token_is_shown_from_the_next_reload_on(
+    service: FakeService, web: Web, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("one")
+    token.chmod(0o600)
+    plugin = await a_plugin(service, token_file=str(token))
+    assert not plugin.outdated()
+    token.write_text("another")
+    assert plugin.outdated()
+    await plugin.start()
+    await ask(plugin)
+    assert web.fields[b"authorization"] == b"Bearer another"
+    assert not plugin.outdated()
