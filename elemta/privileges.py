@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from elemta.files import sync_folder
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -78,19 +80,11 @@ def own(directory: Path, who: Identity | None) -> None:
         for place in missing:
             # A name is durable once the folder that holds it is: else a power cut soon after
             # the first start would take the whole queue with it.
-            _sync(place.parent)
+            sync_folder(place.parent)
         if who is not None and directory.stat().st_uid != who.uid:
             os.chown(directory, who.uid, who.gid)
     except OSError as error:
         raise StartError(f"{directory} cannot be made: {error.strerror or error}") from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def writable(directory: Path) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from elemta.api.threads import in_thread
-from elemta.config import ConfigError, Mistake, stamps_of
+from elemta.config import ConfigError, Mistake
+from elemta.files import stamps_of
 from elemta.log import logger
 from elemta.net.certificates import (
     LOOK,

@@ -15,8 +15,7 @@ import fcntl
 import os
 import re
 import secrets
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
@@ -25,6 +24,7 @@ import msgspec
 from msgspec import Struct
 
 from elemta.api.visit import Scope
+from elemta.files import like_folder, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -207,35 +207,11 @@ class TokenFile:
         except FileExistsError:
             return os.open(self._lock, flags)
         # Given away only if we have made it: it might be another name of a file of root's.
-        self._give(descriptor)
+        like_folder(self._folder)(descriptor)
         return descriptor
 
     def _write(self, octets: bytes) -> None:
-        # A name that nobody can guess, made anew: what lies in the folder is its owner's doing, and
-        # root may be writing.
-        descriptor, name = tempfile.mkstemp(prefix=".tokens-", dir=self._folder)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                self._give(out.fileno())
-                out.write(octets)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(name, self.path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _give(self, descriptor: int) -> None:
-        """Let a file be whose the folder is: the server's, though root has made it."""
-        if os.geteuid() == 0:
-            owner = self._folder.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        replace_file(self.path, octets, like_folder(self._folder))
 
 
 def issue(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from elemta.cli import codes
 from elemta.cli.options import misconfigured
 from elemta.cli.terminal import say, say_json
 from elemta.config import ConfigError
+from elemta.files import like_folder, make_file
 from elemta.mailauth import (
     GOOD_BITS,
     KeyFileError,
@@ -228,21 +228,4 @@ def _write(path: Path, octets: bytes) -> None:
     """
     with suppress(FileExistsError):  # what is there but no folder is told when it is opened
         path.parent.mkdir(mode=0o700, parents=True)
-    begun = path.with_name(f".{path.name}.{os.getpid()}")
-    file = os.open(begun, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(file, "wb") as writer:
-            if os.geteuid() == 0:  # root makes it, and the server must read it
-                folder = path.parent.stat()
-                os.fchown(writer.fileno(), folder.st_uid, folder.st_gid)
-            writer.write(octets)
-            writer.flush()
-            os.fsync(writer.fileno())
-        os.link(begun, path)  # unlike a rename, it takes nobody's place
-    finally:
-        os.unlink(begun)
-    opened = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    make_file(path, octets, like_folder(path.parent))  # root makes it, and the server must read it

@@ -10,9 +10,6 @@ from elemta.config.addresses import host_port as host_port
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
-from elemta.config.files import Stamp as Stamp
-from elemta.config.files import read_private as read_private
-from elemta.config.files import stamps_of as stamps_of
 from elemta.config.map_checks import database_mistakes as database_mistakes
 from elemta.config.maps import Forwarding as Forwarding
 from elemta.config.maps import Map as Map

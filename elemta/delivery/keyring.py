@@ -10,7 +10,8 @@ import os
 import ssl
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from elemta.config import ConfigError, Mistake, read_private
+from elemta.config import ConfigError, Mistake
+from elemta.files import read_private
 from elemta.net.tls import client_context
 from elemta.protocol import Credentials
 

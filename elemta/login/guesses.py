@@ -35,6 +35,7 @@ import trio
 from msgspec import Struct, field
 
 from elemta.config import ConfigError, Mistake
+from elemta.files import make_file
 from elemta.ledger import Book, Ledger, Row, short
 from elemta.login.preparing import prepare_name
 from elemta.login.scram import DIGEST, ITERATIONS, SALT, ScramVerifier
@@ -410,17 +411,8 @@ def _read_secret(path: Path) -> bytes:
         OSError: it cannot be read, or not be made; or it is none.
     """
     if not path.exists():
-        new = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(os.urandom(_SECRET))
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):
-                os.link(new, path)
-        finally:
-            new.unlink(missing_ok=True)
+        with suppress(FileExistsError):  # others come, too
+            make_file(path, os.urandom(_SECRET))
     secret = path.read_bytes()
     if len(secret) != _SECRET:
         raise OSError(f"{path} is no secret of {_SECRET} octets")

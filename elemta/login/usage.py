@@ -6,12 +6,11 @@ It is of no weight: written seldom, and what a crash loses is that of an hour.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
+
+from elemta.files import replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,15 +52,7 @@ class Usage:
             OSError: the disk.
         """
         octets = msgspec.json.encode(merged(self.read(), used))
-        descriptor, name = tempfile.mkstemp(prefix=".usage-", dir=self.path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as out:
-                out.write(octets)
-            os.replace(name, self.path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
+        replace_file(self.path, octets, durable=False)
 
 
 def merged(one: Used, other: Used) -> Used:

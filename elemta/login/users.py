@@ -15,8 +15,7 @@ import fcntl
 import os
 import re
 import stat
-import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -25,6 +24,7 @@ from msgspec import field
 from typing_extensions import override
 
 from elemta.config import AddressPattern, ConfigError, Mistake, Table, check, load_table
+from elemta.files import replace_file
 from elemta.login.hashes import check_app_hash, check_hash
 from elemta.login.preparing import prepare_name
 from elemta.login.scram import ScramVerifier
@@ -234,24 +234,10 @@ class UserFile:
             os.close(descriptor)
 
     def _write(self, path: Path, text: str) -> None:
-        # A name that nobody can guess, made anew and for its owner alone (0600).
-        descriptor, name = tempfile.mkstemp(prefix=".users-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-                self._take_after(out.fileno(), path)
-                out.write(text)
-                out.flush()
-                os.fsync(out.fileno())
-            os.replace(name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(name)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        def own(descriptor: int) -> None:
+            self._take_after(descriptor, path)
+
+        replace_file(path, text.encode(), own)
 
     def _take_after(self, descriptor: int, path: Path) -> None:
         """Let a new file be whose the old one is, and be read by whom that may be read."""

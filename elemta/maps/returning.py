@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from elemta.config import ConfigError, Mistake, read_private
+from elemta.config import ConfigError, Mistake
+from elemta.files import read_private
 from elemta.message import Srs
 from elemta.protocol import domain_to_ascii
 

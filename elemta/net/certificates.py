@@ -21,7 +21,8 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.config import Change, ConfigError, Mistake, Tls, stamps_of
+from elemta.config import Change, ConfigError, Mistake, Tls
+from elemta.files import stamps_of
 from elemta.log import logger
 from elemta.net.tls import Encryption
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from elemta.config import ClientCertificates, Stamp
+    from elemta.config import ClientCertificates
+    from elemta.files import Stamps
 
 log = logger(__name__)
 
@@ -152,7 +154,7 @@ class Certificates:
         self,
         table: Tls,
         known: tuple[Certificate, ...] = (),
-        stamps: tuple[Stamp | None, ...] = (),
+        stamps: Stamps = (),
         shown: Mapping[ClientCertificates, ShownCertificates] = _NONE,
     ) -> None:
         self.table = table

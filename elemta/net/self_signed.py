@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from elemta.files import replace_file
 from elemta.net.certificates import CertificateError, examine
 
 if TYPE_CHECKING:
@@ -83,17 +83,5 @@ def _make(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     pem = secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     # The key first: a key without its certificate is made anew, and so is the other way round.
-    _write(key, pem)
-    _write(certificate, made.public_bytes(Encoding.PEM))
-
-
-def _write(path: Path, octets: bytes) -> None:
-    """Put a file there whole, for its owner alone from its first moment on."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(octets)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    replace_file(key, pem)
+    replace_file(certificate, made.public_bytes(Encoding.PEM))

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from elemta.queue.bodies import BodyFiles, sync_folder
+from elemta.files import sync_folder
+from elemta.queue.bodies import BodyFiles
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.reader import connect
 from elemta.queue.records import decode_message

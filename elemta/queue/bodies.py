@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
+from elemta.files import sync_folder
 from elemta.queue.errors import StoreUnavailable
 from elemta.queue.ids import parse_id
 from elemta.queue.schema import INLINE
@@ -188,19 +189,6 @@ class StoredBody:
             raise StoreUnavailable(f"cannot read the body: {error}") from error
         finally:
             pieces.close()
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable.
-
-    Raises:
-        OSError: the disk.
-    """
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def is_large(size: int) -> bool:

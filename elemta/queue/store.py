@@ -13,7 +13,8 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from elemta.queue.bodies import BodyFiles, sync_folder
+from elemta.files import sync_folder
+from elemta.queue.bodies import BodyFiles
 from elemta.queue.errors import SpoolError
 from elemta.queue.operation import Rows, Value
 from elemta.queue.schema import open_database

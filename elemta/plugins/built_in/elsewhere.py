@@ -15,7 +15,8 @@ import trio
 from msgspec import Meta
 from typing_extensions import override
 
-from elemta.config import ConfigError, Mistake, Table, WebAddress, read_private, stamps_of
+from elemta.config import ConfigError, Mistake, Table, WebAddress
+from elemta.files import read_private, stamps_of
 from elemta.log import logger
 from elemta.login import Remembered, prepare_name, prepare_password
 from elemta.net.http import HttpError, connected, post_all
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Sequence
 
-    from elemta.config import Stamp
+    from elemta.files import Stamps
     from elemta.net.http import HttpAnswer
     from elemta.plugins import Tools
     from elemta.protocol import Credentials
@@ -168,7 +169,7 @@ class AsksOverNetwork(PluginWith[A]):
         super().__init__(settings)
         self._encrypted = encrypted
         self._secret_file = secret_file
-        self._stamps: tuple[Stamp | None, ...] = ()
+        self._stamps: Stamps = ()
         #: What TLS demands of the server; None: it is asked in clear.
         self._context: ssl.SSLContext | None = None
 
@@ -188,7 +189,7 @@ class AsksOverNetwork(PluginWith[A]):
         self._elsewhere = Elsewhere(self.settings, self.tools)
         await self.tools.in_thread(self._open)
 
-    def _looked(self) -> tuple[Stamp | None, ...]:
+    def _looked(self) -> Stamps:
         return stamps_of((self.settings.authorities, self._secret_file))
 
     def _open(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from elemta.config import read_private, stamps_of
+from elemta.files import TooLargeError, read_file, read_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,13 +44,11 @@ def test_a_file_that_is_too_large_or_none_is_refused_and_nobody_waits_for_it(
         read_private(tmp_path / "gone", 4)
 
 
-def test_stamps_differ_if_any_of_several_files_is_another(tmp_path: Path) -> None:
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.touch()
-    seen = [stamps_of((one, None, other))]
-    assert stamps_of((one, None, other)) == seen[0]
-    other.touch()
-    seen.append(stamps_of((one, None, other)))
-    one.unlink()
-    seen.append(stamps_of((one, None, other)))
-    assert len(set(seen)) == 3
+def test_any_file_tells_its_mode_and_the_size_that_is_too_large(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1234")
+    path.chmod(0o644)
+    read = read_file(path, 4)
+    assert (read.octets, read.mode & 0o777) == (b"1234", 0o644)
+    with pytest.raises(TooLargeError):
+        read_file(path, 3)
