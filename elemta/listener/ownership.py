@@ -12,12 +12,11 @@ is held against the account then, too. An account that was granted ``*`` is aske
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from elemta.listener.recipients import MAP_DOWN
 from elemta.login import owns
-from elemta.mailauth import AuthorError, author_mailboxes
+from elemta.mailauth import AuthorError, author_mailboxes, hidden_author
 from elemta.maps import MapDownError
 from elemta.protocol import Reply
 
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
 SENDER: Final = 553
 AUTHOR: Final = 550
 STATUS: Final = (7, 1)
-#: The name of a From field, for whoever leaves out what cannot be in one: a NUL, a byte order mark.
-_JUNK: Final = rb"[^!-~\r\n]*+"
-_FROM: Final = re.compile(
-    rb"^(?![ \t])" + _JUNK.join([b"", b"F", b"r", b"o", b"m", b":"]), re.IGNORECASE | re.MULTILINE
-)
 #: Letters of a login or an address that are told: a line of a reply has an end.
 _TOLD: Final = 150
 
@@ -108,14 +102,12 @@ class Ownership:
         if _unbound(session):
             return None
         named = header.named(b"from")
-        if len(named) != 1 or header.header[:1] in (b" ", b"\t"):
-            # Programs differ in which they show, and in what they make of a line before the first.
+        if len(named) != 1:
+            # Programs differ in which they show.
             many = f"there are {len(named)}" if named else "there is none"
             return Reply(AUTHOR, STATUS, (f"a message has one From field, and {many}",))
-        if len(_FROM.findall(header.header)) != 1:
-            return Reply(
-                AUTHOR, STATUS, ("a line is nearly a From field: not clear whose this is",)
-            )
+        if hidden := hidden_author(header):
+            return Reply(AUTHOR, STATUS, (f"{hidden}: not clear whose this is",))
         for field, values in (
             ("From", named),
             ("Sender", header.named(b"sender")),

@@ -8,6 +8,7 @@ from elemta.mailauth.asking import InThread as InThread
 from elemta.mailauth.author import AuthorError as AuthorError
 from elemta.mailauth.author import author_domains as author_domains
 from elemta.mailauth.author import author_mailboxes as author_mailboxes
+from elemta.mailauth.author import hidden_author as hidden_author
 from elemta.mailauth.body import Measuring as Measuring
 from elemta.mailauth.dkim import SIGNATURES as SIGNATURES
 from elemta.mailauth.dkim import DkimResult as DkimResult

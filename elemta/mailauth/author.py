@@ -14,6 +14,7 @@ from elemta.protocol import domain_to_ascii, parse_mailbox
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from elemta.message import HeaderScanner
     from elemta.protocol import Mailbox
 
 #: Authors of one message that are looked at.
@@ -22,6 +23,13 @@ _LONGEST: Final = 16 * 1024
 #: A route before an address (RFC 5322 §4.4): domains only, so no program takes one of these for
 #: the address itself.
 _ROUTE: Final = re.compile(r"@[^@:,\s\"\\]++(?:\s*+,\s*+@[^@:,\s\"\\]++)*+:\s*+")
+#: What headers are made of. Where there is nothing else, no name of a field has anything hidden.
+_USUAL: Final = bytes(range(0x20, 0x7F)) + b"\t\r\n"
+#: The name of a From field, for whoever leaves out what cannot be in one: a NUL, a byte order mark.
+_JUNK: Final = rb"[^!-~\r\n]*+"
+_FROM: Final = re.compile(
+    rb"^(?![ \t])" + _JUNK.join([b"", b"F", b"r", b"o", b"m", b":"]), re.IGNORECASE | re.MULTILINE
+)
 #: What means something by itself between mailboxes, and within quotes and brackets.
 _MARK: Final = re.compile(r'["(<,;:]')
 _MARK_WITHIN: Final = re.compile(r'[\\">]')
@@ -29,6 +37,20 @@ _MARK_WITHIN: Final = re.compile(r'[\\">]')
 
 class AuthorError(Exception):
     """Nobody could say whose message that is; `str` says why, for operators."""
+
+
+def hidden_author(header: HeaderScanner) -> str:
+    """Why some program may find another From field in a header than we do; empty: none does.
+
+    Args:
+        header: all of it.
+    """
+    octets = header.header
+    if octets[:1] in (b" ", b"\t"):
+        return "a line before the first field"
+    if octets.translate(None, _USUAL) and len(_FROM.findall(octets)) != len(header.named(b"from")):
+        return "a line is nearly a From field"
+    return ""
 
 
 def author_domains(fields: Iterable[bytes]) -> tuple[str, ...]:
@@ -47,6 +69,7 @@ def author_domains(fields: Iterable[bytes]) -> tuple[str, ...]:
     for value in fields:
         if len(value) > _LONGEST:
             raise AuthorError("a From field that is too long")
+        _check_whole(value)
         addresses = list(_addresses(value.decode("utf-8", "replace")))
         if not addresses:
             raise AuthorError("a From field without an address")
@@ -72,6 +95,7 @@ def author_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
     """
     if len(value) > _LONGEST:
         raise AuthorError("it is too long")
+    _check_whole(value)
     found: dict[Mailbox, None] = {}
     for plain, bracketed in _parts(value.decode("utf-8", "replace")):
         found |= dict.fromkeys(map(_read, _mailbox(plain, bracketed)))
@@ -82,6 +106,12 @@ def author_mailboxes(value: bytes) -> tuple[Mailbox, ...]:
     if len(found) > MOST:
         raise AuthorError(f"there are more than {MOST} addresses in it")
     return tuple(found)
+
+
+def _check_whole(value: bytes) -> None:
+    """Some programs take a NUL for the end: they would show what stands before it."""
+    if b"\0" in value:
+        raise AuthorError("there is a NUL in it")
 
 
 def _read(address: str) -> Mailbox:

@@ -174,7 +174,7 @@ async def test_a_message_may_be_of_its_account(text: str) -> None:
         ("From: <alice@here.example> <bob@here.example>", "From: <bob@here.example> is not"),
         ("From: alice@here.example\nFrom: bob@here.example", "one From field, and there are 2"),
         ("From: alice@here.example\nFROM : alice@here.example", "one From field, and there are 2"),
-        (" From: bob@here.example\nFrom: alice@here.example", "one From field, and there are 1"),
+        (" From: bob@here.example\nFrom: alice@here.example", "a line before the first field"),
         # A field for whoever leaves out what cannot be in its name.
         ("From\0: bob@here.example\nFrom: alice@here.example", "a line is nearly a From field"),
         ("F\x01rom : bob@here.example\nFrom: alice@here.example", "a line is nearly a From field"),

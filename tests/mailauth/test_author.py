@@ -58,6 +58,8 @@ def test_whose_message_it_is(field: str, domains: list[str]) -> None:
         ["eve@b.example ann@a.example"],
         ["eve@b.example@a.example"],
         ["eve@b.example\0@a.example"],
+        ["eve@b.example\0 <ann@a.example>"],
+        ['"eve@b.example\0" <ann@a.example>'],
         ["<eve@b.example:ann@a.example>"],
         ["<@r.example:eve@b.example:ann@a.example>"],
         ["<@eve@b.example:ann@a.example>"],

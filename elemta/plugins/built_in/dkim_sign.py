@@ -18,6 +18,7 @@ from elemta.mailauth import (
     Selection,
     Signing,
     author_domains,
+    hidden_author,
 )
 from elemta.plugins import AddHeader, Content, Transaction
 from elemta.plugins.built_in.signing_keys import KeyEntry, Keys, WithKeys
@@ -137,7 +138,7 @@ class DkimSign(WithKeys[Settings]):
         Our own reports are of a host: where that has no key, a domain above it vouches for it.
         """
         authors = content.header.named(b"from")
-        if len(authors) > 1:
+        if len(authors) > 1 or hidden_author(content.header):
             return (), "author"
         try:
             domains = author_domains(authors)

@@ -17,6 +17,7 @@ from elemta.mailauth import (
     applied,
     author_domains,
     check_dmarc,
+    hidden_author,
     load_suffixes,
     vouched_by,
 )
@@ -95,11 +96,12 @@ class DmarcPlugin(PluginWith[Settings]):
     async def _judge(self, transaction: Transaction, content: Content) -> tuple[Dmarc, Verdict]:
         authors = content.header.named(b"from")
         try:
-            if len(authors) > 1:
-                raise AuthorError("several From fields")  # noqa: TRY301 # handled like the others
             domains = author_domains(authors)
         except AuthorError as error:
             return self._without_author(str(error))
+        unclear = "several From fields" if len(authors) > 1 else hidden_author(content.header)
+        if unclear:
+            return self._without_author(unclear)
         found = Dmarc("temperror", domains[0], "unknown", reason=f"no answer in {_SECONDS:g} s")
         with trio.move_on_after(_SECONDS):
             found = await self._checked(domains, transaction, content)
@@ -153,7 +155,9 @@ class DmarcPlugin(PluginWith[Settings]):
             return found, CONTINUE
         match self.settings.malformed:
             case "reject":
-                return found, Reject((6, 0), "a message needs one From field", reason)
+                return found, Reject(
+                    (6, 0), "a message needs one From field, which says whose it is", reason
+                )
             case "quarantine":
                 return found, Quarantine(f"malformed: {reason}")
             case "continue":

@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from typing_extensions import override
 
 from elemta.config import Table
+from elemta.mailauth import hidden_author
 from elemta.plugins import (
     CONTINUE,
     AddHeader,
@@ -97,7 +98,7 @@ class Settings(Table, frozen=True, kw_only=True):
 
     #: The rules, looked at in their order.
     rules: list[Rule] = field(default_factory=list[Rule])
-    #: There are several From fields.
+    #: There are several From fields, or what some programs may take for another one.
     several_from: Action = "reject"
     #: There are several of another field that may be there once, such as Subject or Date.
     repeated: Action = "tag"
@@ -153,7 +154,7 @@ class HeaderChecks(PluginWith[Settings]):
             return CONTINUE
         outcome = _Outcome()
         for action, note in self._malformed(header):
-            text = "this message is not as RFC 5322 wants it"
+            text = f"this message is not as RFC 5322 wants it: {note}"
             decided = _heed(outcome, action, text, note, self.settings.tag)
             if decided is not None:
                 return decided
@@ -176,6 +177,8 @@ class HeaderChecks(PluginWith[Settings]):
         found: list[tuple[Action, str]] = []
         if counts[b"from"] > 1:
             found.append((settings.several_from, f"{counts[b'from']} From fields"))
+        elif hidden := hidden_author(header):
+            found.append((settings.several_from, hidden))
         repeated = [name for name in _ONCE if counts[name.encode()] > 1]
         if repeated:
             found.append((settings.repeated, f"more than one of {', '.join(repeated)}"))

@@ -219,6 +219,7 @@ async def test_who_hands_in_by_the_api_is_signed_for(keys: Path) -> None:
         ("ann@them.example, bob@us.example", False, "signed"),
         ("ann@us.example\nFrom: bob@us.example", False, "author"),
         ("nobody", False, "author"),
+        ("ann@us.example\nFrom\0: bob@us.example", False, "author"),
     ],
 )
 async def test_the_author_says_whose_key_signs(

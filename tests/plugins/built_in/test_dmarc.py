@@ -196,6 +196,11 @@ async def test_silent_name_servers_cost_less_than_a_plugin_may_take(
         b"From: nobody\r\n",
         b"From: <ann@sender.example\r\n",
         b"From: ann@good.example\r\nFrom: ann@sender.example\r\n",
+        # What some programs take for a From field, or for another address than others do.
+        b"\0From: ann@sender.example\r\nFrom: ann@good.example\r\n",
+        b"From: ann@good.example\r\nFrom\0: ann@sender.example\r\n",
+        b" From: ann@sender.example\r\nFrom: ann@good.example\r\n",
+        b"From: ann@sender.example\0 <ann@good.example>\r\n",
     ],
 )
 async def test_mail_that_is_of_nobody_in_particular_is_refused(header: bytes) -> None:

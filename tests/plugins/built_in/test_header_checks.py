@@ -110,6 +110,10 @@ async def test_rules_are_looked_at_in_order_until_one_decides() -> None:
 async def test_two_from_fields_are_refused_and_other_twins_marked() -> None:
     twice = await judged(plugin(), GOOD + "from: other@sender.example\r\n")
     assert isinstance(twice, Reject)
+    assert twice.text.endswith("2 From fields")
+    for nearly in ("From\0: other@sender.example\r\n", "\ufeffFrom: other@sender.example\r\n"):
+        assert isinstance(await judged(plugin(), GOOD + nearly), Reject)
+    assert isinstance(await judged(plugin(), " X: y\r\n" + GOOD), Reject)
     for name in ("Date", "Subject", "Message-ID", "To"):
         verdict = await judged(plugin(), GOOD + f"{name}: a\r\n{name}: b\r\n")
         assert isinstance(verdict, Continue)
