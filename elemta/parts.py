@@ -203,6 +203,7 @@ class Parts:
             clock=clock,
         )
         self._router = router
+        router.maps = self._house.maps
         self._choosing = Choosing()
         self._watching = Watching(queue, self.report)
         self._outside = outside
@@ -550,7 +551,7 @@ class Parts:
         if config.log != self.config.log:
             logs.configure(config.log.format, config.log.level)
         logs.set_level(None)  # somebody may have set another for a while
-        router = Router(config)
+        router = Router(config, maps=house.maps)
         self.config, self._house, self._router = config, house, router
         self._heed(house.plugins)
         self.listeners.reconfigure(house)

@@ -32,6 +32,8 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
     yield f"  relay      {networks or 'for nobody'}"
     if config.relay.domains:
         yield f"  relay to   {' '.join(config.relay.domains)}"
+    if config.relay.domain_map is not None:
+        yield f"  relay to   those of {config.relay.domain_map}"
     for domain in config.domains:
         count = "any mailbox" if "*" in domain.mailboxes else f"{len(domain.mailboxes)} mailboxes"
         count += f" and {domain.mailbox_map}" if domain.mailbox_map else ""
@@ -45,11 +47,13 @@ def summary(config: Config, path: Path | None) -> Iterator[str]:
         yield f"  forwards   in the name of {config.forwarding.srs}"
     for route in config.routes:
         told = ", then ".join(map(str, route.targets)) or "by MX"
+        if route.map is not None:
+            told = f"as {route.map} says"
         if route.login is not None:
             told += f", as {route.login.user}"
         whose = f" from {' '.join(route.senders)}" if route.senders else ""
-        yield f"  route      {route.match}{whose}: {told}"
-    if not any(route.match == "*" and not route.senders for route in config.routes):
+        yield f"  route      {route.match or route.name}{whose}: {told}"
+    if not any(each.match == "*" and not (each.senders or each.map) for each in config.routes):
         yield "  route      everything else: by MX"
     for plugin in config.plugins:
         yield f"  plugin     {plugin.name}"

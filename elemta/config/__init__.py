@@ -54,6 +54,7 @@ from elemta.config.schema import TlsPolicy as TlsPolicy
 from elemta.config.source import ConfigError as ConfigError
 from elemta.config.source import Mistake as Mistake
 from elemta.config.table import Table as Table
+from elemta.config.targets import OF_MX as OF_MX
 from elemta.config.targets import Discard as Discard
 from elemta.config.targets import LmtpHost as LmtpHost
 from elemta.config.targets import LmtpSocket as LmtpSocket

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
-from elemta.config.map_checks import forwarding_mistakes, map_mistakes
+from elemta.config.map_checks import forwarding_mistakes, map_mistakes, named_map_mistakes
 from elemta.config.outgoing import route_mistakes
 from elemta.config.source import Mistake, place, steps
 from elemta.config.targets import ALONE, strangers, target
@@ -60,13 +60,12 @@ def mistakes(config: Config) -> Iterator[Mistake]:
     own = {domain.name.lower(): domain for domain in config.domains}
     for index, table in enumerate(config.domains):
         yield from _domain(table, own, f"domains[{index}]")
-        for key in ("mailbox_map", "alias_map"):
-            if (wanted := getattr(table, key)) is not None and wanted not in config.maps:
-                yield Mistake(f"domains[{index}].{key}", f"there is no such map: {wanted!r}")
+    yield from named_map_mistakes(config)
     for name, each in config.maps.items():
         yield from map_mistakes(name, each)
     yield from forwarding_mistakes(config)
-    yield from _twice("routes", "match", [_matched(route) for route in config.routes])
+    yield from _twice("routes", "match", [*map(_matched, config.routes)])
+    yield from _twice("routes", "name", [each.name or "" for each in config.routes])
     for index, route in enumerate(config.routes):
         yield from _route(route, own, f"routes[{index}]")
         yield from route_mistakes(route, config.delivery.tls, f"routes[{index}]")
@@ -274,7 +273,10 @@ def _leads_back(alias: str, domain: Domain) -> bool:
 
 
 def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
-    yield from _fits(_pattern, route.match, f"{at}.match")
+    if route.match:
+        yield from _fits(_pattern, route.match, f"{at}.match")
+    elif route.name is None:
+        yield Mistake(at, "the key `match` is missing; or `name`, for maps to lead here")
     if route.match.lower() in own:
         yield Mistake(f"{at}.match", f"{route.match} stands in `domains`: set its `deliver` there")
     for index, text in enumerate(route.via):
@@ -289,7 +291,10 @@ def _route(route: Route, own: dict[str, Domain], at: str) -> Iterator[Mistake]:
 def _matched(route: Route) -> str:
     """What a route is for: another of the same would never be asked."""
     senders = ", ".join(sorted(route.senders))
-    return route.match.lower() + (f" from {senders}" if senders else "")
+    if not route.match:  # nothing is: a map leads there
+        return ""
+    table = f" by {route.map}" if route.map else ""
+    return route.match.lower() + (f" from {senders}" if senders else "") + table
 
 
 def _sources(source: Sequence[str], at: str) -> Iterator[Mistake]:
@@ -353,7 +358,7 @@ def _positive(seconds: float, at: str) -> Iterator[Mistake]:
 def _twice(table: str, key: str, values: Sequence[str]) -> Iterator[Mistake]:
     first: dict[str, int] = {}
     for index, value in enumerate(values):
-        if value in first:
+        if value in first and value:
             problem = f"{value!r} is taken by {table}[{first[value]}] already"
             yield Mistake(f"{table}[{index}].{key}", problem)
         first.setdefault(value, index)

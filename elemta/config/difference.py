@@ -13,7 +13,7 @@ from elemta.units import Frequency, Octets, Seconds
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elemta.config.schema import Config
+    from elemta.config.schema import Config, Route
 
 #: What is opened or sized once, at the start: a change of it, or of what is in it, waits for the
 #: next one. Everything else is looked at afresh.
@@ -104,7 +104,7 @@ def _values(config: Config) -> Iterator[tuple[str, str]]:
         "domains": [(table.name, table) for table in config.domains],
         "listeners": [(table.name, table) for table in config.listeners],
         "plugins": [(table.name, table) for table in config.plugins],
-        "routes": [(" from ".join((each.match, *each.senders)), each) for each in config.routes],
+        "routes": [(_called(each), each) for each in config.routes],
     }
     for key, tables in lists.items():
         for name, table in tables:
@@ -113,6 +113,11 @@ def _values(config: Config) -> Iterator[tuple[str, str]]:
         if key in ("destinations", "plugins", "routes"):  # they are asked in turn
             yield f"{key}.order", " ".join(name for name, _ in tables)
     yield from ((place, text) for place, text in _within(config, "") if place not in lists)
+
+
+def _called(route: Route) -> str:
+    name = " from ".join((route.match or f"({route.name})", *route.senders))
+    return f"{name} by {route.map}" if route.map else name
 
 
 def _within(table: Struct, place: str) -> Iterator[tuple[str, str]]:

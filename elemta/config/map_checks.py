@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 from elemta.config.source import Mistake
+from elemta.config.targets import OF_MX
 from elemta.config.web import WebAddress
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from elemta.config.schema import Config
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+#: What is no name of a route, since it stands for a target.
+_TAKEN: Final = ("maildir", "discard", OF_MX)
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 #: What libpq takes in an URL beside the part before the host, where nobody would mask it.
 _SECRETS: Final = ("password", "sslpassword")
@@ -45,6 +48,30 @@ def map_mistakes(name: str, table: Map) -> Iterator[Mistake]:
         yield from database_mistakes(table.database, f"{at}.database")
     if table.http is not None:
         yield from _http(table.http, f"{at}.http")
+
+
+def named_map_mistakes(config: Config) -> Iterator[Mistake]:
+    """Wherever a map is named: that there is one, and that nothing beside it contradicts it."""
+    named = [("relay.domain_map", config.relay.domain_map)]
+    for index, domain in enumerate(config.domains):
+        at = f"domains[{index}]"
+        named += [
+            (f"{at}.mailbox_map", domain.mailbox_map),
+            (f"{at}.alias_map", domain.alias_map),
+            (f"{at}.deliver_map", domain.deliver_map),
+        ]
+    for index, route in enumerate(config.routes):
+        at = f"routes[{index}]"
+        named.append((f"{at}.map", route.map))
+        if route.map is not None and route.via:
+            yield Mistake(f"{at}.map", "expected no `via` beside it: the map says where to")
+        if route.map is not None and route.name is not None:
+            yield Mistake(f"{at}.map", "expected no `name` beside it: no map leads to another")
+        if route.name in _TAKEN:
+            yield Mistake(f"{at}.name", f"{route.name} means something else in a map")
+    for at, wanted in named:
+        if wanted is not None and wanted not in config.maps:
+            yield Mistake(at, f"there is no such map: {wanted!r}")
 
 
 def forwarding_mistakes(config: Config) -> Iterator[Mistake]:

@@ -218,6 +218,9 @@ class Relay(Table, frozen=True, kw_only=True):
     #: Domains that anybody may send to: ``example.net``, or ``*.example.net`` for all below it.
     #: For a backup MX; `routes` say where their mail goes.
     domains: list[str] = []
+    #: Domains beside these: one of `maps`, asked for the domain, then for each above it with a dot
+    #: in front; what it says is not looked at.
+    domain_map: str | None = None
 
     def allows(self, domain: str) -> bool:
         """Whether anybody may send to this domain (lower case)."""
@@ -251,6 +254,8 @@ class Domain(Table, frozen=True, kw_only=True):
     #: ``pipe:/path/to/program ARGUMENT…``, ``plugin:NAME`` (one of `plugins` that keeps mail) or
     #: ``discard``.
     deliver: str = "maildir"
+    #: Where mail of some mailboxes goes instead: one of `maps`, asked as `map` of `routes` is.
+    deliver_map: str | None = None
 
     @property
     def target(self) -> Target:
@@ -281,11 +286,19 @@ class Login(Table, frozen=True, kw_only=True):
 class Route(Table, frozen=True, kw_only=True):
     """An entry of ``routes``: where mail to domains goes that are not ours, and how."""
 
-    #: A domain, ``*.example.net`` for all below it, or ``"*"`` for every domain.
-    match: str
+    #: A domain, ``*.example.net`` for all below it, or ``"*"`` for every domain. May be left out of
+    #: a route with a `name`: then only maps lead there.
+    match: str = ""
+    #: What maps call it.
+    name: Name | None = None
     #: Where to: as `deliver` of `domains`. Several ``smtp://`` and ``smtps://``, or several
     #: ``lmtp://``, are tried in their order. Empty: the domain's MX.
     via: list[str] = []
+    #: What says where to in place of `via`: one of `maps`, asked for the address, for its domain,
+    #: then for each domain above it with a dot in front. It has what `via` may have but programs
+    #: and plugins, or ``mx``, or the `name` of another route. Where it has nothing, the next route
+    #: that matches is looked for.
+    map: str | None = None
     #: What we call ourselves to these servers. None: `hello_name` of `delivery`.
     hello_name: str | None = None
     #: Our own IP addresses to connect from, at most one of IPv4 and one of IPv6; a server that has

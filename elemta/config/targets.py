@@ -24,6 +24,9 @@ PLACEHOLDERS: Final = ("sender", "recipient", "local_part", "domain", "id")
 #: Octets of the path of a Unix socket: what `sockaddr_un` has room for.
 MAX_SOCKET_PATH: Final = 107
 
+#: In a map, the domain's own mail exchangers.
+OF_MX: Final = "mx"
+
 #: What is wrong with targets that do not stand together.
 ALONE: Final = (
     "expected several smtp:// and smtps://, or several lmtp://: any other target stands alone"

@@ -23,7 +23,7 @@ import trio
 from msgspec import Struct
 
 from elemta.delivery.replies import made
-from elemta.delivery.routing import ToHosts
+from elemta.delivery.routes import ToHosts
 from elemta.delivery.session import SmtpSession, Timeouts
 from elemta.delivery.unusable import HostUnusable, LoginRefused, TlsFailed
 from elemta.log import logger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from elemta.delivery.hosts import Candidate, Hosts
-    from elemta.delivery.routing import Remote
+    from elemta.delivery.routes import Remote
     from elemta.delivery.security import Failure, Security
     from elemta.delivery.session import Tls
     from elemta.delivery.transaction import Outcome, StoredBody

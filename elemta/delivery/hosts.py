@@ -23,7 +23,7 @@ from msgspec import Struct
 from typing_extensions import override
 
 from elemta.delivery.replies import made
-from elemta.delivery.routing import ByMx
+from elemta.delivery.routes import ByMx
 from elemta.delivery.targets import is_address, is_public, unwrapped
 from elemta.net.dns import DnsTemporaryError, NoRecordsError, NoSuchDomainError
 from elemta.protocol import Reply, reply
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from elemta.config import Network
-    from elemta.delivery.routing import Remote, Terms, ToHosts
+    from elemta.delivery.routes import Remote, Terms, ToHosts
     from elemta.net.dns import MX, Resolver
 
 #: Addresses in one plan; the next attempt makes a new one, in which equals stand in another order.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Config, Login, Route
-    from elemta.delivery.routing import Terms
+    from elemta.delivery.routes import Terms
 
 #: Octets of a password (RFC 4616 §2), and of a file with one, or with a key.
 _LONGEST: Final = 255

@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from elemta.config import TlsPolicy
 from elemta.delivery.hosts import Candidate
-from elemta.delivery.routing import Route, ToHosts
+from elemta.delivery.routes import Route, ToHosts
 from elemta.protocol import Reply
 
 if TYPE_CHECKING:
     from elemta.delivery.hosts import Hosts
-    from elemta.delivery.routing import Remote
+    from elemta.delivery.routes import Remote
     from elemta.delivery.security import Security
 
 
@@ -38,11 +38,13 @@ class Outlook(Struct, frozen=True, kw_only=True):
     Attributes:
         entry: which of the configuration says so, e.g. ``routes[0]``; empty: none does.
         lane: what the queue calls it.
+        asked: what maps were asked, and what they had, a line each.
     """
 
     entry: str
     route: Route
     lane: str
+    asked: tuple[str, ...] = ()
 
 
 class Meeting(Struct, frozen=True, kw_only=True):

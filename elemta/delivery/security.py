@@ -15,14 +15,14 @@ from msgspec import Struct
 
 from elemta.config import OF_DOMAIN
 from elemta.delivery.keyring import Keyring
-from elemta.delivery.routing import ByMx
+from elemta.delivery.routes import ByMx
 from elemta.delivery.session import Tls
 from elemta.delivery.targets import is_address
 
 if TYPE_CHECKING:
     from elemta.config import TlsPolicy
     from elemta.delivery.hosts import Candidate
-    from elemta.delivery.routing import Remote
+    from elemta.delivery.routes import Remote
 
 #: Seconds for which a host whose TLS does not work is talked to in clear, if it may be.
 MEMORY: Final = 3600.0

@@ -27,7 +27,15 @@ from elemta.delivery.keyring import Keyring
 from elemta.delivery.local import Local
 from elemta.delivery.outlook import Outlook, meet
 from elemta.delivery.reports import Reporter
-from elemta.delivery.routing import LocalMaildir, Nowhere, ToHosts, ToProgram, ToStorage
+from elemta.delivery.routes import (
+    UNSAID,
+    LocalMaildir,
+    Nowhere,
+    ToHosts,
+    ToProgram,
+    ToStorage,
+    Unsaid,
+)
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.delivery.settlement import Settlement
@@ -50,7 +58,8 @@ if TYPE_CHECKING:
     from elemta.delivery.hosts import Candidate
     from elemta.delivery.local import Mailboxes
     from elemta.delivery.outlook import Meeting
-    from elemta.delivery.routing import Remote, Route, Router
+    from elemta.delivery.routes import Remote, Route
+    from elemta.delivery.routing import Router
     from elemta.delivery.transaction import StoredBody
     from elemta.message import Srs
     from elemta.net.dns import Resolver
@@ -66,7 +75,7 @@ PAUSE: Final = 1.0
 BATCH: Final = 32
 BATCH_OCTETS: Final = 2**20
 
-#: Where a plugin fails that says where mail goes. Which, is not the sender's to know.
+#: Where a plugin or a map fails that says where mail goes. Which, is not the sender's to know.
 NO_ROUTE: Final = reply(451, 4, 4, "where it goes cannot be found out just now")
 
 _LOCAL: Final = LocalMaildir()
@@ -176,11 +185,16 @@ class Delivery:
         """Who would be named as the sender to the server of a recipient just now."""
         return self._forwarding.sender(sender, address, original, self._clock())
 
-    def outlook(self, recipient: Destined, sender: ReversePath) -> Outlook:
-        """Where a recipient's mail of a sender would go just now."""
-        router = self._router
-        route = router.route(recipient, sender)
-        return Outlook(entry=router.entry(recipient, sender), route=route, lane=route.lane)
+    async def outlook(self, recipient: Destined, sender: ReversePath) -> Outlook:
+        """Where a recipient's mail of a sender would go just now; maps are asked."""
+        asked: list[str] = []
+        route, entry = await self._router.ask(recipient, sender, asked.append)
+        return Outlook(entry=entry, route=route, lane=route.lane, asked=tuple(asked))
+
+    def known(self, recipient: Destined, sender: ReversePath, why: str) -> Outlook:
+        """The same, as far as it is known without asking maps; and why they are not."""
+        route, entry = self._router.route(recipient, sender), self._router.entry(recipient, sender)
+        return Outlook(entry=entry, route=route, lane=route.lane, asked=(why,))
 
     async def meet(self, route: Remote) -> Meeting:
         """How the hosts of a route would be met just now; DNS is asked, they are not."""
@@ -306,6 +320,8 @@ class Delivery:
         """Deliver to wherever the recipients go: one place, unless routes have just changed."""
         started = self._clock()
         found: dict[int, Tried] = {}
+        if self._router.asks and not work.overdue and await self._sort(claim, work):
+            return
         body = await self._body(work)
         if work.overdue:
             await self._settlement.settle_overdue(work, body)
@@ -331,6 +347,24 @@ class Delivery:
             await self._settle(work, found, body, started)
             if work in asking:
                 await asking[work].tell(found, self._clock() - started)
+
+    async def _sort(self, claim: Claim, work: Work) -> bool:
+        """Of what stands where maps are to be asked: ask, and let it stand where it goes then.
+
+        Returns:
+            Whether some of it goes elsewhere: then all of it stands anew. Else nobody can say, or
+            no map remembers what it has said: so it is tried here and now.
+        """
+        if not work.lane.startswith(UNSAID):
+            return False
+        sender, router = work.message.sender, self._router
+        for recipient in work.recipients:
+            await router.ask(recipient, sender)
+        await trio.lowlevel.checkpoint()  # a file in memory answers without one
+        if all(router.lane(each, sender) == work.lane for each in work.recipients):
+            return False
+        claim.succeeded()
+        return True
 
     async def _settle(
         self, work: Work, found: dict[int, Tried], body: StoredBody | None, started: float
@@ -373,7 +407,10 @@ class Delivery:
         """
         groups: dict[Route, list[Recipient]] = {}
         for recipient in recipients:
-            route = self._router.route(recipient, work.message.sender)
+            if self._router.asks:
+                route, _ = await self._router.ask(recipient, work.message.sender)
+            else:
+                route = self._router.route(recipient, work.message.sender)
             groups.setdefault(route, []).append(recipient)
         own: list[tuple[Route, list[Recipient]]] = []
         for route, group in groups.items():
@@ -414,6 +451,9 @@ class Delivery:
                 return await to_storage(self._plugins(), plugin, work, recipients, body, found)
             case Nowhere():
                 found.update(self._local.to_nobody(message, recipients))
+            case Unsaid():
+                unsaid = Tried(Result.DEFERRED, NO_ROUTE)
+                found.update({who.number: unsaid for who in recipients})
             case Undecided(plugin):
                 undecided = Tried(Result.DEFERRED, NO_ROUTE, host=f"plugin:{plugin}")
                 found.update({who.number: undecided for who in recipients})

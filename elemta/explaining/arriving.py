@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from elemta import plugins
 from elemta.control.facts import Step
 from elemta.explaining.words import counted
@@ -292,8 +294,18 @@ class Arrival:
                 self._refuse("recipient", f"{event.path} gets no mail here", found, shortened(way))
             else:
                 last = self.steps.pop()
-                self._refuse(last.question, last.answer, found, last.details)
+                answer = last.answer
+                if found.code < 500:
+                    answer = (
+                        f"{event.path.domain} is not ours, and nobody can say who may send there"
+                    )
+                self._refuse(last.question, answer, found, (*last.details, *shortened(way)))
             return
+        if not ours and way:  # by a map
+            last = self.steps.pop()
+            why = f"{event.path.domain} is not ours, and relay.domain_map has it"
+            self.steps.append(msgspec.structs.replace(last, answer=why, details=shortened(way)))
+            way.clear()
         self.steps.append(_led(event, found, way, ours=ours))
         chain, message = self._chain, self._message
         before = message.before

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from elemta.control.facts import Step
-from elemta.delivery.routing import ByMx, LocalMaildir, Nowhere, ToHosts, ToProgram, ToStorage
+from elemta.delivery.routes import (
+    ByMx,
+    LocalMaildir,
+    Nowhere,
+    ToHosts,
+    ToProgram,
+    ToStorage,
+    Unsaid,
+)
 from elemta.explaining.lanes import lane_state
 from elemta.explaining.words import counted
 from elemta.plugins import Undecided
@@ -18,7 +26,7 @@ from elemta.units import Seconds
 if TYPE_CHECKING:
     from elemta.config import Config
     from elemta.delivery.outlook import Meeting, Outlook
-    from elemta.delivery.routing import Remote, Route
+    from elemta.delivery.routes import Remote, Route
     from elemta.delivery.worker import Delivery
     from elemta.explaining.lanes import LaneState
     from elemta.protocol import Mailbox, ReversePath
@@ -50,7 +58,7 @@ class Departure:
         """All that would be decided for one recipient; the same lane is told of once."""
         address = addressee.address
         recipient = Addressee(address=address)
-        outlook = self._delivery.outlook(recipient, sender)
+        outlook = await self._outlook(recipient, sender)
         steps = [self._route(address, sender, outlook)]
         named = self._delivery.sender(sender, address, addressee.original)
         if named != sender and isinstance(outlook.route, (ByMx, ToHosts)):
@@ -67,6 +75,12 @@ class Departure:
         steps.append(self._patience(recipient, sender))
         return steps
 
+    async def _outlook(self, recipient: Addressee, sender: ReversePath) -> Outlook:
+        """Where it would go; maps may take as long as DNS."""
+        with trio.move_on_at(self._deadline):
+            return await self._delivery.outlook(recipient, sender)
+        return self._delivery.known(recipient, sender, f"no answer within {PATIENCE:.0f} s")
+
     def _route(self, address: Mailbox, sender: ReversePath, outlook: Outlook) -> Step:
         if outlook.entry.startswith("plugin:"):
             name = outlook.entry.removeprefix("plugin:")
@@ -82,12 +96,17 @@ class Departure:
             place = int(outlook.entry[len("routes[") : -1])
             entry = self._config.routes[place]
             why = f"{outlook.entry} matches: {entry.match}"
+            if entry.map is not None:
+                why += f", as the map {entry.map} has it"
             if entry.senders:
                 why += f", and <{sender or ''}> is among its senders: {', '.join(entry.senders)}"
         else:
             why = "no entry of domains or routes is for it"
+        if isinstance(outlook.route, Unsaid):
+            answer = f"{address} waits: where it goes cannot be found out just now"
+            return Step(question="route", answer=answer, details=(why, *outlook.asked))
         answer = f"{address} goes {_where(outlook.route)}"
-        return Step(question="route", answer=answer, good=True, details=(why,))
+        return Step(question="route", answer=answer, good=True, details=(why, *outlook.asked))
 
     async def _meet(self, route: Remote) -> list[Step]:
         """Whom delivery would call."""
@@ -166,7 +185,7 @@ def _where(route: Route) -> str:
         case ToHosts(hosts, lmtp):
             named = ", ".join(str(each) if each.port else each.host for each in hosts)
             return f"by {'LMTP' if lmtp else 'SMTP'} to {named}"
-        case Undecided():
+        case Undecided() | Unsaid():
             return "nowhere yet"
         case ByMx(domain):
             return f"to the mail exchangers of {domain}"

@@ -22,7 +22,7 @@ from elemta.listener.expansion import (
     addressees,
     ascii_domain,
 )
-from elemta.maps import MapDownError, Maps
+from elemta.maps import MapDownError, Maps, domain_keys
 from elemta.message import is_rewritten
 from elemta.protocol import Mailbox, Notify, Reply, reply
 from elemta.queue import Addressee
@@ -110,7 +110,7 @@ class Recipients:
             return "relay.networks"
         if self.relayed(mailbox.domain) is None:
             return ""
-        return "" if any(mark in mailbox.local_part for mark in _ROUTING) else "relay.domains"
+        return "" if _is_route(mailbox) else "relay.domains"
 
     async def find(
         self,
@@ -132,8 +132,9 @@ class Recipients:
             found = self.decide(mailbox, client=client, login=login)
             if found is not None:
                 return found
-        elif not self.is_ours(mailbox):
-            return self._relay_to(mailbox, client=client, login=login)
+        if not self.is_ours(mailbox):
+            relayed = self._relay_to(mailbox, client=client, login=login)
+            return await self._relay_by_map(mailbox, tell) if relayed is None else relayed
         named = mailbox = self._with_domain(mailbox)
         if (returned := self._returned(mailbox)) is not None:
             mailbox = returned
@@ -189,11 +190,34 @@ class Recipients:
 
     def _relay_to(
         self, mailbox: Mailbox, *, client: str, login: str | None
-    ) -> tuple[Addressee, ...] | Reply:
-        """A mailbox that is not ours."""
-        if not self.permission(mailbox, client=client, login=login):
+    ) -> tuple[Addressee, ...] | Reply | None:
+        """A mailbox that is not ours; None: a map must be asked."""
+        if self.permission(mailbox, client=client, login=login):
+            return (Addressee(address=mailbox),)
+        if self._relay.domain_map is None or _is_route(mailbox):
             return RELAY_DENIED
-        return (Addressee(address=mailbox),)
+        return None
+
+    async def _relay_by_map(
+        self, mailbox: Mailbox, tell: Tell | None
+    ) -> tuple[Addressee, ...] | Reply:
+        """A mailbox that is not ours, and that only a map can give leave to send to."""
+        name = self._relay.domain_map
+        assert name is not None, "else nothing was to be asked"
+        try:
+            with trio.fail_after(PATIENCE):
+                for key in domain_keys(ascii_domain(mailbox.domain)):
+                    found = await self._maps.get(name, key, exact=True)
+                    if tell is not None:
+                        there = "is not there" if found is None else "is there"
+                        tell(f"the map {name} of relay.domain_map is asked for {key}: {there}")
+                    if found is not None:
+                        return (Addressee(address=mailbox),)
+        except (MapDownError, trio.TooSlowError) as error:
+            if tell is not None:
+                tell(str(error) or f"the map {name} takes more than {PATIENCE:.0f} s")
+            return MAP_DOWN
+        return RELAY_DENIED
 
     def _with_domain(self, mailbox: Mailbox) -> Mailbox:
         """A bare ``postmaster`` has one, too."""
@@ -263,6 +287,11 @@ class Recipients:
             return None
         address = ipaddress.ip_address(client)
         return next((each for each in self._relay.networks if address in each), None)
+
+
+def _is_route(mailbox: Mailbox) -> bool:
+    """Whether a local part may be one, to others."""
+    return any(mark in mailbox.local_part for mark in _ROUTING)
 
 
 def told(addressees: Sequence[Addressee], params: RcptParams) -> Sequence[Addressee]:

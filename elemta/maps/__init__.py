@@ -4,6 +4,8 @@ A table that cannot be asked says so (`MapDownError`), and never that something 
 """
 
 from elemta.maps.file import look_at as look_at
+from elemta.maps.keys import domain_keys as domain_keys
+from elemta.maps.keys import keys_of as keys_of
 from elemta.maps.maps import Maps as Maps
 from elemta.maps.returning import srs_of as srs_of
 from elemta.maps.source import InThread as InThread

@@ -16,6 +16,7 @@ import trio
 from msgspec import Struct
 
 from elemta.log import logger
+from elemta.maps.file import File
 from elemta.maps.source import MapDownError
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ class AskedMap:
     def __init__(self, name: str, table: Map, source: Source, meters: Meters) -> None:
         self.table: Final = table
         self.source: Final = source
+        self._file = source if isinstance(source, File) else None
         self._name = name
         self._meters = meters
         self._cache: OrderedDict[str, _Answer] = OrderedDict()
-        self._under_way: dict[str, _UnderWay] = {}
+        self._under_way: dict[tuple[str, bool], _UnderWay] = {}
         #: Since when it is down, and until when it is left alone (Trio time).
         self._down: tuple[float, float] | None = None
         self._problem = ""
@@ -85,8 +87,27 @@ class AskedMap:
         """Remember no answers any more."""
         self._cache.clear()
 
-    async def get(self, key: str) -> tuple[str, ...] | None:
+    def known(self, key: str) -> tuple[str, ...] | None:
+        """See `Maps.known`."""
+        if self._file is not None:
+            return self._file.known(key)
+        answer = self._cache.get(key)
+        if answer is None or (trio.lowlevel.in_trio_run() and not self._counts(answer)):
+            raise MapDownError(f"the map {self._name} is to be asked")
+        return answer.values
+
+    def _counts(self, answer: _Answer) -> bool:
+        """Whether an answer is not too old."""
+        now = trio.current_time()
+        down = self._down is not None and now < self._down[1]
+        return now < answer.until + (self.table.stale if down else 0)
+
+    async def get(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """What it has for a key; None: nothing.
+
+        Args:
+            key: as of `Maps.get`.
+            exact: as of `Maps.get`.
 
         Raises:
             MapDownError: nobody could say.
@@ -97,7 +118,7 @@ class AskedMap:
             self._count("remembered")
             await trio.lowlevel.checkpoint()
             return remembered.values
-        while (other := self._under_way.get(key)) is not None:
+        while (other := self._under_way.get((key, exact))) is not None:
             await other.over.wait()
             if other.answer is not None:
                 self._count("joined")
@@ -108,14 +129,14 @@ class AskedMap:
         if self._down is not None and trio.current_time() < self._down[1]:
             await trio.lowlevel.checkpoint()
             return self._do_without(key, self._problem)
-        return await self._ask(key)
+        return await self._ask(key, exact=exact)
 
-    async def _ask(self, key: str) -> tuple[str, ...] | None:
-        under_way = self._under_way[key] = _UnderWay()
+    async def _ask(self, key: str, *, exact: bool) -> tuple[str, ...] | None:
+        under_way = self._under_way[key, exact] = _UnderWay()
         began = trio.current_time()
         try:
             with trio.fail_after(self.table.timeout):
-                values = await self.source.find(key)
+                values = await self.source.find(key, exact=exact)
         except trio.TooSlowError:
             under_way.problem = f"no answer in {self.table.timeout:g} s"
         except MapDownError as error:
@@ -130,7 +151,7 @@ class AskedMap:
             return values
         finally:
             self._meters.map_seconds[self._name].observe(trio.current_time() - began)
-            del self._under_way[key]
+            del self._under_way[key, exact]
             under_way.over.set()
         self._missed(under_way.problem)
         return self._do_without(key, under_way.problem)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -28,7 +29,7 @@ from elemta.maps.source import MapDownError, parts_of, values_of
 from elemta.protocol import domain_to_ascii, parse_mailbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from elemta.maps.source import InThread
@@ -41,6 +42,7 @@ PAUSE: Final = 1.0
 MOST: Final = 256 * 2**20
 
 _READING: Final = "it is being read for the first time"
+_OLD: Final = "it has changed, and is to be read again"
 
 Content = dict[str, tuple[str, ...]]
 #: By which a file is known to be the same: time of change, size, inode.
@@ -65,20 +67,27 @@ class File:
     Args:
         path: of the file.
         in_thread: reads it.
+        clock: seconds from anywhere, for threads too.
     """
 
-    def __init__(self, path: Path, in_thread: InThread) -> None:
+    def __init__(
+        self, path: Path, in_thread: InThread, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
         self._in_thread = in_thread
+        self._clock = clock
         self._content: Content | None = None
         self._stamp: Stamp | None = None
         self._problem = _READING
         self._looked_at = -PAUSE
         self._looked = trio.Event()
+        #: When it was seen last whether the file is another by now, and that it is.
+        self._glanced_at = clock()
+        self._old = False
         #: Held by the thread that reads, which goes on when nobody waits any more.
         self._reading = threading.Lock()
 
-    async def find(self, key: str) -> tuple[str, ...] | None:
+    async def find(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """See `Source`."""
         now = trio.current_time()
         if now - self._looked_at >= PAUSE and not self._reading.locked():
@@ -93,9 +102,28 @@ class File:
         if self._content is None:
             raise MapDownError(self._problem)
         found = self._content.get(key)
-        if found is None and "@" in key:
+        if found is None and not exact and "@" in key:
             found = self._content.get(parts_of(key)[0] or key)
         return found
+
+    def known(self, key: str) -> tuple[str, ...] | None:
+        """The same by what stands in memory, an address by itself alone. Waits for nothing.
+
+        Raises:
+            MapDownError: what stands there may be old, or nothing does yet.
+        """
+        content, now = self._content, self._clock()
+        if content is None or self._old:
+            raise MapDownError(self._problem or _OLD)
+        if now - self._glanced_at >= PAUSE:  # the loop has microseconds for that, once a second
+            self._glanced_at = now
+            try:
+                self._old = _stamp(self._path.stat()) != self._stamp
+            except OSError:
+                self._old = True
+            if self._old:
+                raise MapDownError(_OLD)
+        return content.get(key)
 
     def close(self) -> None:
         """See `Source`: nothing is open."""
@@ -115,6 +143,7 @@ class File:
         except ValueError as error:
             self._refuse(str(error))
         finally:
+            self._old = False
             self._reading.release()
 
     def _read(self) -> None:
@@ -125,8 +154,7 @@ class File:
             ValueError: it is too large, no UTF-8, or has a line that is not understood.
         """
         with self._path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            stamp = status.st_mtime_ns, status.st_size, status.st_ino
+            stamp = _stamp(os.fstat(file.fileno()))
             if stamp == self._stamp:
                 return
             octets = file.read(MOST + 1)
@@ -144,6 +172,10 @@ class File:
                 holds="what was read before" if self._content is not None else "nothing",
             )  # fmt: skip
         self._problem = problem
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def look_at(path: Path) -> None:

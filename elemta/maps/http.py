@@ -41,7 +41,7 @@ class Http:
         self._connect = connect
         self._in_thread = in_thread
 
-    async def find(self, key: str) -> tuple[str, ...] | None:
+    async def find(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """See `Source`."""
         local_part, domain = parts_of(key)
         target = self._target

@@ -63,12 +63,23 @@ class Maps:
                 self._maps[name] = AskedMap(name, table, source, self._meters)
         self._dropped = [each for name, each in known.items() if self._maps.get(name) is not each]
 
-    async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+    def known(self, name: str, key: str) -> tuple[str, ...] | None:
+        """What a map has for this very key, as far as that is known without waiting.
+
+        Also for a thread: there an answer that is too old counts, as none of Trio's clocks goes.
+
+        Raises:
+            MapDownError: the map is to be asked (`get`), or cannot be.
+        """
+        return self._maps[name].known(key)
+
+    async def get(self, name: str, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """What a map has for a key.
 
         Args:
             name: of the map, which there must be.
             key: an address, lower case with A-labels; ``@`` and a domain; or any other name.
+            exact: an address is not to be found by its local part alone, as in ``/etc/aliases``.
 
         Returns:
             At least one value, or none at all if the map says that something is there and no more.
@@ -77,7 +88,7 @@ class Maps:
         Raises:
             MapDownError: nobody could say.
         """
-        return await self._maps[name].get(key)
+        return await self._maps[name].get(key, exact=exact)
 
     @property
     def troubles(self) -> Iterable[str]:

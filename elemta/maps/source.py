@@ -30,8 +30,12 @@ class MapDownError(Exception):
 class Source(Protocol):
     """Who is asked what is not in the cache."""
 
-    async def find(self, key: str) -> tuple[str, ...] | None:
+    async def find(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """What is there for a key (lower case); None: it is not there.
+
+        Args:
+            key: an address, or any other name.
+            exact: an address is not to be found by its local part alone.
 
         Raises:
             MapDownError: it cannot be asked. The caller has a deadline, too.

@@ -91,7 +91,7 @@ class Sql:
         self._database = database
         self._in_thread = in_thread
 
-    async def find(self, key: str) -> tuple[str, ...] | None:
+    async def find(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """See `Source`."""
         local_part, domain = parts_of(key)
         parameters = {"key": key, "local_part": local_part, "domain": domain}

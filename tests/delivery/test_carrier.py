@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from elemta.config import HostPort
 from elemta.delivery.carrier import Carrier, Tried, Welcome
 from elemta.delivery.hosts import Hosts
-from elemta.delivery.routing import ByMx, Terms, ToHosts
+from elemta.delivery.routes import ByMx, Terms, ToHosts
 from elemta.delivery.security import Security
 from elemta.delivery.session import Timeouts
 from elemta.message import Action

@@ -8,7 +8,7 @@ import pytest
 
 from elemta.config import HostPort, Network
 from elemta.delivery.hosts import Candidate, Hosts, Plan
-from elemta.delivery.routing import ByMx, Terms, ToHosts
+from elemta.delivery.routes import ByMx, Terms, ToHosts
 from elemta.protocol import Outcome, Reply
 from tests.delivery.zone import Zone
 

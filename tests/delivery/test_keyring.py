@@ -8,7 +8,7 @@ import pytest
 from elemta.config import ConfigError, load
 from elemta.delivery.hosts import Candidate
 from elemta.delivery.keyring import Keyring
-from elemta.delivery.routing import ByMx, Terms, ToHosts
+from elemta.delivery.routes import ByMx, Terms, ToHosts
 from elemta.delivery.security import Security
 from elemta.net.tls import unverified_client
 from tests.net.certificates import authority

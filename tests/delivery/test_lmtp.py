@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from elemta.config import HostPort, load
-from elemta.delivery.routing import ToHosts
+from elemta.delivery.routes import ToHosts
 from elemta.net.transport import SocketTransport
 from elemta.queue import Result, State
 from tests.delivery.test_carrier import FIRST, Bench

@@ -9,7 +9,7 @@ import pytest
 from elemta.config import HostPort
 from elemta.delivery.hosts import Hosts
 from elemta.delivery.outlook import Meeting, meet
-from elemta.delivery.routing import ByMx, Remote, Terms, ToHosts
+from elemta.delivery.routes import ByMx, Remote, Terms, ToHosts
 from elemta.delivery.security import MEMORY, Security
 from elemta.protocol import Reply
 from tests.delivery.zone import Zone

@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 
 from elemta.config import Config, HostPort, Pipe, load
-from elemta.delivery.routing import (
-    ByMx,
-    LocalMaildir,
-    Nowhere,
-    Route,
-    Router,
-    Terms,
-    ToHosts,
-    ToProgram,
-)
+from elemta.delivery.routes import ByMx, LocalMaildir, Nowhere, Route, Terms, ToHosts, ToProgram
+from elemta.delivery.routing import Router
 from elemta.delivery.senders import REMEMBERED
 from elemta.protocol import Mailbox, ReversePath
 from elemta.queue import Addressee
@@ -285,7 +277,7 @@ def test_memory_of_senders_is_bounded() -> None:
     for number in range(REMEMBERED + 100):
         assert router.lane(at("a.org"), Mailbox(f"u{number}", "shop.example")) == SHOP
         assert router.lane(at("a.org"), Mailbox("u", f"d{number}.example")) == "mx:a.org"
-    (_, _), (senders, _), *_ = router._parted["a.org"]
+    senders = router._parted["a.org"][1].step.senders
     assert senders is not None
     assert len(senders._known) <= REMEMBERED
 

@@ -8,7 +8,8 @@ import trio
 from typing_extensions import override
 
 from elemta.config import load
-from elemta.delivery.routing import ByMx, LocalMaildir, Router, ToHosts
+from elemta.delivery.routes import ByMx, LocalMaildir, ToHosts
+from elemta.delivery.routing import Router
 from elemta.plugins import Chain, Choosing, Loaded, Plugin, Undecided
 from elemta.queue import Addressee, Filter, Reroute, State, Suspension
 from tests.delivery.watching import ONE

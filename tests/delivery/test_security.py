@@ -13,7 +13,7 @@ from elemta import log
 from elemta.config import HostPort, load
 from elemta.control.tracing import transcripts
 from elemta.delivery.hosts import Candidate
-from elemta.delivery.routing import ByMx, Terms, ToHosts
+from elemta.delivery.routes import ByMx, Terms, ToHosts
 from elemta.delivery.security import MEMORY, Security
 from elemta.queue import Result, State
 from tests.delivery.test_carrier import FIRST, ROUTE, SECOND, Bench

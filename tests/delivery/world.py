@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
+    from elemta.delivery.tables import Asked
     from elemta.plugins import Choice
     from elemta.queue import Destined, Message, MessageId, Queue, State
     from elemta.queue.store import Store
@@ -175,10 +176,11 @@ async def world(
     disk: Callable[[Store], Applies] = lambda store: store,
     plugins: Callable[[], Chain] = Chain,
     choose: Callable[[Destined], Choice] | None = None,
+    maps: Asked | None = None,
 ) -> AsyncIterator[World]:
     """A world in which delivery runs; `tcp`: and dials by the machine's own network."""
     config = replace(load(CONFIG) if config is None else config, data_dir=path)
-    router = Router(config)
+    router = Router(config, maps=maps)
     router.choose = choose
     zone = Zone()
     async with (

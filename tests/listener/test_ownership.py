@@ -319,7 +319,7 @@ class DownMaps(Maps):
         super().__init__({})
 
     @override
-    async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+    async def get(self, name: str, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         raise MapDownError(f"{name} is down")
 
 

@@ -17,28 +17,12 @@ from elemta.listener.expansion import (
     NO_SUCH_MAILBOX,
 )
 from elemta.listener.recipients import MAP_DOWN, RELAY_DENIED, Recipients
-from elemta.maps import MapDownError, Maps
+from elemta.maps import MapDownError
 from elemta.message import Srs
 from elemta.protocol import Mailbox, Reply, parse_mailbox
 from elemta.queue import Addressee
 from tests.dialogue import CONFIG, STRANGER
-
-
-class Written(Maps):
-    """Maps that a test writes."""
-
-    def __init__(self, **maps: dict[str, tuple[str, ...]]) -> None:
-        super().__init__({})
-        self.maps = maps
-        self.asked: list[str] = []
-        self.down = ""
-
-    @override
-    async def get(self, name: str, key: str) -> tuple[str, ...] | None:
-        self.asked.append(f"{name}: {key}")
-        if name == self.down:
-            raise MapDownError(f"the map {name} is down: refused")
-        return self.maps[name].get(key)
+from tests.maps.sources import Written
 
 
 def ours(maps: Written, **keys: object) -> Recipients:
@@ -118,9 +102,9 @@ async def test_a_map_that_is_down_defers_and_nothing_of_an_expansion_is_kept(dow
 async def test_many_slow_look_ups_are_given_up(autojump_clock: trio.testing.MockClock) -> None:
     class Slow(Written):
         @override
-        async def get(self, name: str, key: str) -> tuple[str, ...] | None:
+        async def get(self, name: str, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
             await trio.sleep(4)
-            return await super().get(name, key)
+            return await super().get(name, key, exact=exact)
 
     many = tuple(f"x{number}" for number in range(500))
     who = ours(
@@ -244,3 +228,62 @@ async def test_a_sender_who_has_become_ours_is_found_as_others_of_ours_are() -> 
     ours = SRS.rewritten(Mailbox("postmaster", "b.example"), NOW)
     assert ours is not None
     assert await find(returning(), str(ours)) == ["postmaster@b.example"]
+
+
+def relaying(maps: Written) -> Recipients:
+    config = load(CONFIG)
+    relay = msgspec.structs.replace(config.relay, domain_map="relayed")
+    return Recipients(msgspec.structs.replace(config, relay=relay), maps)
+
+
+async def test_a_map_may_say_to_which_domains_anybody_may_send() -> None:
+    maps = Written(
+        relayed={"far.example": ("1",), ".wide.example": (), "xn--mnchen-3ya.example": ()}
+    )
+    who = relaying(maps)
+    assert await find(who, "x@far.example") == ["x@far.example"]
+    assert await find(who, "x@a.b.wide.example") == ["x@a.b.wide.example"]
+    assert await find(who, "x@münchen.example") == ["x@münchen.example"]
+    maps.asked.clear()
+    assert await find(who, "x@a.far.example") is RELAY_DENIED
+    assert maps.asked == ["relayed: a.far.example", "relayed: .far.example", "relayed: .example"]
+    assert await find(who, "x@wide.example") is RELAY_DENIED
+
+
+async def test_nobody_relays_by_a_map_that_is_down_and_nobody_is_refused_by_it() -> None:
+    maps = Written(relayed={"far.example": ("1",)})
+    maps.down = "relayed"
+    assert await find(relaying(maps), "x@far.example") is MAP_DOWN
+
+
+@pytest.mark.parametrize("local_part", ["a%b.example", "b.example!a", '"a@b.example"'])
+async def test_what_may_be_a_route_to_others_is_relayed_by_no_map(local_part: str) -> None:
+    maps = Written(relayed={"far.example": ("1",)})
+    assert await find(relaying(maps), f"{local_part}@far.example") is RELAY_DENIED
+    assert maps.asked == []
+
+
+async def test_who_may_relay_anyhow_waits_for_no_map() -> None:
+    maps = Written(relayed={})
+    found = relaying(maps).decide(parse_mailbox("x@far.example"), client=STRANGER, login="ann")
+    assert found == (Addressee(address=parse_mailbox("x@far.example")),)
+
+
+async def test_a_map_of_domains_takes_no_more_than_a_minute(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Slow(Written):
+        @override
+        async def get(self, name: str, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
+            await trio.sleep(30)
+            return await super().get(name, key, exact=exact)
+
+    began, way = trio.current_time(), list[str]()
+    who = relaying(Slow(relayed={}))
+    found = await who.find(parse_mailbox("x@a.b.c.example"), client=STRANGER, tell=way.append)
+    assert found is MAP_DOWN
+    assert trio.current_time() - began == pytest.approx(60)
+    assert way == [
+        "the map relayed of relay.domain_map is asked for a.b.c.example: is not there",
+        "the map relayed takes more than 60 s",
+    ]

@@ -143,3 +143,25 @@ async def test_a_bug_defers(autojump_clock: MockClock) -> None:
     answers.problem = ZeroDivisionError()
     with pytest.raises(MapDownError, match="it failed: ZeroDivisionError"):
         await Asked(answers).map.get("bob")
+
+
+async def test_what_is_remembered_is_known_without_waiting(autojump_clock: MockClock) -> None:
+    answers = Answers(bob=("carol",))
+    asked = Asked(answers, stale="1 h")
+    with pytest.raises(MapDownError, match="the map names is to be asked"):
+        asked.map.known("bob")
+    await asked.map.get("bob", exact=True)
+    await asked.map.get("eve", exact=True)
+    assert (asked.map.known("bob"), asked.map.known("eve")) == (("carol",), None)
+    await trio.sleep(11)
+    assert asked.map.known("bob") == ("carol",)
+    with pytest.raises(MapDownError):
+        asked.map.known("eve")  # it may be there by now
+    await trio.sleep(50)
+    with pytest.raises(MapDownError):
+        asked.map.known("bob")
+    # A thread has none of Trio's clocks, and asks for people alone.
+    assert await trio.to_thread.run_sync(asked.map.known, "bob") == ("carol",)
+    answers.problem = DOWN
+    assert await asked.map.get("bob") == ("carol",)
+    assert asked.map.known("bob") == ("carol",)  # it is down, and that answer counts still

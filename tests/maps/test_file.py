@@ -215,3 +215,38 @@ async def test_a_file_with_a_mistake_is_not_read_again_until_it_changes(
             await file.find("bob")
         await trio.sleep(1)
     assert read == ["broken\n"]
+
+
+async def test_an_address_may_be_asked_for_as_a_whole_alone(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    (path := tmp_path / "map").write_text("localhost  lmtp:///run/lmtp\n")
+    file = File(path, at_once)
+    assert await file.find("localhost@x.example") == ("lmtp:///run/lmtp",)
+    assert await file.find("localhost@x.example", exact=True) is None
+
+
+async def test_what_stands_in_memory_is_known_without_waiting_until_the_file_is_another(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    now = 0.0
+    change(path := tmp_path / "map", "a.example  office\n")
+    file = File(path, at_once, lambda: now)
+    with pytest.raises(MapDownError, match="read for the first time"):
+        file.known("a.example")
+    await file.find("a.example")
+    assert file.known("a.example") == ("office",)
+    assert file.known("b.example") is None
+    change(path, "b.example  office\n")
+    assert file.known("b.example") is None  # nobody has looked again yet
+    now = 1.0
+    for _ in range(2):
+        with pytest.raises(MapDownError, match="it has changed"):
+            file.known("b.example")
+    await trio.sleep(1)
+    await file.find("b.example")
+    assert file.known("b.example") == ("office",)
+    path.unlink()
+    now = 2.0
+    with pytest.raises(MapDownError, match="it has changed"):
+        file.known("b.example")
