@@ -13,13 +13,14 @@ import trio
 from elemta.api import tokens
 from elemta.api.threads import in_thread
 from elemta.api.tokens import Known, TokenFileError
+from elemta.files import Watched
 from elemta.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elemta.api.threads import InThread
-    from elemta.api.tokens import Stamp, Text, Token, TokenFile
+    from elemta.api.tokens import Text, Token, TokenFile
     from elemta.api.visit import Scope
 
 log = logger(__name__)
@@ -51,16 +52,20 @@ class Keys:
         self._file = file
         self._clock = clock
         self._run = in_thread
-        self._stamp: Stamp = None
-        self._tokens: dict[str, Token] = {}
+        self._known = Watched(
+            (file.path,), self._read, wrong=(TokenFileError,), refused=self._hear_refused
+        )
         #: By id: the hash that a text was held against, and SHA-256 of the text.
         self._sure: dict[str, tuple[str, bytes]] = {}
         self._used: dict[str, float] = {}
-        self._looked = -LOOK
-        self._looking = False
         # One at a time: each takes 19 MiB and a processor.
         self._hashing = trio.CapacityLimiter(1)
         self._disk = trio.CapacityLimiter(2)
+
+    @property
+    def _tokens(self) -> dict[str, Token]:
+        """By id; nobody's, while the file cannot be read."""
+        return self._known.content_or({})
 
     async def run(self) -> None:
         """Write down now and then when tokens were used last, and once more at the end."""
@@ -75,12 +80,7 @@ class Keys:
 
     async def look(self) -> None:
         """See whether the file is another by now. Believes what it knew, if the disk is slow."""
-        now = trio.current_time()
-        if self._looking or now - self._looked < LOOK:
-            return
-        self._looked, self._looking = now, True
-        with trio.move_on_after(LOOK_PATIENCE):
-            await self._run(self._look, self._disk)
+        await self._known.fresh(LOOK, self._by_the_disk, patience=LOOK_PATIENCE)
 
     def sure(self, text: Text, whole: str) -> Token | None:
         """The token of this text, if that has been verified before and is still good."""
@@ -151,16 +151,18 @@ class Keys:
         except trio.TooSlowError:
             raise TokenFileError(f"{self._file.path}: the disk is too slow") from None
 
+    async def _by_the_disk(self, call: Callable[[], T], /) -> T:
+        return await self._run(call, self._disk)
+
     def _look(self) -> None:
-        """In a thread: what it sets is set at once, as a whole."""
-        try:
-            if (stamp := self._file.stamp()) != self._stamp:
-                self._tokens = {token.id: token for token in self._file.read().tokens}
-                self._stamp = stamp
-        except TokenFileError as error:
-            log.warning("api.tokens_unreadable", error=str(error))
-        finally:
-            self._looking = False
+        """In a thread: somebody must know what is there now."""
+        self._known.look(wait=True)
+
+    def _read(self) -> dict[str, Token]:
+        return {token.id: token for token in self._file.read().tokens}
+
+    def _hear_refused(self, error: Exception) -> None:
+        log.warning("api.tokens_unreadable", error=str(error))
 
     async def _save_used(self) -> None:
         used, self._used = self._used, {}

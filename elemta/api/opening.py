@@ -105,7 +105,7 @@ class Api:
             StartError: it cannot be written down.
         """
         try:
-            if not always and self._file.stamp() is not None:
+            if not always and self._file.exists():
                 return None
             link = tokens.invite(self._file, now=self._clock())
         except TokenFileError as error:

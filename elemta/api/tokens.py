@@ -17,7 +17,7 @@ import re
 import secrets
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import argon2
 import msgspec
@@ -29,9 +29,6 @@ from elemta.files import like_folder, replace_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
     from pathlib import Path
-
-    #: What tells one version of the file from another.
-    Stamp: TypeAlias = tuple[int, int, int] | None
 
 #: Seconds that a one-time link is good for.
 LINK_LIFETIME: Final = 3600.0
@@ -139,19 +136,19 @@ class TokenFile:
         self._folder = folder
         self._lock = folder / "tokens.lock"
 
-    def stamp(self) -> Stamp:
-        """Differs from what it was if the file is another; None: there is none.
+    def exists(self) -> bool:
+        """Whether anything was ever written down.
 
         Raises:
             TokenFileError: the disk.
         """
         try:
-            found = self.path.stat()
+            self.path.stat()
         except FileNotFoundError:
-            return None
+            return False
         except OSError as error:
             raise _trouble(self.path, error) from error
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return True
 
     def read(self) -> Known:
         """What is in the file; nothing, if there is none.

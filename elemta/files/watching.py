@@ -103,6 +103,10 @@ class Watched(Generic[T]):
             raise NothingReadError(self.problem or "it is being read for the first time")
         return self._content[0]
 
+    def content_or(self, nothing: T) -> T:
+        """What holds; `nothing` if nothing was read yet."""
+        return self._content[0] if self._content else nothing
+
     def begin(self) -> T:
         """Read the files, and tell nobody; blocks.
 

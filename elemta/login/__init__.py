@@ -21,7 +21,6 @@ from elemta.login.usage import Usage as Usage
 from elemta.login.usage import merged as merged
 from elemta.login.usage import usage_name as usage_name
 from elemta.login.users import App as App
-from elemta.login.users import Stamp as Stamp
 from elemta.login.users import User as User
 from elemta.login.users import UserFile as UserFile
 from elemta.login.users import UserFileError as UserFileError

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import yaml
@@ -24,7 +24,7 @@ from msgspec import field
 from typing_extensions import override
 
 from elemta.config import AddressPattern, ConfigError, Mistake, Table, check, load_table
-from elemta.files import replace_file
+from elemta.files import TooLargeError, read_file, replace_file
 from elemta.login.hashes import check_app_hash, check_hash
 from elemta.login.preparing import prepare_name
 from elemta.login.scram import ScramVerifier
@@ -32,9 +32,6 @@ from elemta.login.scram import ScramVerifier
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
-
-#: What tells one version of the file from another.
-Stamp: TypeAlias = tuple[int, int, int, int]
 
 #: Octets of a file that is read: some hundred thousand users.
 _LARGEST: Final = 64 * 2**20
@@ -149,18 +146,6 @@ class UserFile:
         self.path = path
         self._group = group
 
-    def stamp(self) -> Stamp:
-        """Differs from what it was if the file is another, or may be read by others than before.
-
-        Raises:
-            UserFileError: the disk, or there is none.
-        """
-        try:
-            found = self.path.stat()
-        except OSError as error:
-            raise self._trouble(error) from error
-        return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode
-
     def read(self) -> dict[str, User]:
         """Its users, by name.
 
@@ -171,20 +156,19 @@ class UserFile:
 
     def _read(self) -> tuple[dict[str, User], str]:
         try:
-            with self.path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
-                octets = file.read(_LARGEST + 1)
+            file = read_file(self.path, _LARGEST)
+        except TooLargeError:
+            raise UserFileError(f"{self.path}: is larger than {_LARGEST // 2**20} MiB") from None
         except OSError as error:
             raise self._trouble(error) from error
+        mode = stat.S_IMODE(file.mode)
         if mode & (stat.S_IWGRP | stat.S_IWOTH | stat.S_IROTH):
             raise UserFileError(
-                f"{self.path}: its mode is {stat.S_IMODE(mode):04o}, so that others may read or "
-                f"write it: expected 0600 or 0640"
+                f"{self.path}: its mode is {mode:04o}, so that others may read or write it: "
+                f"expected 0600 or 0640"
             )
-        if len(octets) > _LARGEST:
-            raise UserFileError(f"{self.path}: is larger than {_LARGEST // 2**20} MiB")
         try:
-            text = octets.decode()
+            text = file.octets.decode()
         except UnicodeDecodeError as error:
             raise UserFileError(f"{self.path}: is no UTF-8 at octet {error.start}") from None
         try:

@@ -97,7 +97,7 @@ def test_stamps_differ_if_any_of_several_files_is_another_or_may_be_read_by_othe
 
 def test_what_has_changed_is_read_again_and_told(number: Number) -> None:
     watched = number.watched
-    assert watched.begin() == 1
+    assert (watched.begin(), watched.content_or(7)) == (1, 1)
     watched.look()
     assert (watched.content, number.reads, number.told) == (1, 1, [])
     number.write("2")
@@ -112,6 +112,7 @@ def test_who_begins_hears_what_is_wrong(number: Number) -> None:
         number.watched.begin()
     with pytest.raises(NothingReadError, match="being read"):
         _ = number.watched.content
+    assert number.watched.content_or(7) == 7
     assert number.told == []
 
 

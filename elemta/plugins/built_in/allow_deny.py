@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
-import trio
 from msgspec import Struct, field
 from typing_extensions import override
 
 from elemta.config import Table
+from elemta.files import TooLargeError, Watched, read_file
 from elemta.log import logger
 from elemta.plugins import (
     CONTINUE,
@@ -47,8 +47,6 @@ T = TypeVar("T")
 
 #: What stands before the path of a file, in place of an entry.
 _FILE: Final = "file:"
-#: When a file was written, how large it is, and which it is; all 0: there is none.
-_Stamp: TypeAlias = tuple[int, int, int]
 #: It may begin a line, or stand behind a space: addresses may have the sign in them, too.
 _COMMENT: Final = re.compile(r"(?:^|(?<=\s))#")
 #: Octets of a file that is read: some million entries.
@@ -121,6 +119,13 @@ class _Lists(Struct, frozen=True):
     recipients: Addresses
 
 
+class _Both(Struct, frozen=True):
+    """Both sides."""
+
+    allow: _Lists
+    deny: _Lists
+
+
 class _Side(Struct, frozen=True):
     """What decides, and on which side: whether that allows, and what kind of entry it is."""
 
@@ -136,47 +141,40 @@ class AllowDeny(PluginWith[Settings]):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._allow = _lists(settings.allow, {})
-        self._deny = _lists(settings.deny, {})
-        self._seen: dict[Path, _Stamp] = {}
+        self._files = tuple(dict.fromkeys((*settings.allow.files, *settings.deny.files)))
+        self._without_files = _Both(_lists(settings.allow, {}), _lists(settings.deny, {}))
+        self._lists = Watched(
+            self._files, self._read, renewed=self._hear_renewed, refused=self._hear_refused
+        )
 
     # Its files.
 
     @override
     async def start(self) -> None:
-        self._seen, self._allow, self._deny = await self.tools.in_thread(self._read)
+        await self.tools.in_thread(self._lists.begin)
 
     @override
     async def run(self) -> None:
         """Read the files again when one has changed. With a mistake in them, what was holds."""
-        if not self._seen:
-            return
-        while True:
-            await trio.sleep(self.settings.reload)
-            seen = await self.tools.in_thread(self._look)
-            if seen == self._seen:
-                continue
-            try:
-                self._seen, self._allow, self._deny = await self.tools.in_thread(self._read)
-            except (ValueError, OSError) as error:
-                self._seen = seen  # said once, until it changes again
-                log.error(  # noqa: TRY400 # a mistake in a file needs no traceback
-                    "allow_deny.not_read", plugin=self.tools.name, error=str(error)
-                )
-                self.tools.count("not_read")
-            else:
-                log.info("allow_deny.read", plugin=self.tools.name, files=len(seen))
-                self.tools.count("read")
+        if self._files:
+            await self._lists.run(self.settings.reload, self.tools.in_thread)
 
-    def _look(self) -> dict[Path, _Stamp]:
-        """The files as they are now."""
-        files = [*self.settings.allow.files, *self.settings.deny.files]
-        return {path: _stamp(path) for path in files}
+    def _read(self) -> _Both:
+        settings = self.settings
+        read = {path: _read_lines(path) for path in self._files}
+        return _Both(_lists(settings.allow, read), _lists(settings.deny, read))
 
-    def _read(self) -> tuple[dict[Path, _Stamp], _Lists, _Lists]:
-        seen = self._look()
-        read = {path: _read_lines(path) for path in seen}
-        return seen, _lists(self.settings.allow, read), _lists(self.settings.deny, read)
+    def _hear_renewed(self, _lists: _Both, _problem: str) -> None:
+        log.info("allow_deny.read", plugin=self.tools.name, files=len(self._files))
+        self.tools.count("read")
+
+    def _hear_refused(self, error: Exception) -> None:
+        log.error("allow_deny.not_read", plugin=self.tools.name, error=str(error))
+        self.tools.count("not_read")
+
+    @property
+    def _both(self) -> _Both:
+        return self._lists.content_or(self._without_files)
 
     # Its verdicts.
 
@@ -196,10 +194,11 @@ class AllowDeny(PluginWith[Settings]):
 
     @override
     async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        lists = self._both
         own = _decide(
             "recipient",
-            self._allow.recipients.find(recipient),
-            self._deny.recipients.find(recipient),
+            lists.allow.recipients.find(recipient),
+            lists.deny.recipients.find(recipient),
         )
         side = own
         if side is None and not (transaction.session.trusted or is_postmaster(recipient)):
@@ -216,7 +215,7 @@ class AllowDeny(PluginWith[Settings]):
 
     def _of_message(self, transaction: Transaction) -> _Side | None:
         """What decides of a message, whoever gets it."""
-        allow, deny, sender = self._allow, self._deny, transaction.sender
+        allow, deny, sender = self._both.allow, self._both.deny, transaction.sender
         helo = transaction.session.helo
         return (
             _decide("sender", allow.senders.find(sender), deny.senders.find(sender))
@@ -228,7 +227,8 @@ class AllowDeny(PluginWith[Settings]):
         address = session.ip
         if address is None:
             return None
-        allow, deny = self._allow.networks.find(address), self._deny.networks.find(address)
+        lists = self._both
+        allow, deny = lists.allow.networks.find(address), lists.deny.networks.find(address)
         return _decide("network", allow, deny)
 
 
@@ -292,21 +292,13 @@ def _read_lines(path: Path) -> list[str]:
         OSError: it cannot be read.
         ValueError: it is too large, or no UTF-8.
     """
-    with path.open("rb") as file:
-        octets = file.read(_LARGEST + 1)
-    if len(octets) > _LARGEST:
-        raise ValueError(f"{path} has more than {_LARGEST} octets")
+    try:
+        octets = read_file(path, _LARGEST).octets
+    except TooLargeError as error:
+        raise ValueError(str(error)) from None
     try:
         text = octets.decode("utf-8")
     except UnicodeDecodeError as error:
         line = octets.count(b"\n", 0, error.start) + 1
         raise ValueError(f"{path}, line {line}: no UTF-8") from None
     return [_COMMENT.split(line, 1)[0].strip() for line in text.split("\n")]
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)

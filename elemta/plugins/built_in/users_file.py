@@ -11,7 +11,6 @@ for one verifier before it knows by which password somebody comes.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from msgspec import Meta, Struct
 from typing_extensions import override
 
 from elemta.config import ConfigError, Mistake, Table
+from elemta.files import Watched
 from elemta.log import logger
 from elemta.login import (
     Remembered,
@@ -44,7 +44,7 @@ from elemta.units import Seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from elemta.login import Stamp, User
+    from elemta.login import User
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
 
@@ -95,6 +95,17 @@ class _Kept(Struct, frozen=True):
     disabled: bool
 
 
+class _Users(Struct, frozen=True):
+    """All of them, by name.
+
+    Attributes:
+        like: what a hash costs that most have: that of who is not there costs as much.
+    """
+
+    by_name: Mapping[str, _Kept]
+    like: str
+
+
 class UsersFile(PluginWith[Settings]):
     """Knows users from a file, with passwords of their own and of their programs."""
 
@@ -103,14 +114,13 @@ class UsersFile(PluginWith[Settings]):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._file = UserFile(settings.file)
-        self._stamp: Stamp | None = None
-        self._problem = ""
-        #: Held by the thread that reads, which goes on when nobody waits any more.
-        self._reading = threading.Lock()
-        self._users: dict[str, _Kept] = {}
-        #: What a hash costs that most have: that of who is not there costs as much.
-        self._like = ""
-        self._looked = -LOOK
+        self._known = Watched(
+            (settings.file,),
+            self._read,
+            wrong=(UserFileError,),
+            renewed=self._hear_renewed,
+            refused=self._hear_refused,
+        )
         self.idle = () if settings.scram else ("on_verifier", "on_disconnect")
         self._sure: Remembered[str] = Remembered(settings.remember, trio.current_time)
         self._used: dict[str, dict[str, float]] = {}
@@ -128,7 +138,7 @@ class UsersFile(PluginWith[Settings]):
     @override
     async def start(self) -> None:
         self._hashing = Hashing(self.settings.hashing, self.tools)
-        await self.tools.in_thread(self._read)
+        await self.tools.in_thread(self._known.begin)
 
     @override
     async def run(self) -> None:
@@ -143,44 +153,23 @@ class UsersFile(PluginWith[Settings]):
 
     async def _look(self) -> None:
         """See whether the file is another by now. Believes what it knew, if the disk is slow."""
-        now = trio.current_time()
-        if now - self._looked < LOOK:
-            return
-        self._looked = now
-        with trio.move_on_after(LOOK_PATIENCE):
-            await self.tools.in_thread(self._read_anew)
+        await self._known.fresh(LOOK, self.tools.in_thread, patience=LOOK_PATIENCE)
 
-    def _read_anew(self) -> None:
-        """In a thread: with a mistake in it, what was holds."""
-        if not self._reading.acquire(blocking=False):
-            return  # it takes its time, and is not read faster by two
-        try:
-            if self._read():
-                self.tools.count("read")
-                log.info("users_file.read", plugin=self.tools.name, users=len(self._users))
-        except UserFileError as error:
-            if str(error) != self._problem:  # said once, until it says something else
-                self._problem = str(error)
-                self.tools.count("not_read")
-                log.error(  # noqa: TRY400 # a mistake in a file needs no traceback
-                    "users_file.not_read", plugin=self.tools.name, error=str(error)
-                )
-        finally:
-            self._reading.release()
+    def _hear_renewed(self, users: _Users, _problem: str) -> None:
+        self.tools.count("read")
+        log.info("users_file.read", plugin=self.tools.name, users=len(users.by_name))
 
-    def _read(self) -> bool:
-        """In a thread: what it sets is set at once, as a whole."""
-        if (stamp := self._file.stamp()) == self._stamp:
-            return False
-        self._stamp = stamp  # also of a wrong one: it is no better until it changes
-        read = self._file.read()
-        users = {name: _kept(name, user) for name, user in read.items()}
+    def _hear_refused(self, error: Exception) -> None:
+        self.tools.count("not_read")
+        log.error("users_file.not_read", plugin=self.tools.name, error=str(error))
+
+    def _read(self) -> _Users:
+        users = {name: _kept(name, user) for name, user in self._file.read().items()}
         hashes = {costs(each.hash): each.hash for each in users.values() if each.hash is not None}
         usual = Counter(costs(each.hash) for each in users.values() if each.hash is not None)
         like = hashes[usual.most_common(1)[0][0]] if usual else ""
         decoy(like)  # made now: it would take twice as long for the first who is not there
-        self._users, self._like, self._problem = users, like, ""
-        return True
+        return _Users(users, like)
 
     # Its answers.
 
@@ -202,7 +191,9 @@ class UsersFile(PluginWith[Settings]):
             return self._granted(user, "")
         try:
             with trio.fail_after(PATIENCE):
-                right = await self._hashing.verify(kept or decoy(self._like), password)
+                right = await self._hashing.verify(
+                    kept or decoy(self._known.content.like), password
+                )
         except trio.TooSlowError:
             self.tools.count("too_busy")
             return Defer((3, 2), "try again later", note="too many passwords are being hashed")
@@ -229,12 +220,12 @@ class UsersFile(PluginWith[Settings]):
     @override
     async def on_disconnect(self, session: Session) -> None:
         # By SCRAM somebody proves himself to the listener: here only his verifier was asked for.
-        if (login := session.login) is not None and login in self._users:
+        if (login := session.login) is not None and login in self._known.content.by_name:
             self._used.setdefault(login, {})[session.app] = self.tools.clock()
 
     def _find(self, name: str) -> _Kept | None:
         try:
-            return self._users.get(prepare_name(name))
+            return self._known.content.by_name.get(prepare_name(name))
         except ValueError:
             return None
 

@@ -190,7 +190,7 @@ async def test_a_file_is_read_by_one_thread_at_a_time_and_once_if_it_is_wrong(
     def slowly(file: UserFile) -> dict[str, User]:
         reads.append("begun")
         if len(reads) < 9:
-            place.plugin._read_anew()  # pyright: ignore[reportPrivateUsage] # as another thread does
+            place.plugin._known.look()  # pyright: ignore[reportPrivateUsage] # as another thread does
         return read(file)
 
     monkeypatch.setattr(UserFile, "read", slowly)
