@@ -17,7 +17,7 @@ from elemta.api import serve, tokens
 from elemta.api.access import Entrance
 from elemta.api.app import create_app
 from elemta.api.audit import AuditLog
-from elemta.api.certificate import context, renew
+from elemta.api.certificate import ApiCertificate
 from elemta.api.exposition import add_metrics
 from elemta.api.guesses import Guesses
 from elemta.api.health import add_health
@@ -55,12 +55,11 @@ class Api:
     Args:
         config: of the server.
         sockets: listening.
-        tls: what is shown to clients; None: they are served in clear.
+        shown: to clients; None: they are served in clear.
         inbox: where a sandbox keeps mail; None: it is no sandbox.
 
     Attributes:
         urls: where it is found.
-        tls: see above.
     """
 
     def __init__(
@@ -68,13 +67,14 @@ class Api:
         config: Config,
         table: Table,
         sockets: Sequence[socket.socket],
-        tls: ssl.SSLContext | None,
+        shown: ApiCertificate | None,
         inbox: Path | None,
     ) -> None:
+        self._tls = tls = None if shown is None else shown.context
         self.urls = tuple(_url(config, sock, tls) for sock in sockets)
         self._table = table
         self._sockets = tuple(sockets)
-        self.tls = tls
+        self._shown = shown
         self._inbox = inbox
         self._file = TokenFile(config.data_dir)
         self._clock = clock = time.time
@@ -136,11 +136,11 @@ class Api:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keys.run)
             nursery.start_soon(self._audit.run)
-            if self.tls is not None:
-                nursery.start_soon(renew, self._table, self.tls)
+            if self._shown is not None:
+                nursery.start_soon(self._shown.renew)
             log.info("api.ready", urls=" ".join(self.urls))
             guarded = app if names is None else Hosts(app, names)
-            await serve.run(guarded, self._sockets, self._stopping, tls=self.tls)
+            await serve.run(guarded, self._sockets, self._stopping, tls=self._tls)
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
@@ -186,7 +186,7 @@ def open_api(config: Config, *, inbox: Path | None = None, elsewhere: bool = Fal
     if (table := config.api) is None:
         return None
     contents()
-    tls = None if table.certificate is None else context(table)
+    shown = ApiCertificate.of(table)
     try:
         sockets = _bind(table)
     except BindError as error:
@@ -195,9 +195,9 @@ def open_api(config: Config, *, inbox: Path | None = None, elsewhere: bool = Fal
         if error.__cause__.errno != errno.EADDRINUSE:
             raise
         sockets = _bind(msgspec.structs.replace(table, address="127.0.0.1:0"))
-    if tls is None and _names(table) is None:
+    if shown is None and _names(table) is None:
         log.warning("api.in_clear", address=" ".join(map(str, table.bindings)))
-    return Api(config, table, sockets, tls, inbox)
+    return Api(config, table, sockets, shown, inbox)
 
 
 def _bind(table: Table) -> list[socket.socket]:

@@ -100,11 +100,11 @@ def check(path: Path | None) -> None:
         except ConfigError as error:
             misconfigured(locate(error, found))
     if config.api is not None and config.api.certificate is not None:
-        from elemta.api.certificate import context
+        from elemta.api.certificate import ApiCertificate
         from elemta.config import ConfigError, locate
 
         try:
-            context(config.api)
+            ApiCertificate.of(config.api)
         except ConfigError as error:
             misconfigured(locate(error, found) if found else error)
     if config.routes and found is not None:  # those of the sandbox name no files

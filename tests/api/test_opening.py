@@ -16,11 +16,13 @@ import trio.testing
 import trustme
 
 from elemta import log
-from elemta.api import certificate, tokens
+from elemta.api import tokens
+from elemta.api.certificate import ApiCertificate
 from elemta.api.opening import Api, open_api
 from elemta.api.tokens import TokenFile
 from elemta.config import Config, ConfigError, load, sandbox
 from elemta.listener.sockets import BindError
+from elemta.net.certificates import LOOK
 from elemta.privileges import StartError
 from elemta.supervision import Supervision
 from tests.api.fakes import at_once
@@ -257,22 +259,20 @@ async def test_a_new_certificate_is_shown_to_who_comes_then(
     autojump_clock: trio.testing.MockClock,
     logged: Callable[[], str],
 ) -> None:
-    table = files.settings(tmp_path).api
-    assert table is not None
-    context = certificate.context(table)
-    nursery.start_soon(certificate.renew, table, context, at_once)
-    shown = Shown(files, context)
+    ours = ApiCertificate(files.certificate, files.key)
+    nursery.start_soon(ours.renew, at_once)
+    shown = Shown(files, ours.context)
     first = await shown.certificate()
-    await trio.sleep(certificate.LOOK + 1)
+    await trio.sleep(LOOK + 1)
     assert await shown.certificate() == first
     files.issue()
-    await trio.sleep(certificate.LOOK)
+    await trio.sleep(LOOK)
     second = await shown.certificate()
     assert second != first
     key = files.key.read_bytes()
     files.issue()
     files.key.write_bytes(key)
-    await trio.sleep(certificate.LOOK)
+    await trio.sleep(LOOK)
     assert await shown.certificate() == second
     assert logged().count('"api.certificate_renewed"') == 1
     assert logged().count('"api.certificate_refused"') == 1
