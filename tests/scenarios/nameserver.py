@@ -19,6 +19,8 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from tests.scenarios import ports
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
@@ -65,8 +67,8 @@ class Nameserver:
         self._delays: dict[str, float] = {}
         self._first: dict[str, float] = {}
         self._over = False
-        self._stream = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._stream.getsockname()[1]
+        self.port = ports.free_port()
+        self._stream = socket.create_server(("127.0.0.1", self.port))
         self._datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._datagrams.bind(("127.0.0.1", self.port))
         self._threads = [

@@ -4,20 +4,51 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
+#: Below those that Linux gives to whoever asks for any or connects (net.ipv4.ip_local_port_range):
+#: one of these would be somebody else's while a daemon starts, or is down for a moment.
+_PORTS: Final = range(20_000, 32_700)
+_BLOCK: Final = 100
+#: Sockets in the abstract namespace by which this process holds its blocks, as long as it lives.
+_held: Final[list[socket.socket]] = []
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports of blocks that no other process takes from, as tests run in several."""
+    for first in _PORTS[::_BLOCK]:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0elemta-scenarios-ports-{first}")
+        except OSError:
+            claim.close()
+            continue
+        _held.append(claim)
+        yield from range(first, first + _BLOCK)
+    raise RuntimeError("no port is left")
+
+
+_own: Final = _own_ports()
+
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody uses, and that nobody else is given, as long as the tests run."""
+    while True:
+        port = next(_own)
+        with (
+            suppress(OSError),  # a server of this machine has it
+            socket.socket() as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagrams,
+        ):
+            stream.bind((host, port))
+            datagrams.bind((host, port))
+            return port
 
 
 def greets(port: int, host: str = "127.0.0.1") -> bool:
