@@ -1,14 +1,32 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from fuzz import profiles
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 pytest_plugins = ["elemta.testing.fixtures"]
+
+# What Hypothesis tries is the same each time, here as in CI.
+profiles.load()
+
+# Whoever starts the tests in the background of a shell has them ignore Ctrl-C, and all that they
+# start would do the same, though tests say it to them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """What is long is called by how it begins: all names go to and fro between processes."""
+    if isinstance(val, (str, bytes)) and len(val) > 60:
+        return f"{argname}-{val[:40]!r}"
+    return None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

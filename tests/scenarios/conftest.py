@@ -77,6 +77,7 @@ def make_elemta(place: Path, request: pytest.FixtureRequest) -> Iterator[MakeDae
     for daemon in made:
         ended = None if daemon.process is None else daemon.process.poll()
         daemon.kill()
+        daemon.end_commands()
         # pytest shows this with a failure only.
         if ended is not None:
             sys.stdout.write(f"--- the daemon had ended by itself, with {ended}\n")

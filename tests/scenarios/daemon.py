@@ -47,6 +47,7 @@ class Daemon:
         self.arguments: list[str] = ["--allow-root"] if os.geteuid() == 0 else []
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self._commands: list[subprocess.Popen[str]] = []
 
     def listener(self, **keys: object) -> dict[str, object]:
         """The one listener; wider than by default, since all clients here are one address."""
@@ -127,11 +128,20 @@ class Daemon:
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin ``elemta …``, and let it go on by itself."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command(*arguments),
             env=self.environment_of_commands(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self._commands.append(process)
+        return process
+
+    def end_commands(self) -> None:
+        """Kill those that a test which failed has left: a later one would be blamed for them."""
+        for process in self._commands:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
 
     def flush(self) -> None:
         """Have all that waits tried now."""
