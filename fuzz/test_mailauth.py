@@ -63,9 +63,9 @@ OTHERS: Final = st.sampled_from(
 
 
 def in_time(call: Callable[[], Awaitable[Spf]] | Callable[[], Awaitable[object]]) -> object:
-    began = time.perf_counter()
+    began = time.process_time()
     found = trio.run(call)
-    assert time.perf_counter() - began < LONG
+    assert time.process_time() - began < LONG
     return found
 
 

@@ -198,6 +198,6 @@ def test_a_file_is_read_as_it_was_sent(name: str, content: bytes) -> None:
 
 def test_a_large_file_is_soon_there() -> None:
     letter = Letter(author=ALICE, to=(BOB,), parts=(Part("a", "a/b", b"\xff" * 40 * 2**20),))
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(compose(letter)) > 50 * 2**20
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10

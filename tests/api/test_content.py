@@ -105,9 +105,9 @@ def test_a_message_of_many_parts_is_shown_in_part() -> None:
     ids=["nested", "messages", "borders", "fields", "punycode", "words", "parameters", "quotes"],
 )  # fmt: skip
 def test_a_hostile_message_is_shown_soon(content: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     view_of(content)
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 PIECES = st.sampled_from(

@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_nobodys(fields: list[str]) -> None:
 
 
 def test_a_field_made_to_take_long_takes_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for field in (
         b"a@" + b":" * 16_000,
         b"a" * 8_000 + b"@" + b":" * 8_000,
@@ -84,7 +84,7 @@ def test_a_field_made_to_take_long_takes_no_time() -> None:
     ):
         with suppress(AuthorError):
             author_domains([field])
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @settings(deadline=None)
@@ -169,7 +169,7 @@ def test_a_name_may_be_what_it_likes_in_quotes(field: str) -> None:
 
 
 def test_names_made_to_take_long_take_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for field in (
         b" " * 15_000 + b"x<a@b.example>",
         b"a@b " * 4_000 + b"<a@b.example>",
@@ -178,4 +178,4 @@ def test_names_made_to_take_long_take_no_time() -> None:
     ):
         with suppress(AuthorError):
             author_mailboxes(field)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -250,11 +250,11 @@ def crlf(text: bytes) -> bytes:
     [b" " * 20_000_000, b"\r\n" * 10_000_000, b"a \t" * 5_000_000, b"\t\r\n" * 5_000_000 + b"x"],
 )
 async def test_a_giant_body_takes_time_in_proportion(body: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     for canonical in (b"simple", b"relaxed"):
         header = signed(canonicalize=(b"relaxed", canonical)).partition(b"\r\n\r\n")[0]
         assert await result(header + b"\r\n\r\n" + body) == "fail"
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,10 @@ async def test_a_giant_body_takes_time_in_proportion(body: bytes) -> None:
     ],
 )
 async def test_fields_made_to_take_long_take_no_time(field: bytes) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     found = await check((field + b"\r\n") * 12 + MESSAGE)
     assert "pass" not in {each.result for each in found}
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 async def test_what_libraries_would_go_over_again_and_again_is_refused() -> None:

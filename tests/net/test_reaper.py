@@ -120,8 +120,8 @@ async def test_looking_at_thousands_takes_no_time() -> None:
         reaper.watch(end)
     best = math.inf
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         reaper.look()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     # Ten times what it takes: this finds a search that is no longer linear, not a busy machine.
     assert best < 0.02
