@@ -7,11 +7,12 @@ import socket
 import ssl
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 import trio
 import trustme
+from typing_extensions import override
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as websocket_of
 
@@ -199,6 +200,18 @@ async def test_a_server_that_is_gone_without_a_word_is_noticed(nursery: trio.Nur
         nursery.cancel_scope.cancel()
 
 
+class Nameless(trio.abc.HostnameResolver):
+    """Knows no names, wherever the tests run: a machine without a network says so otherwise."""
+
+    @override
+    async def getaddrinfo(self, *asked: object, **more: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    @override
+    async def getnameinfo(self, sockaddr: object, flags: int) -> NoReturn:
+        raise NotImplementedError
+
+
 async def test_why_a_server_is_not_reached_is_told() -> None:
     async with Served().running() as served:
         with pytest.raises(ForbiddenError, match="does not take the token: no token, or none"):
@@ -215,6 +228,7 @@ async def test_why_a_server_is_not_reached_is_told() -> None:
     with pytest.raises(NotRunningError, match="nobody listens at http://127"):
         async with connect(served.remote()):
             pass
+    trio.socket.set_custom_hostname_resolver(Nameless())
     with pytest.raises(UnavailableError, match="cannot be reached: Name or service not known"):
         async with connect(remote("http://nowhere.invalid:1", "all")):
             pass
