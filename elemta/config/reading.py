@@ -209,7 +209,7 @@ def load_table(
     Raises:
         ConfigError: as `load`.
     """
-    source = Source(text, where, quick=True)
+    source = Source(text, where)
     try:
         found = check({} if source.value is None else source.value, schema)
     except ConfigError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import yaml
@@ -86,16 +87,15 @@ class Source:
     Args:
         text: YAML.
         where: what messages call it.
-        quick: the file may be large.
 
     Raises:
         ConfigError: it is no YAML, or a key stands twice in one mapping.
     """
 
-    def __init__(self, text: str, where: str, *, quick: bool = False) -> None:
+    def __init__(self, text: str, where: str) -> None:
         self.where = where
         try:
-            self._root, doubles, self.value = _parse_quickly(text) if quick else _parse(text)
+            self._root, doubles, self.value = _parse_quickly(text)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
@@ -122,15 +122,22 @@ class Source:
         return Mistake(mistake.place, mistake.problem, line, column)
 
 
+@cache
+def _quick() -> type[_Loader | yaml.CSafeLoader]:
+    """The loader of libyaml, five times as fast; `_Loader` if PyYAML was built without it."""
+    if not yaml.__with_libyaml__:
+        return _Loader
+
+    class Loader(yaml.CSafeLoader):
+        yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    return Loader
+
+
 def _parse_quickly(text: str) -> tuple[yaml.Node | None, list[Mistake], object]:
-    """See `_parse`: by libyaml, five times as fast. What that says of mistakes is for nobody."""
-    if yaml.__with_libyaml__:
-
-        class Loader(yaml.CSafeLoader):
-            yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-
-        with suppress(yaml.YAMLError, ValueError, RecursionError):
-            return _parse(text, Loader)
+    """See `_parse`: by libyaml. What that says of mistakes is for nobody: they are said by ours."""
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
+        return _parse(text, _quick())
     return _parse(text)
 
 
