@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import inspect
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
@@ -190,6 +191,7 @@ def waiting_hooks(kind: type[Plugin]) -> frozenset[str]:
     return frozenset(each for each in HOOKS if each not in AT_ONCE and _waits(getattr(kind, each)))
 
 
+@lru_cache(maxsize=1024)  # most hooks of most plugins are those of their base
 def _waits(hook: object) -> bool:
     code = getattr(hook, "__code__", None)
     if code is None or not code.co_flags & inspect.CO_COROUTINE:

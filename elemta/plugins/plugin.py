@@ -19,6 +19,7 @@ from typing import (
     get_args,
     get_origin,
 )
+from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 from typing_extensions import get_original_bases, override
@@ -464,14 +465,17 @@ UNDECIDED: Final = ("on_disconnect", "on_event", "on_route", "on_attempted")
 AT_ONCE: Final = ("on_route",)
 
 
+#: What each kind of plugin overrides: each chain asks it for each hook.
+_overridden: Final = WeakKeyDictionary["type[Plugin]", tuple[str, ...]]()
+
+
 def hooks(plugin: Plugin) -> tuple[str, ...]:
     """The hooks that a plugin overrides, in the order in which they are asked."""
     kind = type(plugin)
-    return tuple(
-        each
-        for each in HOOKS
-        if _hook(kind, each) is not _hook(Plugin, each) and each not in plugin.idle
-    )
+    if (own := _overridden.get(kind)) is None:
+        own = tuple(each for each in HOOKS if _hook(kind, each) is not _hook(Plugin, each))
+        _overridden[kind] = own
+    return tuple(each for each in own if each not in plugin.idle)
 
 
 def kinds(plugin: Plugin) -> tuple[str, ...]:
