@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from elemta.config import Maildir
+from elemta.config import Maildir, Smarthost
 from elemta.log import logger
 from elemta.protocol import Mailbox, Reply, domain_to_ascii, parse_mailbox, reply
 from elemta.queue import Addressee
@@ -33,6 +33,9 @@ log = logger(__name__)
 #: How many aliases may lead from one to the next, and how many recipients one may stand for.
 MAX_DEPTH: Final = 100
 MAX_EXPANSION: Final = 1000
+
+#: Left to themselves, other servers take these for routes (RFC 5321 appendix F.2).
+_ROUTING: Final = ("%", "!", "@")
 
 #: Of those whom an alias stands for, how many are named to people.
 NAMED: Final = 20
@@ -71,6 +74,7 @@ class OwnDomain:
         mailbox_map: has more mailboxes; empty: none has.
         any: each local part is a mailbox.
         keeps_tags: who is given the mail wants the address with its tag.
+        passes_on: its mail may go to another mail server, which may relay for us.
         listed: the list of mailboxes and the aliases are all that there is to look at.
     """
 
@@ -87,6 +91,8 @@ class OwnDomain:
         self.any = "*" in domain.mailboxes
         # A Maildir is that of the mailbox; others may sort by the tag, as Dovecot does.
         self.keeps_tags = not isinstance(domain.target, Maildir)
+        # A map may name any target.
+        self.passes_on = isinstance(domain.target, Smarthost) or domain.deliver_map is not None
         self.listed = not (self.catch_all or self.delimiter or self.alias_map or self.mailbox_map)
         self._mailboxes = {"postmaster", *(name.lower() for name in domain.mailboxes)}
 
@@ -96,7 +102,15 @@ class OwnDomain:
 
     def has(self, local_part: str) -> bool:
         """Whether there is such a mailbox (lower case), by the list alone."""
-        return self.any or local_part in self._mailboxes
+        return local_part in self._mailboxes or (self.any and not self.leads_on(local_part))
+
+    def leads_on(self, local_part: str) -> bool:
+        """Whether the next server may take a local part for a route to somewhere else.
+
+        It may relay for us, and would then for whoever writes such an address to us. So nobody is
+        called so whom nobody has named.
+        """
+        return self.passes_on and is_route(local_part)
 
     def forms(self, local_part: str) -> Iterator[str]:
         """The local part in full, and without its tag if it has one: ``bob+tag``, ``bob``."""
@@ -190,12 +204,14 @@ class Expansion:
                 if others is None:
                     return ALIAS_BROKEN
                 return self._follow(own, bare, mailbox, others, f"is an alias of {own.alias_map}")
+            if bare != local_part and own.leads_on(local_part):
+                continue
             if own.names(bare) or (
                 own.mailbox_map and (yield from self._ask(own.mailbox_map, own, bare)) is not None
             ):
                 # Also `bob: [bob, carol]`: a copy to carol, and the mailbox behind the alias.
                 return self._mailbox(own, mailbox, bare)
-        if own.any:
+        if own.any and not own.leads_on(local_part):
             return self._mailbox(own, mailbox, bare)
         if loops or (own.name, "@") in self._followed:
             return ()
@@ -256,6 +272,11 @@ def addressees(led: Sequence[Led], start: Mailbox) -> tuple[Addressee, ...]:
     if len(led) == 1 and led[0].address == start:
         return (Addressee(address=start),)
     return tuple(Addressee(address=each.address, original=start) for each in led)
+
+
+def is_route(local_part: str) -> bool:
+    """Whether other servers may take a local part for one."""
+    return any(mark in local_part for mark in _ROUTING)
 
 
 def ascii_domain(domain: str) -> str:

@@ -21,6 +21,7 @@ from elemta.listener.expansion import (
     OwnDomain,
     addressees,
     ascii_domain,
+    is_route,
 )
 from elemta.maps import MapDownError, Maps, domain_keys
 from elemta.message import is_rewritten
@@ -44,9 +45,6 @@ PATIENCE: Final = 60.0
 #: Whether somebody is there, nobody can say just now (RFC 3463 §3.5: X.4.3).
 MAP_DOWN: Final = reply(451, 4, 3, "who that is cannot be found out just now")
 RELAY_DENIED: Final = reply(550, 7, 1, "relay access denied")
-
-#: Left to themselves, other servers take these for routes (RFC 5321 appendix F.2).
-_ROUTING: Final = ("%", "!", "@")
 
 
 class Recipients:
@@ -110,7 +108,7 @@ class Recipients:
             return "relay.networks"
         if self.relayed(mailbox.domain) is None:
             return ""
-        return "" if _is_route(mailbox) else "relay.domains"
+        return "" if is_route(mailbox.local_part) else "relay.domains"
 
     async def find(
         self,
@@ -194,7 +192,7 @@ class Recipients:
         """A mailbox that is not ours; None: a map must be asked."""
         if self.permission(mailbox, client=client, login=login):
             return (Addressee(address=mailbox),)
-        if self._relay.domain_map is None or _is_route(mailbox):
+        if self._relay.domain_map is None or is_route(mailbox.local_part):
             return RELAY_DENIED
         return None
 
@@ -287,11 +285,6 @@ class Recipients:
             return None
         address = ipaddress.ip_address(client)
         return next((each for each in self._relay.networks if address in each), None)
-
-
-def _is_route(mailbox: Mailbox) -> bool:
-    """Whether a local part may be one, to others."""
-    return any(mark in mailbox.local_part for mark in _ROUTING)
 
 
 def told(addressees: Sequence[Addressee], params: RcptParams) -> Sequence[Addressee]:

@@ -186,6 +186,19 @@ def test_domains_that_we_relay_for_take_no_routes(domain: str) -> None:
         assert decide(f"{local_part}@{domain}", client=TRUSTED) == [f"{local_part}@{domain}"]
 
 
+@pytest.mark.parametrize("deliver", ["smtp://192.0.2.1", "smtps://192.0.2.1"])
+@pytest.mark.parametrize("local_part", ["x%y.example", "y.example!x", '"x@y.example"', "bob+x%y"])
+def test_no_route_is_handed_to_a_server_behind_us_that_may_relay_for_us(
+    deliver: str, local_part: str
+) -> None:
+    any_of = recipients(Domain(name="a.example", mailboxes=["*"], deliver=deliver))
+    named = tagged("bob", "p%q", deliver=deliver)
+    for who in (any_of, named):
+        assert decide(f"{local_part}@a.example", who) is NO_SUCH_MAILBOX
+        assert decide("bob@a.example", who) == ["bob@a.example"]
+    assert decide("p%q@a.example", named) == ["p%q@a.example"]
+
+
 BEHIND = [Addressee(address=Mailbox(name, "here.example")) for name in ("alice", "bob", "carol")]
 
 
