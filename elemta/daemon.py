@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import time
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +20,7 @@ from elemta.control.server import ControlServer
 from elemta.delivery.routing import Router
 from elemta.log import logger
 from elemta.metrics.meters import Meters
-from elemta.parts import Parts
+from elemta.parts import Outside, Parts
 from elemta.privileges import StartError, open_files
 from elemta.queue import (
     HistoryLimits,
@@ -34,11 +34,12 @@ from elemta.readings import watch_loop
 from elemta.supervision import Supervision
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from elemta.api.opening import Api
     from elemta.config import Config
+    from elemta.ledger import Exchange
     from elemta.listener.sockets import BoundListener
     from elemta.net.certificates import Certificates
     from elemta.net.transport import Endpoint
@@ -60,6 +61,7 @@ async def run(
     until: Callable[[], Awaitable[None]] = trio.sleep_forever,
     clock: Callable[[], float] = time.time,
     certificates: Certificates | None = None,
+    exchange: Exchange | None = None,
     ready: Callable[[list[Endpoint]], None] = lambda addresses: None,
 ) -> None:
     """Run the server until SIGTERM or SIGINT.
@@ -68,6 +70,7 @@ async def run(
 
         run
         └── queue                       closed last: what was answered is written
+        exchange                    with other nodes, if there are some
         plugins                     live as long as all below
             └── ground                  cancelled when all above is over, or at a second signal
                 ├── signals, log, reaper, control, lag, certificates, what systemd is told
@@ -89,6 +92,7 @@ async def run(
         until: the server stops when this returns, too.
         clock: seconds since the epoch.
         certificates: of this configuration, read already; None: they are read.
+        exchange: with the other nodes of this server; None: there are none.
         ready: told where clients find us, once mail can be taken.
 
     Raises:
@@ -137,10 +141,12 @@ async def run(
                     meters=meters,
                     folder=folder.parent / "plugins",
                     certificates=certificates,
+                    outside=Outside(exchange=exchange),
                 )
                 node = Node(parts, reader, folder, clock)
-                async with parts.plugins_living():
-                    await _Tree(parts, supervision, node, api, meters).run(ready, until)
+                tree = _Tree(parts, supervision, node, api, meters)
+                async with _exchanging(exchange, supervision), parts.plugins_living():
+                    await tree.run(ready, until)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
         raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
@@ -149,6 +155,16 @@ async def run(
             each.socket.close()
         if api is not None:
             api.close()
+
+
+@asynccontextmanager
+async def _exchanging(exchange: Exchange | None, supervision: Supervision) -> AsyncGenerator[None]:
+    """As long as this is entered, other nodes hear what plugins and logins remember."""
+    async with trio.open_nursery() as nursery:
+        if exchange is not None:
+            nursery.start_soon(supervision.keep, "exchange", exchange.run)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 class _Tree:

@@ -35,6 +35,7 @@ from elemta.delivery.routing import Router
 from elemta.delivery.worker import Delivery
 from elemta.explaining.hypothesis import explain
 from elemta.explaining.waiting import why
+from elemta.ledger import Exchange
 from elemta.listener.accept import Listeners
 from elemta.listener.reception import House
 from elemta.listener.submission import NotTakenError, hand_in
@@ -89,17 +90,17 @@ _REPORTS: Final = {
 
 
 class Outside(Struct, frozen=True, kw_only=True):
-    """What a server meets outside of its process; for tests, which have another world.
+    """What a server meets outside of its process; most of it for tests, which have another world.
 
     Attributes:
         resolver: asks the DNS; None: as the configuration says.
         dial: connects to a host; None: by TCP.
         mailboxes: where ``maildir`` leads; None: below `data_dir`.
-        in_thread: what runs for plugins what blocks.
-        briefly: what runs for plugins what computes.
+        in_thread, briefly: what runs for plugins what blocks, and what computes.
         connect: connects plugins to services.
         random: what is chance to plugins: from 0 up to 1.
         loaded: plugins that are there already, for entries of their name and settings.
+        exchange: with the other nodes of this server; None: there are none.
     """
 
     resolver: DnsResolver | None = None
@@ -110,6 +111,7 @@ class Outside(Struct, frozen=True, kw_only=True):
     connect: Connects = connect_service
     random: Callable[[], float] = random.random
     loaded: tuple[Loaded, ...] = ()
+    exchange: Exchange | None = None
 
 
 class Parts:
@@ -269,16 +271,16 @@ class Parts:
             ConfigError: one of them cannot start.
         """
         keep, files = self._supervision.keep, self._outside.in_thread
+        exchange = self._outside.exchange
         async with (
-            self._house.guesses.living(self._folder.parent, self.config.data_dir, files),
+            self._house.guesses.living(self._folder.parent, self.config.data_dir, files, exchange),
             self._lives.living(self._house.plugins),
             trio.open_nursery() as nursery,
         ):
             try:
                 if self._heed(self._house.plugins):
                     self._sort()  # it was opened when there was nobody to ask yet
-                sorting = partial(self._choosing.run, self._sort)
-                nursery.start_soon(keep, "routes", sorting)
+                nursery.start_soon(keep, "routes", partial(self._choosing.run, self._sort))
                 nursery.start_soon(keep, "events", self._watching.run)
                 nursery.start_soon(keep, "logins", self._house.guesses.run)
                 yield
@@ -325,6 +327,7 @@ class Parts:
             routes_changed=self._choosing.changed,
             queue=Hand(self.queue, self.report, loaded.name),
             tell_postmaster=partial(self._notices.tell, f"plugin:{loaded.name}"),
+            exchange=self._outside.exchange,
             counts=loaded.counts.events,
             meters=self._meters,
         )

@@ -149,6 +149,7 @@ def _node(
         reread=lambda: share(read(path), place),
         file=str(path),
         queue_dir=place.queue(config.data_dir),
+        exchange=place.exchange(config.data_dir, time.time),
         until=partial(trio.lowlevel.wait_readable, int(os.environ[LIFELINE])),
         certificates=certificates,
     )

@@ -10,7 +10,7 @@ import math
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -34,6 +34,9 @@ class Row(Struct, array_like=True):
 
 
 R = TypeVar("R", bound=Row)
+#: What a row is that two nodes have changed at once: told what it was before (None: it was not
+#: there), what it is here, and what it is there.
+Joins: TypeAlias = "Callable[[R | None, R, R], R]"
 
 
 def short(*words: str) -> bytes:
@@ -46,12 +49,19 @@ def _nothing() -> None:
     """Nobody wants to know."""
 
 
+def _longer(before: R | None, here: R, there: R) -> R:
+    """Of two rows the one that means something for longer."""
+    return here if here.until >= there.until else there
+
+
 class Book(Generic[R]):
     """Rows by key, of one kind. Belongs to the loop.
 
     Args:
         kind: of rows.
         most: how many there may be.
+        joined: what becomes of a row that two nodes have changed at once, if they have the book in
+            common; None: the one holds that means something for longer.
 
     Attributes:
         changed, stir: see `Pages`.
@@ -59,20 +69,25 @@ class Book(Generic[R]):
         crowded: how many were dropped to make room for others.
     """
 
-    def __init__(self, kind: type[R], most: int) -> None:
+    def __init__(self, kind: type[R], most: int, joined: Joins[R] | None = None) -> None:
         self.changed: set[bytes] = set()
         self.stir: Callable[[], None] = _nothing
         self.rows: dict[bytes, R] = {}
         self.crowded = 0
         self._most = most
         self._decoder = msgspec.msgpack.Decoder(kind)
+        self._joined: Joins[R] = _longer if joined is None else joined
 
     def get(self, key: bytes) -> R | None:
         """What is known."""
         return self.rows.get(key)
 
     def put(self, key: bytes, row: R) -> None:
-        """A new row, or one that has changed."""
+        """A new row, or one that has changed. What is in it is never changed in place."""
+        self._set(key, row)
+        self._change(key)
+
+    def _set(self, key: bytes, row: R) -> None:
         before = self.rows.get(key)
         if before is None:
             if len(self.rows) >= self._most:
@@ -82,14 +97,17 @@ class Book(Generic[R]):
             self.left(before)
             self.entered(row)
         self.rows[key] = row
-        self._change(key)
 
     def drop(self, key: bytes) -> None:
         """A row that means nothing any more; it need not be there."""
+        if self._remove(key) is not None:
+            self._change(key)
+
+    def _remove(self, key: bytes) -> R | None:
         row = self.rows.pop(key, None)
         if row is not None:
-            self._change(key)
             self.left(row)
+        return row
 
     def entered(self, row: R) -> None:
         """For books that keep count of what is in them: a row came."""
@@ -140,6 +158,28 @@ class Book(Generic[R]):
             with suppress(msgspec.DecodeError):
                 row = self.rows[key] = self._decoder.decode(octets)
                 self.entered(row)
+
+    def hear(self, key: bytes, told: bytes | None, now: float) -> None:
+        """See `Pages`."""
+        if told is not None:
+            with suppress(msgspec.DecodeError):
+                self._set(key, self._decoder.decode(told))
+            return
+        row = self._remove(key)
+        if row is not None and row.until <= now:
+            self.expired(row)
+
+    def join(self, key: bytes, before: bytes | None, told: bytes | None) -> None:
+        """See `Pages`."""
+        if told is None:
+            return  # dropped there, but changed here since: it is needed
+        here = self.rows.get(key)
+        with suppress(msgspec.DecodeError):
+            there = self._decoder.decode(told)
+            if here is not None:
+                was = None if before is None else self._decoder.decode(before)
+                there = self._joined(was, here, there)
+            self._set(key, there)
 
     def prune(self, now: float) -> float:
         """See `Pages`."""

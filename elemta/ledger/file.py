@@ -11,11 +11,10 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-import msgspec
-
 from elemta.log import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from elemta.ledger.books import Row
@@ -48,14 +47,15 @@ class File:
     Args:
         path: where it lies; its folder is there.
         plugin: whose it is, for the log.
+        encode: makes octets of a row.
     """
 
-    def __init__(self, path: Path, plugin: str) -> None:
+    def __init__(self, path: Path, plugin: str, encode: Callable[[Row], bytes]) -> None:
         self._path = path
         self._plugin = plugin
         self._lock = threading.Lock()  # who was cancelled may still be writing
         self._connection: sqlite3.Connection | None = None
-        self._encode = msgspec.msgpack.Encoder().encode
+        self._encode = encode
         self._ready = False
         self._swept = 0.0
 

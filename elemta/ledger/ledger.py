@@ -10,7 +10,8 @@ The rules of this file:
   machine, and keeps the server from starting. A full or dying disk is neither: all goes on in
   memory, and is written once that works again.
 
-Each node has its own file, so each knows what it has seen itself.
+Each node has its own file. What is in it that node alone knows, but for the books that all nodes
+have in common: those are kept by the first process (`elemta.ledger.exchange`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import math
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+import msgspec
 import trio
 
 from elemta.ledger.file import File
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.ledger.books import Row
+    from elemta.ledger.exchange import Exchange
     from elemta.ledger.file import Line
 
 log = logger(__name__)
@@ -70,6 +73,11 @@ class Owner(Protocol):
         """Gives seconds since the epoch."""
         ...
 
+    @property
+    def exchange(self) -> Exchange | None:
+        """With the other nodes of this server; None: there are none."""
+        ...
+
     def in_thread(self, call: Callable[[], T], /) -> Awaitable[T]:
         """Run what blocks."""
         ...
@@ -107,6 +115,26 @@ class Pages(Protocol):
         """Have another bound from now on."""
         ...
 
+    def hear(self, key: bytes, told: bytes | None, now: float) -> None:
+        """Have what another node made of a row that was not changed here.
+
+        Args:
+            key: of the row.
+            told: it; None: it was dropped.
+            now: what was dropped at this time because its own was over has expired.
+        """
+        ...
+
+    def join(self, key: bytes, before: bytes | None, told: bytes | None) -> None:
+        """Have both what another node and what we made of a row.
+
+        Args:
+            key: of the row.
+            before: what it was before both.
+            told: what it is there.
+        """
+        ...
+
 
 B = TypeVar("B", bound=Pages)
 
@@ -123,13 +151,18 @@ class Ledger:
         await self._ledger.run()  # in `run`
         await self._ledger.close()  # in `stop`, also if `start` has failed
 
+    Args:
+        encode: makes octets of a row.
+
     Attributes:
         failure: why changes cannot be written just now; empty: they can.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encode: Callable[[Row], bytes] | None = None) -> None:
         self.failure = ""
+        self._encode = msgspec.msgpack.Encoder().encode if encode is None else encode
         self._books: dict[str, Pages] = {}
+        self._common: dict[str, Pages] = {}
         self._users = 0
         self._file: File | None = None
         self._tools: Owner | None = None
@@ -148,7 +181,7 @@ class Ledger:
         async with self._turn:
             if not self._users:
                 self._tools = tools
-                file = File(tools.folder / FILE, tools.name)
+                file = File(tools.folder / FILE, tools.name, self._encode)
                 now = tools.clock()
                 self.failure = await tools.in_thread(lambda: file.open(now))
                 if self.failure:
@@ -156,20 +189,27 @@ class Ledger:
                 self._file = file
             self._users += 1
 
-    async def book(self, name: str, new: B) -> B:
+    async def book(self, name: str, new: B, *, common: bool = False) -> B:
         """A book of this ledger.
 
         Args:
             name: which one.
             new: what it is if it is not there yet: the rows on disk are read into it. If it is
                 there, it gets the bound of this one.
+            common: of a server with several nodes all have it, and each knows within some
+                milliseconds what the others put there.
         """
-        known = self._books.get(name)
+        known = self._books.get(name) or self._common.get(name)
         if known is not None and isinstance(known, type(new)):
             known.resize(new.most)
             return known
         assert self._file is not None, "`open` comes first"
         assert self._tools is not None
+        exchange = self._tools.exchange
+        if common and exchange is not None:
+            self._common[name] = new
+            await exchange.open(self._tools.folder, name, new)
+            return new
         file, now = self._file, self._tools.clock()
         new.fill(await self._tools.in_thread(lambda: file.read(name, new.most, now)))
         self._books[name] = new
@@ -224,6 +264,9 @@ class Ledger:
             while self._changed:
                 if not await self.write():
                     break
+            if tools.exchange is not None:
+                await tools.exchange.close(self._common.values())
+            self._common.clear()
             self._books.clear()
             self._file = self._tools = None
             await tools.in_thread(file.close)

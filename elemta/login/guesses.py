@@ -19,7 +19,8 @@ The rules of this file:
   bring is over within a day: it cannot push out where owners are at home. Nor can one owner, who
   comes to be at home at so many networks a day and no more.
 
-It holds guesses, as `elemta.ledger` has it: a file that fails stops nobody. Each node has its own.
+It holds guesses, as `elemta.ledger` has it: a file that fails stops nobody. All nodes have them in
+common, or each would be one more to guess at.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import ipaddress
 import os
 import sqlite3
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elemta.config import Logins
+    from elemta.ledger import Exchange
 
 T = TypeVar("T")
 
@@ -131,9 +134,11 @@ class _Owner:
         folder: Path,
         clock: Callable[[], float],
         thread: Callable[[Callable[[], object]], Awaitable[object]],
+        exchange: Exchange | None,
     ) -> None:
         self.folder = folder
         self.clock = clock
+        self.exchange = exchange
         self._thread = thread
 
     async def in_thread(self, call: Callable[[], T], /) -> T:
@@ -160,9 +165,9 @@ class Guesses:
         self._clock = clock
         self._secret = secret or os.urandom(_SECRET)
         self._ledger = Ledger()
-        self._networks = Book(_Network, MOST)
-        self._accounts = Book(_Account, MOST)
-        self._pairs = Book(_Pair, MOST)
+        self._networks = Book(_Network, MOST, self._joined_networks)
+        self._accounts = Book(_Account, MOST, self._joined_accounts)
+        self._pairs = Book(_Pair, MOST, self._joined_pairs)
         self.configure(rules)
 
     def configure(self, rules: Logins) -> None:
@@ -179,6 +184,7 @@ class Guesses:
         folder: Path,
         shared: Path,
         thread: Callable[[Callable[[], object]], Awaitable[object]],
+        exchange: Exchange | None = None,
     ) -> AsyncGenerator[None]:
         """As long as this is entered, what is known of wrong passwords outlives the process.
 
@@ -186,13 +192,15 @@ class Guesses:
             folder: of this node's data.
             shared: of the data of all nodes.
             thread: runs what blocks.
+            exchange: with the other nodes; None: there are none.
 
         Raises:
             ConfigError: a file cannot be read or made.
         """
         try:
             try:
-                await self.open(folder / "login", shared / "login" / "secret", thread)
+                secret = shared / "login" / "secret"
+                await self.open(folder / "login", secret, thread, exchange)
             except (OSError, sqlite3.Error) as error:
                 problem = f"what is known of wrong passwords: {error}"
                 raise ConfigError(Mistake("data_dir", problem)) from error
@@ -206,6 +214,7 @@ class Guesses:
         folder: Path,
         secret: Path,
         thread: Callable[[Callable[[], object]], Awaitable[object]] = _in_thread,
+        exchange: Exchange | None = None,
     ) -> None:
         """Know what was known before.
 
@@ -214,6 +223,7 @@ class Guesses:
             secret: the file with the server's secret; made if it is not there. All nodes have one,
                 or the same stranger would be shown different verifiers.
             thread: runs what blocks.
+            exchange: see `living`.
 
         Raises:
             OSError, sqlite3.Error: a file cannot be read or made.
@@ -224,12 +234,13 @@ class Guesses:
             secret.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return _read_secret(secret)
 
-        owner = _Owner(folder, self._clock, thread)
+        owner = _Owner(folder, self._clock, thread, exchange)
         self._secret = await owner.in_thread(prepare)
         await self._ledger.open(owner)
-        self._networks = await self._ledger.book("networks", self._networks)
-        self._accounts = await self._ledger.book("accounts", self._accounts)
-        self._pairs = await self._ledger.book("pairs", self._pairs)
+        book = partial(self._ledger.book, common=True)
+        self._networks = await book("networks", self._networks)
+        self._accounts = await book("accounts", self._accounts)
+        self._pairs = await book("pairs", self._pairs)
 
     async def run(self) -> None:
         """Write down what changes; never returns."""
@@ -288,7 +299,7 @@ class Guesses:
         """
         key = short(account)
         found = self._accounts.get(key) or _Account(until=now)
-        homes = max(0.0, found.homes - max(0.0, now - found.homed_at) * HOMES / DAY)
+        homes = _homes(found, now)
         if homes > HOMES - 1:
             return False
         until = max(found.until, now + (homes + 1) * DAY / HOMES)
@@ -312,13 +323,12 @@ class Guesses:
                 return
             at_home = self._at_home(pair, now)
             wrong = 1 if now - pair.at > DAY else pair.wrong + 1
-            wait = min(LONGEST, self._rules.lock * 2.0 ** min(wrong - FREE - 1, 30))
             changed = _Pair(
                 until=max(pair.until, now + DAY),
                 good_at=pair.good_at,
                 wrong=wrong,
                 at=now,
-                locked_until=now + wait if wrong > FREE else 0.0,
+                locked_until=now + self._lock(wrong) if wrong > FREE else 0.0,
                 said=[hashed, *pair.said[: _AGAIN - 1]] if said else pair.said,
             )
             self._pairs.put(key, changed)
@@ -363,7 +373,59 @@ class Guesses:
             server_key=octets[2][:DIGEST],
         )
 
+    # What two nodes have counted at once; see `Book`.
+
+    def _joined_networks(
+        self, before: _Network | None, here: _Network, there: _Network
+    ) -> _Network:
+        was = before or _Network(here.at)
+        past, many = max(0.0, here.at - was.at), self._rules.ban_after
+        gained = here.level - self._level(was.level, was.at, here.at)
+        long_gained = here.long_level - max(0.0, was.long_level - past * many / DAY)
+        return _Network(
+            until=max(here.until, there.until),
+            level=there.level + max(0.0, gained),
+            at=max(here.at, there.at),
+            long_level=there.long_level + max(0.0, long_gained),
+            banned_until=max(here.banned_until, there.banned_until),
+        )
+
+    def _joined_accounts(
+        self, before: _Account | None, here: _Account, there: _Account
+    ) -> _Account:
+        was = before or _Account(here.at)
+        gained = here.level - self._level(was.level, was.at, here.at)
+        homes = here.homes - _homes(was, here.homed_at)
+        return _Account(
+            until=max(here.until, there.until),
+            level=there.level + max(0.0, gained),
+            at=max(here.at, there.at),
+            homes=there.homes + max(0.0, homes),
+            homed_at=max(here.homed_at, there.homed_at),
+        )
+
+    def _joined_pairs(self, before: _Pair | None, here: _Pair, there: _Pair) -> _Pair:
+        was = before or _Pair(0.0)
+        if here.good_at > max(was.good_at, there.at):
+            return here  # what was wrong before counts no more
+        new = [each for each in here.said if each not in there.said and each not in was.said]
+        started_over = here.wrong <= was.wrong  # he was right in between, or a day was over
+        wrong = there.wrong + (here.wrong if started_over else here.wrong - was.wrong)
+        at = max(here.at, there.at)
+        return _Pair(
+            until=max(here.until, there.until),
+            good_at=max(here.good_at, there.good_at),
+            wrong=wrong,
+            at=at,
+            locked_until=at + self._lock(wrong) if wrong > FREE else 0.0,
+            said=[*new, *there.said][:_AGAIN],
+        )
+
     # How much is too much.
+
+    def _lock(self, wrong: int) -> float:
+        """Seconds that an account has to wait at a network after so many wrong passwords."""
+        return min(LONGEST, self._rules.lock * 2.0 ** min(wrong - FREE - 1, 30))
 
     def _level(self, level: float, at: float, now: float) -> float:
         """What is left by now of what was wrong: it is forgotten evenly."""
@@ -389,6 +451,11 @@ class Guesses:
 
     def _hash(self, key: bytes, said: str) -> bytes:
         return hmac.digest(self._secret, key + b"\n" + said.encode(), "sha256")[:_SHORT]
+
+
+def _homes(account: _Account, now: float) -> float:
+    """At how many networks it has come to be at home of late: that is forgotten evenly."""
+    return max(0.0, account.homes - max(0.0, now - account.homed_at) * HOMES / DAY)
 
 
 def _account(user: str) -> str:

@@ -196,8 +196,15 @@ _ALL: Final = (
         "result",
     ),
     _counter("elemta_greylisting_total", "Recipients that greylisting looked at.", "outcome"),
-    _gauge("elemta_greylisting_triplets", "Triplets that greylisting knows.", "state"),
-    _gauge("elemta_greylisting_clients", "Clients and domains that greylisting trusts."),
+    # All nodes know the same of these.
+    _gauge(
+        "elemta_greylisting_triplets", "Triplets that greylisting knows.", "state", together="max"
+    ),
+    _gauge(
+        "elemta_greylisting_clients",
+        "Clients and domains that greylisting trusts.",
+        together="max",
+    ),
     _counter("elemta_rate_limit_requests_total", "What was held against limits by rate."),
     _counter("elemta_rate_limit_whitelist_hits_total", "What limits by rate did not concern."),
     _counter("elemta_rate_limit_connections_hit_total", "Connections that were too many."),
@@ -210,7 +217,7 @@ _ALL: Final = (
         "outcome",
     ),
     _counter("elemta_sending_limits_stops_total", "How often an account was stopped."),
-    _gauge("elemta_sending_limits_stopped", "Accounts that are stopped."),
+    _gauge("elemta_sending_limits_stopped", "Accounts that are stopped.", together="max"),
     # The API.
     _counter("elemta_api_requests_total", "Requests to the API.", "route", "status"),
     _histogram("elemta_api_request_duration_seconds", "How long an answer of the API took."),

@@ -5,8 +5,9 @@ The rules of this file:
 - What the configuration allows the whole server, its nodes share: connections, memory, deliveries.
 - What protects others from us they share too: connections to a destination, and its rates.
 - A share is rounded up, so that each node can do something; but that of a rate never is.
-- What protects us from one client holds for each node: which one a client meets is chance, and a
-  client that keeps to the limit must not be sent away for bad luck.
+- What protects us from the connections of one client holds for each node: which one it meets is
+  chance, and a client that keeps to the limit must not be sent away for bad luck.
+- What is remembered of clients and accounts they have in common, whatever node these meet.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ import socket
 from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
+import trio
 from msgspec import Struct
 from typing_extensions import override
 
 from elemta.config import Destination
+from elemta.control.place import reachable
+from elemta.ledger import Exchange
 from elemta.listener.sockets import BoundListener
 from elemta.log import logger
 from elemta.queue import StoreReader
 from elemta.units import Frequency, Octets, Seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from elemta.config import Config
@@ -84,6 +88,20 @@ class Place(Struct, frozen=True):
     def folder(self, data_dir: Path) -> Path:
         """Where all else lies that is its own."""
         return data_dir / "nodes" / str(self.number)
+
+    def exchange(self, data_dir: Path, clock: Callable[[], float]) -> Exchange:
+        """With the other nodes: what plugins and logins remember, all of them know."""
+
+        async def connect() -> trio.SocketStream:
+            with reachable(exchange_socket(data_dir)) as path:
+                return await trio.open_unix_socket(path)
+
+        return Exchange(connect, self.queue(data_dir).parent, clock, counts=self.number == 1)
+
+
+def exchange_socket(data_dir: Path) -> Path:
+    """Where nodes tell each other what they remember."""
+    return data_dir / "nodes" / "exchange.sock"
 
 
 def places(config: Config) -> list[Place]:

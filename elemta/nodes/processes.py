@@ -8,11 +8,13 @@
         ├── log
         ├── hear                what a node says of itself, in the words of sd_notify; one for each
         ├── report              how all of them are, to systemd
+        ├── exchange            what all nodes remember in common, and its files
         └── api                 shows to the end what goes on; then cut off
             └── kept            the process of a node, started again if it ends; one for each
 
 All nodes accept from the same sockets, and the kernel gives a connection to whoever is free. They
-share nothing else but the Maildirs: no node waits for another, and one that fails harms none.
+share nothing else but the Maildirs, and what they remember of clients and accounts, each with a
+copy of it (`elemta.ledger.exchange`): no node waits for another, and one that fails harms none.
 
 A node is a program of its own, not a fork: it is started in the same way whether it is the first
 time or after a crash, and nothing of this process is left in it.
@@ -36,10 +38,12 @@ from elemta import log as logs
 from elemta.config import ConfigError
 from elemta.control.client import connect
 from elemta.control.interface import Status
+from elemta.control.place import listening
 from elemta.control.server import ControlServer
+from elemta.ledger import Keeper
 from elemta.log import logger
 from elemta.nodes.cluster import Cluster
-from elemta.nodes.place import environment
+from elemta.nodes.place import environment, exchange_socket
 from elemta.nodes.running import Running
 from elemta.privileges import StartError
 from elemta.queue import first_number
@@ -222,6 +226,7 @@ class _Nodes:
         self._control = ControlServer(
             config.control_socket, config.control.group, cluster.steered_by
         )
+        self._keeper = Keeper(config.data_dir, clock)
         self._supervision = Supervision()
         self._watchdog = systemd.watchdog()
         self._stop = trio.Event()
@@ -237,6 +242,7 @@ class _Nodes:
             ground.start_soon(self._supervision.keep, "events", self._cluster.run)
             for node in self._nodes:
                 ground.start_soon(node.hear)
+            await ground.start(self._keep_books)
             ground.start_soon(
                 partial(systemd.report, self._status, self._all_heard, within=self._watchdog)
             )
@@ -249,6 +255,26 @@ class _Nodes:
         if self._failed is not None:
             raise self._failed
         log.info("nodes.stopped", nodes=len(self._nodes))
+
+    async def _keep_books(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep what all nodes remember, until they have ended and we are cancelled."""
+        path = exchange_socket(self._running.config.data_dir)
+
+        async def listen() -> None:
+            with listening(path) as sock:
+                listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+                await trio.serve_listeners(self._exchange, [listener])
+
+        async with self._keeper.living():
+            task_status.started()
+            await self._supervision.keep("exchange", listen)
+
+    async def _exchange(self, stream: trio.SocketStream) -> None:
+        """Serve one node. Whatever happens to it must not end the others."""
+        try:
+            await self._keeper.serve(stream)
+        except Exception:  # a fault of ours, or of a disk; the node comes again
+            log.exception("exchange.failed")
 
     async def _keep_nodes(self, ground: trio.Nursery) -> None:
         """Keep all nodes running until we are to stop, and they have ended."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import trio
 from msgspec import Struct, field
 
+from elemta.ledger import Exchange
 from elemta.metrics.meters import Meters
 from elemta.net.dns import Records
 from elemta.net.services import Connects, connect_service
@@ -124,6 +125,7 @@ class Tools(Struct, kw_only=True, eq=False):
             some seconds what waits is sorted anew. Not from a thread.
         queue: to be steered, from `Plugin.run`; a hook in which a client waits should not.
         tell_postmaster: what an operator must hear of who looks at no log.
+        exchange: with the other nodes of this server, for a `Ledger`; None: there are none.
         counts: what it counts, by word; in metrics they are
             ``elemta_plugin_events_total{plugin,event}``.
         meters: for built-in plugins, whose metrics have names of their own.
@@ -143,6 +145,7 @@ class Tools(Struct, kw_only=True, eq=False):
     routes_changed: Callable[[], None] = nobody_routes
     queue: Steers = field(default_factory=NoMail)
     tell_postmaster: Tells = tell_nobody
+    exchange: Exchange | None = None
     counts: Counter[str] = field(default_factory=Counter[str])
     meters: Meters = field(default_factory=Meters)
 

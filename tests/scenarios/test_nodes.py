@@ -79,6 +79,35 @@ def test_a_node_that_is_killed_is_started_again_and_loses_nothing(
     assert daemon.terminate() == 0
 
 
+def test_an_account_has_its_limit_once_and_a_node_that_starts_anew_knows_of_it(
+    make_elemta: MakeDaemon,
+) -> None:
+    limits = {"account": {"messages": ["20/1 h"]}, "clients": True, "brake": None}
+    plugins = [{"name": "sending-limits", "settings": limits}]
+    daemon = make_elemta({"nodes": 2, "plugins": plugins, **NOWHERE})
+    daemon.start()
+    ids = send_to_all(daemon, "bob@far.example")
+    while len(ids) < 60:
+        ids.add(daemon.send(messages.numbered("x"), ["bob@far.example"]))
+    # What came to both within the same milliseconds may be beyond it.
+    assert 20 <= len(ids) - len(held(daemon)) <= 22
+
+    before = nodes_of(daemon)
+    os.kill(before[2], signal.SIGKILL)
+    ports.eventually(lambda: len(daemon.events("daemon.ready")) == 3, within=20.0)
+    known = len(held(daemon))
+    for _ in range(20):
+        daemon.send(messages.numbered("x"), ["bob@far.example"])
+    assert len(held(daemon)) == known + 20
+    assert daemon.terminate() == 0
+
+
+def held(daemon: Daemon) -> list[object]:
+    listed = daemon.ask("queue", "list", "--view", "hold", "--limit", "1000")
+    assert isinstance(listed, list)
+    return listed
+
+
 def test_the_nodes_end_with_the_process_that_keeps_them(make_elemta: MakeDaemon) -> None:
     daemon = make_elemta({"nodes": 2})
     daemon.start()

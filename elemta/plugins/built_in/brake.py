@@ -78,6 +78,32 @@ def sent(row: Usual | None, recipients: int, days: int, now: float) -> Usual:
     return Usual((today + days + 1) * DAY, row.since, today, counts)
 
 
+def sent_by_both(before: Usual | None, here: Usual, there: Usual) -> Usual:
+    """What it comes to if an account has sent by two nodes at once.
+
+    Args:
+        before: what both have gone out from.
+        here: what it is to one of them.
+        there: what it is to the other.
+    """
+    counts = _by_day(there)
+    was = {} if before is None else _by_day(before)
+    for day, count in _by_day(here).items():
+        counts[day] = counts.get(day, 0) + max(0, count - was.get(day, 0))
+    day = max(here.day, there.day)
+    first = min(counts, default=day)
+    return Usual(
+        max(here.until, there.until),
+        min(here.since, there.since),
+        day,
+        [counts.get(each, 0) for each in range(first, day + 1)],
+    )
+
+
+def _by_day(row: Usual) -> dict[int, int]:
+    return dict(enumerate(row.counts, row.day - len(row.counts) + 1))
+
+
 def usual(row: Usual | None, days: int, now: float) -> float:
     """Recipients on a usual day.
 

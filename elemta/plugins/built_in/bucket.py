@@ -36,6 +36,17 @@ class Bucket(Struct, frozen=True):
         """Whether so much is in it; a thousandth part of one makes no difference."""
         return self.left(full_at, now) > amount - 0.001
 
+    def joined(self, before: float, here: float, there: float, now: float) -> float:
+        """When it will be full, if two have taken of it at once.
+
+        Args:
+            before: when it would have been.
+            here: when it is to one of them.
+            there: when it is to the other.
+            now: shortly after.
+        """
+        return min(max(there, now) + here - max(before, now), now + 2 * self.seconds)
+
     def take(self, amount: float, full_at: float, now: float) -> float:
         """Take something out, or put it back if it is less than 0.
 

@@ -57,7 +57,7 @@ class EarlyTalker(Remembering, PluginWith[Settings]):
 
     @override
     async def remember(self, ledger: Ledger) -> None:
-        self._patient = await ledger.book("patient", Book(Row, self.settings.clients))
+        self._patient = await ledger.book("patient", Book(Row, self.settings.clients), common=True)
 
     @override
     async def on_connect(self, session: Session) -> Verdict:

@@ -7,6 +7,7 @@ Mail that all other checks let through must not wait for it.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 from msgspec import Meta, Struct, field
@@ -101,12 +102,13 @@ class Greylisting(Remembering, PluginWith[Settings]):
 
     @override
     async def remember(self, ledger: Ledger) -> None:
-        known = self.settings.known
+        # In common: who is put off by one node may come back to another.
+        known, book = self.settings.known, partial(ledger.book, common=True)
         self._triplets = Triplets(
-            await ledger.book("attempts", Attempts(self.settings.attempts)),
-            await ledger.book("passed", Book(Row, known)),
-            await ledger.book("passes", Book(Passes, known)),
-            await ledger.book("clients", Book(Row, known)),
+            await book("attempts", Attempts(self.settings.attempts)),
+            await book("passed", Book(Row, known)),
+            await book("passes", Book(Passes, known, Passes.joined)),
+            await book("clients", Book(Row, known)),
         )
         self._tell()
         self._also = self._tell

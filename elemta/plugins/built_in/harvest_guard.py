@@ -70,7 +70,15 @@ class HarvestGuard(Remembering, PluginWith[Settings]):
 
     @override
     async def remember(self, ledger: Ledger) -> None:
-        self._guessers = await ledger.book("guessers", Book(Guesser, self.settings.clients))
+        book = Book(Guesser, self.settings.clients, self._joined)
+        self._guessers = await ledger.book("guessers", book, common=True)
+
+    def _joined(self, before: Guesser | None, here: Guesser, there: Guesser) -> Guesser:
+        """What a client has guessed at two nodes at once; see `Book`."""
+        was = 0.0 if before is None else before.full_at
+        now, barred = self.tools.clock(), max(here.barred, there.barred)
+        full_at = self._bucket.joined(was, here.full_at, there.full_at, now)
+        return Guesser(max(full_at, barred), full_at, barred)
 
     @override
     async def on_connect(self, session: Session) -> Verdict:

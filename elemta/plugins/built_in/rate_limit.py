@@ -7,6 +7,7 @@ limit, each invented name must have used half of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Meta
@@ -22,7 +23,7 @@ from elemta.plugins.remembering import Remembering
 from elemta.units import Frequency, Octets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from elemta.ledger import Ledger
     from elemta.plugins import Verdict
@@ -129,6 +130,14 @@ class _Held(NamedTuple):
         self.book.put(key, Row(self.bucket.take(amount, now if row is None else row.until, now)))
 
 
+def _joined(
+    bucket: Bucket, clock: Callable[[], float], before: Row | None, here: Row, there: Row
+) -> Row:
+    """What two nodes have taken at once; see `Book`."""
+    was = 0.0 if before is None else before.until
+    return Row(bucket.joined(was, here.until, there.until, clock()))
+
+
 class _Passed:
     """Recipients of a message that no rule minds, of each domain; some others may have."""
 
@@ -150,8 +159,10 @@ class RateLimit(Remembering, PluginWith[Settings]):
     async def remember(self, ledger: Ledger) -> None:
         held: list[_Held] = []
         for rule in self.settings.rules:
-            book = await ledger.book(rule.name, Book(Row, self.settings.keys))
-            held.append(_Held(rule, rule.bucket, book))
+            bucket = rule.bucket
+            book = Book(Row, self.settings.keys, partial(_joined, bucket, self.tools.clock))
+            book = await ledger.book(rule.name, book, common=True)
+            held.append(_Held(rule, bucket, book))
         self._held = tuple(held)
 
     # What is asked. At each step what is too much already is turned down; it is taken out of the

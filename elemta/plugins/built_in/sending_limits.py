@@ -29,10 +29,10 @@ from elemta.log import logger
 from elemta.net.limits import network
 from elemta.plugins import CONTINUE, Content, Defer, PluginWith, Quarantine, Reject, Session
 from elemta.plugins.built_in.accounts import Accounts
-from elemta.plugins.built_in.brake import DAY, Brake, Usual, sent, usual
+from elemta.plugins.built_in.brake import DAY, Brake, Usual, sent, sent_by_both, usual
 from elemta.plugins.built_in.claims import Claim, Claims, Limits, Mail, Override
 from elemta.plugins.built_in.entries import name_of
-from elemta.plugins.built_in.window import Taken, Window
+from elemta.plugins.built_in.window import Taken, Window, taken_by_both
 from elemta.plugins.remembering import Remembering
 from elemta.queue import Finished, MessageId, Released, Result, StoreUnavailable
 from elemta.units import Frequency, Seconds
@@ -170,7 +170,8 @@ class SendingLimits(Remembering, PluginWith[Settings]):
         settings = self.settings
 
         async def taken(name: str) -> Book[Taken]:
-            return await ledger.book(name, Book(Taken, settings.keys))
+            book = Book(Taken, settings.keys, taken_by_both)
+            return await ledger.book(name, book, common=True)
 
         self._claims = await Claims.of(
             settings.account,
@@ -185,9 +186,11 @@ class SendingLimits(Remembering, PluginWith[Settings]):
         self._refused = await taken(
             "bounces" if bounces is None else f"bounces in {bounces.seconds.written}"
         )
+        # What is held is in the queue of this node alone; all else all nodes know.
         self._held = await ledger.book("held", Book(HeldRow, MOST_HELD))
-        self._usual = await ledger.book("usual", Book(Usual, settings.keys))
-        self._stops = await ledger.book("stops", Book(Stop, settings.keys))
+        usually = Book(Usual, settings.keys, sent_by_both)
+        self._usual = await ledger.book("usual", usually, common=True)
+        self._stops = await ledger.book("stops", Book(Stop, settings.keys), common=True)
         # A reload must not lose it.
         self._untold = self.tools.shared.of(_Untold)
         self._show()

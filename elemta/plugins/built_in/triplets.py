@@ -88,6 +88,11 @@ class Attempt(Row, array_like=True):
     client: str
 
 
+def _earlier(before: Attempt | None, here: Attempt, there: Attempt) -> Attempt:
+    """Of two first attempts that two nodes saw at once, the first."""
+    return here if here.first <= there.first else there
+
+
 class Attempts(Book[Attempt]):
     """First attempts.
 
@@ -97,7 +102,7 @@ class Attempts(Book[Attempt]):
     """
 
     def __init__(self, most: int) -> None:
-        super().__init__(Attempt, most)
+        super().__init__(Attempt, most, _earlier)
         self.clients = Counter[str]()
         self.given_up = 0
 
@@ -128,6 +133,12 @@ class Passes(Row, array_like=True):
     """How often a client came back, that is not trusted yet."""
 
     count: int
+
+    @staticmethod
+    def joined(before: Passes | None, here: Passes, there: Passes) -> Passes:
+        """What it comes to if it came back to two nodes at once."""
+        gained = here.count - (0 if before is None else before.count)
+        return Passes(max(here.until, there.until), there.count + max(0, gained))
 
 
 class Triplets:

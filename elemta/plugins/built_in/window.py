@@ -32,6 +32,24 @@ class Taken(Row):
     counts: list[int]
 
 
+def taken_by_both(before: Taken | None, here: Taken, there: Taken) -> Taken:
+    """What it comes to if two have taken at once.
+
+    Args:
+        before: what both have gone out from.
+        here: what it is to one of them.
+        there: what it is to the other.
+    """
+    counts = dict(enumerate(there.counts, there.first))
+    was = {} if before is None else dict(enumerate(before.counts, before.first))
+    for slot, count in enumerate(here.counts, here.first):
+        counts[slot] = counts.get(slot, 0) + max(0, count - was.get(slot, 0))
+    first = min(counts, default=there.first)
+    slots = range(first, max(counts, default=first - 1) + 1)
+    until = max(here.until, there.until)
+    return Taken(until, first, [counts.get(slot, 0) for slot in slots])
+
+
 class Window(Struct, frozen=True):
     """A length of time.
 
