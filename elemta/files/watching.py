@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 from msgspec import Struct
 
+from elemta.files.reading import TooLargeError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -86,6 +88,7 @@ class Watched(Generic[T]):
         #: What was looked at last, right or wrong; None: it is to be read in any case.
         self._stamps: Stamps | None = None
         self._told: tuple[Stamps, str] | None = None
+        self._old = False
         #: Held by the thread that reads, which goes on when nobody waits any more.
         self._reading = threading.Lock()
         self._looked_at = -math.inf
@@ -134,7 +137,7 @@ class Watched(Generic[T]):
             self._reading.release()
 
     def _look(self) -> None:
-        stamps = stamps_of(self._files)
+        stamps, self._old = stamps_of(self._files), False
         if stamps == self._stamps:
             return
         try:
@@ -153,6 +156,18 @@ class Watched(Generic[T]):
     def _take(self, content: T, stamps: Stamps) -> None:
         self._content, self._stamps = [content], stamps
         self.problem, self._told = "", None
+
+    def glance(self) -> None:
+        """See whether the files are others by now, and leave it to others to read them.
+
+        This blocks no longer than to ask a disk for what it knows of them.
+        """
+        self._old = stamps_of(self._files) != self._stamps
+
+    @property
+    def old(self) -> bool:
+        """Whether it was seen that the files are others, and nobody has looked since."""
+        return self._old
 
     async def fresh(self, every: float, in_thread: InThread, *, patience: float = math.inf) -> None:
         """Look, if that is due. Who comes while somebody looks has what was read before, if any.
@@ -182,4 +197,7 @@ class Watched(Generic[T]):
 
 def _is_of_disk(error: Exception) -> bool:
     """Whether nothing is known of what is in the files; who says so in words of his own, chains."""
-    return isinstance(error, OSError) or isinstance(error.__cause__, OSError)
+    return any(
+        isinstance(each, OSError) and not isinstance(each, TooLargeError)
+        for each in (error, error.__cause__)
+    )

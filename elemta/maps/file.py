@@ -17,13 +17,10 @@ The rules of this file:
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-import trio
-
+from elemta.files import NothingReadError, TooLargeError, Watched, read_file
 from elemta.log import logger
 from elemta.maps.source import MapDownError, parts_of, values_of
 from elemta.protocol import domain_to_ascii, parse_mailbox
@@ -41,12 +38,9 @@ PAUSE: Final = 1.0
 #: Octets of a file that are too many: it stands in memory as a whole.
 MOST: Final = 256 * 2**20
 
-_READING: Final = "it is being read for the first time"
 _OLD: Final = "it has changed, and is to be read again"
 
 Content = dict[str, tuple[str, ...]]
-#: By which a file is known to be the same: time of change, size, inode.
-Stamp = tuple[int, int, int]
 
 
 class LineError(ValueError):
@@ -76,34 +70,19 @@ class File:
         self._path = path
         self._in_thread = in_thread
         self._clock = clock
-        self._content: Content | None = None
-        self._stamp: Stamp | None = None
-        self._problem = _READING
-        self._looked_at = -PAUSE
-        self._looked = trio.Event()
-        #: When it was seen last whether the file is another by now, and that it is.
+        self._file = Watched(
+            (path,), self._read, renewed=self._hear_renewed, refused=self._hear_refused
+        )
+        #: When it was seen last whether the file is another by now.
         self._glanced_at = clock()
-        self._old = False
-        #: Held by the thread that reads, which goes on when nobody waits any more.
-        self._reading = threading.Lock()
 
     async def find(self, key: str, *, exact: bool = False) -> tuple[str, ...] | None:
         """See `Source`."""
-        now = trio.current_time()
-        if now - self._looked_at >= PAUSE and not self._reading.locked():
-            self._looked_at, self._looked = now, trio.Event()
-            try:
-                await self._in_thread(self._look)
-            finally:
-                self._looked.set()
-        elif self._content is None:
-            await self._looked.wait()
-        # Else who comes while somebody looks has what was read before.
-        if self._content is None:
-            raise MapDownError(self._problem)
-        found = self._content.get(key)
+        await self._file.fresh(PAUSE, self._in_thread)
+        content = self._content()
+        found = content.get(key)
         if found is None and not exact and "@" in key:
-            found = self._content.get(parts_of(key)[0] or key)
+            found = content.get(parts_of(key)[0] or key)
         return found
 
     def known(self, key: str) -> tuple[str, ...] | None:
@@ -112,70 +91,38 @@ class File:
         Raises:
             MapDownError: what stands there may be old, or nothing does yet.
         """
-        content, now = self._content, self._clock()
-        if content is None or self._old:
-            raise MapDownError(self._problem or _OLD)
-        if now - self._glanced_at >= PAUSE:  # the loop has microseconds for that, once a second
+        content, now = self._content(), self._clock()
+        if now - self._glanced_at >= PAUSE and not self._file.old:
             self._glanced_at = now
-            try:
-                self._old = _stamp(self._path.stat()) != self._stamp
-            except OSError:
-                self._old = True
-            if self._old:
-                raise MapDownError(_OLD)
+            self._file.glance()  # the loop has microseconds for that, once a second
+        if self._file.old:
+            raise MapDownError(self._file.problem or _OLD)
         return content.get(key)
 
     def close(self) -> None:
         """See `Source`: nothing is open."""
 
-    def _look(self) -> None:
-        """In a thread: what it has read counts, though whoever wanted it may have given up.
-
-        Else a file that takes longer to read than clients wait would never be read.
-        """
-        if not self._reading.acquire(blocking=False):
-            return
+    def _content(self) -> Content:
         try:
-            self._read()
+            return self._file.content
+        except NothingReadError as error:
+            raise MapDownError(str(error)) from None
+
+    def _read(self) -> Content:
+        try:
+            return _read(self._path)
         except OSError as error:
-            self._stamp = None
-            self._refuse(error.strerror or str(error))
+            raise ValueError(f"{self._path}: {error.strerror or error}") from error
         except ValueError as error:
-            self._refuse(str(error))
-        finally:
-            self._old = False
-            self._reading.release()
+            raise ValueError(f"{self._path}: {error}") from error
 
-    def _read(self) -> None:
-        """Read the file, if it is not what it was.
-
-        Raises:
-            OSError: it cannot be read.
-            ValueError: it is too large, no UTF-8, or has a line that is not understood.
-        """
-        with self._path.open("rb") as file:
-            stamp = _stamp(os.fstat(file.fileno()))
-            if stamp == self._stamp:
-                return
-            octets = file.read(MOST + 1)
-        self._stamp = stamp  # also of a wrong one: it is no better until it changes
-        content = _understood(octets)
-        if self._problem not in ("", _READING):
+    def _hear_renewed(self, content: Content, problem: str) -> None:
+        if problem:
             log.info("map.readable", file=str(self._path), keys=len(content))
-        self._content, self._problem = content, ""
 
-    def _refuse(self, why: str) -> None:
-        problem = f"{self._path}: {why}"
-        if problem != self._problem:
-            log.error(
-                "map.unreadable", file=str(self._path), problem=problem,
-                holds="what was read before" if self._content is not None else "nothing",
-            )  # fmt: skip
-        self._problem = problem
-
-
-def _stamp(status: os.stat_result) -> Stamp:
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    def _hear_refused(self, error: Exception) -> None:
+        holds = "what was read before" if self._file.content_or({}) else "nothing"
+        log.error("map.unreadable", file=str(self._path), problem=str(error), holds=holds)
 
 
 def look_at(path: Path) -> None:
@@ -185,13 +132,14 @@ def look_at(path: Path) -> None:
         OSError: it cannot be read.
         ValueError: it is too large, no UTF-8, or has a line that is not understood.
     """
-    with path.open("rb") as file:
-        _understood(file.read(MOST + 1))
+    _read(path)
 
 
-def _understood(octets: bytes) -> Content:
-    if len(octets) > MOST:
-        raise ValueError(f"more than {MOST} octets")
+def _read(path: Path) -> Content:
+    try:
+        octets = read_file(path, MOST).octets
+    except TooLargeError:
+        raise ValueError(f"more than {MOST} octets") from None
     return content_of(octets.decode("utf-8"))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 import trio
 
-from elemta.files import NothingReadError, Watched, stamps_of
+from elemta.files import NothingReadError, Watched, read_file, stamps_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,3 +290,31 @@ async def test_it_can_be_looked_at_all_the_time(
     os.unlink(number.path)
     await trio.sleep(EVERY * 3)
     assert len(number.told) == 2
+
+
+def test_a_glance_tells_that_the_files_are_others_until_somebody_looks(number: Number) -> None:
+    watched = number.watched
+    watched.begin()
+    watched.glance()
+    assert not watched.old
+    number.write("2")
+    assert not watched.old
+    watched.glance()
+    assert (watched.old, watched.content) == (True, 1)
+    watched.look()
+    assert (watched.old, watched.content) == (False, 2)
+
+
+def test_a_file_that_is_too_large_is_not_read_again_until_it_changes(tmp_path: Path) -> None:
+    path, reads = tmp_path / "large", list[int]()
+    path.write_text("12")
+
+    def read() -> bytes:
+        reads.append(1)
+        return read_file(path, 1).octets
+
+    watched = Watched((path,), read)
+    watched.look()
+    watched.look()
+    assert "more than 1 octets" in watched.problem
+    assert len(reads) == 1
