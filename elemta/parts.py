@@ -55,11 +55,11 @@ from elemta.plugins import (
     Watching,
 )
 from elemta.plugins.crew import briefly
-from elemta.plugins.tools import InThread, in_thread
 from elemta.plugins.watching import Hand
 from elemta.protocol import Mailbox
 from elemta.queue import Addressee, KeyReusedError, StoreUnavailable
 from elemta.readings import Readings
+from elemta.threads import InThread, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

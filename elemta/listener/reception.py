@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from elemta.maps import InThread
     from elemta.net.tls import Encryption
     from elemta.plugins import Loaded
     from elemta.queue import Envelope, MessageId, Receipt
+    from elemta.threads import InThread
 
 
 class Incoming(Protocol):

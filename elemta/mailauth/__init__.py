@@ -4,7 +4,6 @@ from elemta.mailauth.arc import Arc as Arc
 from elemta.mailauth.arc import ArcResult as ArcResult
 from elemta.mailauth.arc import Seal as Seal
 from elemta.mailauth.arc import check_arc as check_arc
-from elemta.mailauth.asking import InThread as InThread
 from elemta.mailauth.author import AuthorError as AuthorError
 from elemta.mailauth.author import author_domains as author_domains
 from elemta.mailauth.author import author_mailboxes as author_mailboxes

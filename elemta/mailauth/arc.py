@@ -20,8 +20,9 @@ from elemta.message import HeaderScanner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elemta.mailauth.asking import Answers, InThread
+    from elemta.mailauth.asking import Answers
     from elemta.net.dns import Records
+    from elemta.threads import InThread
 
 ArcResult: TypeAlias = Literal["none", "pass", "fail", "temperror", "permerror"]
 

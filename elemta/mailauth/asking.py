@@ -9,16 +9,17 @@ as fast as calling back into Trio from the thread for each question.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 import trio
 
 from elemta.net.dns import DnsTemporaryError, Kind, NoRecordsError, NoSuchDomainError, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from elemta.net.dns import Records
+    from elemta.threads import InThread
 
 T = TypeVar("T")
 
@@ -31,14 +32,6 @@ QUESTIONS: Final = 200
 AHEAD: Final = 20
 #: Octets of a name in the DNS.
 _LONGEST: Final = 253
-
-
-class InThread(Protocol):
-    """Runs what blocks, or takes long, where it holds up nobody."""
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """Run it in a worker thread; cancelling gives up the waiting, not the work."""
-        ...
 
 
 class MissingError(Exception):

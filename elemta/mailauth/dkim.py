@@ -20,9 +20,10 @@ from elemta.message import HeaderScanner
 from elemta.protocol import domain_to_ascii
 
 if TYPE_CHECKING:
-    from elemta.mailauth.asking import Answers, InThread
+    from elemta.mailauth.asking import Answers
     from elemta.mailauth.keys import Key
     from elemta.net.dns import Records
+    from elemta.threads import InThread
 
 DkimResult: TypeAlias = Literal[
     "none", "pass", "fail", "policy", "neutral", "temperror", "permerror"

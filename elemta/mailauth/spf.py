@@ -27,8 +27,9 @@ with warnings.catch_warnings():
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from elemta.mailauth.asking import Follow, InThread, Question
+    from elemta.mailauth.asking import Follow, Question
     from elemta.net.dns import Records
+    from elemta.threads import InThread
 
 SpfResult: TypeAlias = Literal[
     "none", "neutral", "pass", "fail", "softfail", "temperror", "permerror"

@@ -8,7 +8,6 @@ from elemta.maps.keys import domain_keys as domain_keys
 from elemta.maps.keys import keys_of as keys_of
 from elemta.maps.maps import Maps as Maps
 from elemta.maps.returning import srs_of as srs_of
-from elemta.maps.source import InThread as InThread
 from elemta.maps.source import MapDownError as MapDownError
 from elemta.maps.sql import SQLITE as SQLITE
 from elemta.maps.sql import database_of as database_of

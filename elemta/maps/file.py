@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from elemta.maps.source import InThread
+    from elemta.threads import InThread
 
 log = logger(__name__)
 

@@ -15,8 +15,8 @@ from elemta.net.tls import client_context
 if TYPE_CHECKING:
     import ssl
 
-    from elemta.maps.source import InThread
     from elemta.net.services import Connects
+    from elemta.threads import InThread
 
 _LISTED: Final = msgspec.json.Decoder(list[str] | str)
 #: Octets of an answer that are too many.

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from elemta.config import Map
-    from elemta.maps.source import InThread, Source
+    from elemta.maps.source import Source
+    from elemta.threads import InThread
 
 #: Threads that ask at a time; those that hang hold up nobody but maps.
 THREADS: Final = 16

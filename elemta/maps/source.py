@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
 
 #: Commas between values; one in quotes is part of a local part.
 _VALUE: Final = re.compile(r'\s*((?:[^,"]|"(?:[^"\\]|\\.)*+"?)*+)')
 
 
 T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """Runs what blocks, where it holds up nobody."""
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """Run it in a worker thread; cancelling gives up the waiting, not the work."""
-        ...
 
 
 class MapDownError(Exception):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from elemta.maps.source import InThread
+    from elemta.threads import InThread
 
 #: What stands before the path of a file.
 SQLITE: Final = "sqlite:"

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-import trio
 from msgspec import Struct, field
 
 from elemta.ledger import Exchange
@@ -18,6 +17,7 @@ from elemta.net.services import Connects, connect_service
 from elemta.plugins.crew import briefly
 from elemta.plugins.outgoing import Steers
 from elemta.plugins.results import Store
+from elemta.threads import InThread, in_thread
 
 if TYPE_CHECKING:
     from elemta.queue import MessageId, Priority
@@ -26,19 +26,6 @@ T = TypeVar("T")
 
 #: Words that one plugin may count; what comes after is counted as ``other``.
 WORDS: Final = 100
-
-
-class InThread(Protocol):
-    """Runs what blocks, or takes long, where it holds up nobody."""
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """Run it in a worker thread; cancelling gives up the waiting, not the work."""
-        ...
-
-
-async def in_thread(call: Callable[[], T]) -> T:
-    """See `InThread`."""
-    return await trio.to_thread.run_sync(call, abandon_on_cancel=True)
 
 
 def nothing_is_ours(domain: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -15,20 +15,13 @@ from elemta.queue.ids import parse_id
 from elemta.queue.schema import INLINE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Generator
     from pathlib import Path
 
     from elemta.queue.model import Message, MessageId
+    from elemta.threads import InThread
 
 T = TypeVar("T")
-
-
-class InThread(Protocol):
-    """Runs what blocks where it blocks nobody: `Queue.in_thread`."""
-
-    async def __call__(self, call: Callable[[], T]) -> T:
-        """Run it."""
-        ...
 
 
 #: Octets in the pieces that a large body is read in.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote
 
-from elemta.queue.bodies import BodyFiles, InThread, StoredBody, is_large
+from elemta.queue.bodies import BodyFiles, StoredBody, is_large
 from elemta.queue.errors import SpoolError, StoreUnavailable
 from elemta.queue.filter import Condition
 from elemta.queue.ids import key_of, parse_id, time_of
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from elemta.queue.load import Found
     from elemta.queue.model import LaneOf, Message, MessageId
     from elemta.queue.search import Page
+    from elemta.threads import InThread
 
 
 class StoreReader:

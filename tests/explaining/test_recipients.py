@@ -11,8 +11,9 @@ from elemta.config import load
 from elemta.delivery.routing import Router
 from elemta.listener.reception import House
 from elemta.net.reaper import Reaper
+from elemta.testing import at_once
 from tests.explaining.scene import CONFIG, Scene, scene, step
-from tests.maps.sources import Written, at_once
+from tests.maps.sources import Written
 from tests.queue.mail import now
 
 if TYPE_CHECKING:

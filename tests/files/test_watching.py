@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from elemta.files import NothingReadError, Watched, read_file, stamps_of
+from elemta.testing import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVERY = 10.0
-
-
-async def at_once(call: Callable[[], T]) -> T:
-    await trio.lowlevel.checkpoint()
-    return call()
 
 
 class Slow:

@@ -11,11 +11,10 @@ from elemta.config import Logins, Network
 from elemta.ledger import FILE
 from elemta.login import Guesses, Locked, ScramVerifier
 from elemta.login.guesses import MOST
-from elemta.testing import FakeClock
+from elemta.testing import FakeClock, at_once
 from elemta.testing.stand_ins import EPOCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 HOME, OFFICE, STRANGER = "192.0.2.1", "192.0.2.2", "198.51.100.9"
@@ -234,10 +233,6 @@ def test_other_rules_hold_at_once(guesses: Guesses) -> None:
 
 
 # Over restarts.
-
-
-async def at_once(call: Callable[[], object]) -> object:
-    return call()
 
 
 async def test_what_was_wrong_is_known_after_a_restart(tmp_path: Path, clock: FakeClock) -> None:

@@ -8,8 +8,8 @@ import trio
 
 from elemta.mailauth import Spf, check_spf
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
-from elemta.plugins.tools import in_thread
 from elemta.testing import FakeDns, at_once
+from elemta.threads import in_thread
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 from typing_extensions import override
@@ -12,9 +12,6 @@ from elemta.maps import Maps
 from elemta.maps.asked import AskedMap
 from elemta.maps.source import MapDownError
 from elemta.metrics.meters import Meters
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -51,12 +48,6 @@ class Asked:
     @property
     def counts(self) -> dict[str, int]:
         return {result: count for (_, result), count in self.meters.maps.items()}
-
-
-async def at_once(call: Callable[[], T]) -> T:
-    """See `InThread`: on virtual time a thread would take for ever."""
-    await trio.lowlevel.checkpoint()
-    return call()
 
 
 class Written(Maps):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from elemta.maps import MapDownError
 from elemta.maps.file import File, LineError, content_of
-from tests.maps.sources import at_once
+from elemta.testing import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable

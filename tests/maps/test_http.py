@@ -10,7 +10,7 @@ from trio.testing import memory_stream_pair
 
 from elemta.maps import MapDownError
 from elemta.maps.http import Http
-from tests.maps.sources import at_once
+from elemta.testing import at_once
 
 if TYPE_CHECKING:
     from elemta.config import Service

@@ -7,7 +7,7 @@ import pytest
 
 from elemta.config import ConfigError, Map
 from elemta.maps import Maps
-from tests.maps.sources import at_once
+from elemta.testing import at_once
 
 if TYPE_CHECKING:
     from pathlib import Path

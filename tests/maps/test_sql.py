@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict
 from elemta.config import Query
 from elemta.maps import MapDownError
 from elemta.maps.sql import Postgresql, Sql, Sqlite
-from tests.maps.sources import at_once
+from elemta.testing import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -31,10 +31,11 @@ from elemta.net.certificates import (
 from elemta.net.memory import memory_transport_pair
 from elemta.net.self_signed import DAYS, have_self_signed
 from elemta.net.tls import TlsError, serve_tls, start_tls
+from elemta.testing import at_once
 from tests.net.certificates import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from trio.testing import MockClock
 
@@ -59,11 +60,6 @@ def lines() -> Iterator[io.StringIO]:
 
 def a_table(*pairs: dict[str, str], **more: object) -> Tls:
     return msgspec.convert({"certificates": list(pairs), **more}, Tls, dec_hook=_path)
-
-
-async def at_once(read: Callable[[], Certificates]) -> Certificates:
-    """Time that jumps does not wait for threads."""
-    return read()
 
 
 def _path(kind: type, value: object) -> object:
