@@ -110,6 +110,8 @@ def fault(content: bytes, max_size: int, *, max_line: int = 1000, whole: bool = 
         content = content[:-1]
     if re.search(rb"\r(?!\n)|(?<!\r)\n", content):
         return "BARE_NEWLINE"
+    if re.search(rb"(?:\A|\r\n)\0", content):
+        return "LEADING_NUL"
     *lines, last = content.split(b"\r\n")
     room = 2 if whole else 1
     if any(len(line) + 2 > max_line for line in lines) or len(last) + room > max_line:

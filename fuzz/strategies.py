@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: What framing is made of.
-PIECES: Final = [b".", b"..", b"\r\n", b"\r\n", b"\r", b"\n", b"x", b"\r\n.\r", b"\xff", b"y" * 997]
+PIECES: Final = [
+    *(b".", b"..", b"\r\n", b"\r\n", b"\r", b"\n", b"x", b"\r\n.\r", b"\xff", b"\0"),
+    b"y" * 997,
+]
 OCTETS: Final = st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)
 #: Content that breaks no rule, most of the time.
 CLEAN: Final = st.lists(st.sampled_from([b".", b"x", b"\xc3\xbc", b"\r\n", b"\r\n."]), max_size=8)

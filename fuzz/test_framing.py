@@ -37,6 +37,11 @@ def wanted(content: bytes, newline: BareNewline) -> bytes:
 @example(content=b"x\r\n" + b"y" * 999, cuts=[999], after=b"", newline=BareNewline.REJECT)
 # what ends a message for those who take a bare LF for a line end
 @example(content=b"a\n.\r\nb", cuts=[100], after=b"", newline=BareNewline.NORMALIZE)
+# what ends a message for those who leave NULs out
+@example(content=b"a\r\n\0.\r\nb", cuts=[3, 1], after=b"", newline=BareNewline.REJECT)
+@example(content=b"\0.\r\nb", cuts=[1], after=b"", newline=BareNewline.REJECT)
+@example(content=b"a\n\0.\nb", cuts=[1], after=b"", newline=BareNewline.NORMALIZE)
+@example(content=b"a\0.\r\n", cuts=[1], after=b"", newline=BareNewline.REJECT)
 # the limit to the octet
 @example(content=b"y\r\n" * 682 + b"\r\n", cuts=[], after=b"", newline=BareNewline.REJECT)
 @examples(500)

@@ -32,6 +32,7 @@ _REASONS: Final = {
     replies.NOT_STORED: "not_stored",
     replies.GOING_ROUND: "loop",
     replies.FAULTS[Fault.BARE_NEWLINE]: "bare_newline",
+    replies.FAULTS[Fault.LEADING_NUL]: "leading_nul",
     replies.FAULTS[Fault.LINE_TOO_LONG]: "line_too_long",
     replies.SPOKE_FIRST: "spoke_first",
     replies.INJECTED: "injected",

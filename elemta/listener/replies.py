@@ -59,10 +59,11 @@ NO_ROOM: Final = reply(452, 3, 1, "no room for mail now, try again later")
 NOT_STORED: Final = reply(451, 3, 0, "cannot keep mail now, try again later")
 GOING_ROUND: Final = reply(554, 4, 6, "too many hops, this message goes round in circles")
 
-#: Whoever lets a bare CR or LF through may carry a second message within the first (RFC 5321
-#: §2.3.8, CVE-2023-51764).
+#: Whoever lets a bare CR or LF through, or a NUL before a dot, may carry a second message within
+#: the first (RFC 5321 §2.3.8, CVE-2023-51764).
 FAULTS: Final = {
     Fault.BARE_NEWLINE: reply(550, 5, 2, "bare CR or LF in message"),
+    Fault.LEADING_NUL: reply(550, 5, 2, "a line of the message begins with NUL"),
     Fault.LINE_TOO_LONG: reply(550, 5, 2, "line over 1000 octets in message"),
     Fault.TOO_BIG: TOO_BIG,
 }

@@ -447,7 +447,8 @@ class Session:
 
     async def _refuse_message(self, refusal: Reply, intake: Intake, fault: Fault | None) -> None:
         await self._refuse(refusal, by_plugin=fault is None and intake.by_plugin)
-        if fault is Fault.BARE_NEWLINE and not (self._view.trusted or self._reception.lmtp):
+        smuggled = fault in (Fault.BARE_NEWLINE, Fault.LEADING_NUL)
+        if smuggled and not (self._view.trusted or self._reception.lmtp):
             # A stranger who tries to smuggle: what it has pipelined behind this is not heard.
             self._over = True
 

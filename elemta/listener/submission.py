@@ -267,6 +267,8 @@ async def _read(content: bytes, intake: Intake) -> None:
             raise NotTakenError(replies.FAULTS[Fault.LINE_TOO_LONG], "content")
         if not has_clean_lines(piece):
             raise NotTakenError(replies.FAULTS[Fault.BARE_NEWLINE], "content")
+        if piece.startswith(b"\0") or b"\n\0" in piece:
+            raise NotTakenError(replies.FAULTS[Fault.LEADING_NUL], "content")
         await trio.lowlevel.checkpoint()
     for piece in _pieces(content):
         await intake.take(piece)

@@ -21,6 +21,9 @@ class Fault(enum.Enum):
     """Why content must be refused, though it was read to its end. The first that holds is told."""
 
     BARE_NEWLINE = "bare CR or LF in content (RFC 5321 §2.3.8)"
+    #: Servers that leave NULs out find the end of a message in CRLF NUL "." CRLF, and what was
+    #: content is commands to them. Nobody can stuff that dot: it does not begin its line.
+    LEADING_NUL = "line that begins with a NUL (RFC 5321 §4.5.2)"
     LINE_TOO_LONG = "line over 1000 octets (RFC 5321 §4.5.3.1.6)"
     TOO_BIG = "message over the size limit (RFC 1870)"
 
@@ -140,6 +143,11 @@ class Checks:
             else:
                 one_each = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
                 content = one_each.replace(b"\n", b"\r\n")
+        # Looking for one octet is fast, and nearly all content ends the question there.
+        if b"\0" in content and (
+            b"\n\0" in content or (not self._line and content.startswith(b"\0"))
+        ):
+            self._faults.add(Fault.LEADING_NUL)
         self._size += len(content)
         if self._size > self._max_size:
             self._faults.add(Fault.TOO_BIG)

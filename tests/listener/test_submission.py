@@ -190,6 +190,8 @@ async def test_there_is_a_limit_to_recipients() -> None:
     [
         (b"Subject: a\n\nb\n", "550 5.5.2 bare CR or LF in message"),
         (b"a\r\n.\rb\r\n", "550 5.5.2 bare CR or LF in message"),
+        (b"Subject: a\r\n\r\n\0.\r\n", "550 5.5.2 a line of the message begins with NUL"),
+        (b"x\r\n" * 30_000 + b"\0.\r\n", "550 5.5.2 a line of the message begins with NUL"),
         (b"x" * 999 + b"\r\n", "550 5.5.2 line over 1000 octets in message"),
         (b"x" * 200_000, "550 5.5.2 line over 1000 octets in message"),
         (b"x\r\n" * 30_000 + b"y\n" + b"x\r\n" * 9, "550 5.5.2 bare CR or LF in message"),

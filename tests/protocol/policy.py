@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 OK = Reply(250, (0, 0), ("OK",))
 FAULTS = {
     Fault.BARE_NEWLINE: Reply(550, (5, 2), ("bare newline",)),
+    Fault.LEADING_NUL: Reply(550, (5, 2), ("leading NUL",)),
     Fault.LINE_TOO_LONG: Reply(500, (5, 2), ("line too long",)),
     Fault.TOO_BIG: Reply(552, (3, 4), ("too big",)),
 }

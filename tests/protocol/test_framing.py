@@ -66,6 +66,27 @@ def test_the_gravest_fault_is_told() -> None:
     assert checks.fault is Fault.BARE_NEWLINE
 
 
+@pytest.mark.parametrize("newline", BareNewline)
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"a\r\n\0.\r\nMAIL FROM:<b@c.example>\r\n", Fault.LEADING_NUL),
+        (b"\0.\r\nMAIL FROM:<b@c.example>\r\n", Fault.LEADING_NUL),
+        (b"a\r\n\0\0.\0\r\n", Fault.LEADING_NUL),
+        (b"a\r\n..\0\r\n", None),
+        (b"a\0.\r\n", None),
+    ],
+)
+def test_no_dot_is_hidden_from_those_who_leave_nuls_out(
+    content: bytes, fault: Fault | None, newline: BareNewline
+) -> None:
+    for cut in range(len(content)):
+        dots = Dots(checks := Checks(100, newline=newline))
+        dots.feed(content[:cut])
+        dots.feed(content[cut:] + b".\r\n")
+        assert checks.fault is fault
+
+
 def test_a_limit_is_one_of_octets() -> None:
     for size, fault in ((10, None), (9, Fault.TOO_BIG)):
         checks = Checks(size)
