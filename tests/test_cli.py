@@ -140,6 +140,39 @@ def test_check_warns_of_passwords_in_clear_and_of_a_port_25_that_is_not_for_all(
     ]
 
 
+def test_check_warns_of_open_relays_and_of_what_is_never_asked(here: Path) -> None:
+    (here / "odd.yaml").write_text(
+        "hostname: mx.example.org\n"
+        "user: nobody-of-this-name\n"
+        'listeners: [{name: mx, address: "127.0.0.1:2525"}]\n'
+        'relay: {networks: ["0.0.0.0/0", "::/0", 10.0.0.0/8], domains: ["*"]}\n'
+        'api: {address: ["127.0.0.1:8025", ":8026"]}\n'
+        "routes:\n"
+        '  - {match: "*", senders: ["@a.example"], via: ["smtp://a.example"]}\n'
+        '  - {match: "*.b.example", via: ["smtp://b.example"]}\n'
+        "  - {match: bank.b.example, tls: required}\n"
+        '  - {match: "*"}\n'
+        "  - {match: c.example, tls: required}\n"
+        "plugins: [{name: authentication-results}, {name: dmarc}]\n"
+    )
+    done = run("check", "--config", "odd.yaml")
+    assert done.exit_code == 0, done.output
+    told = [line.removeprefix("warning: ") for line in done.stderr.splitlines()]
+    assert told == [
+        "relay.networks[0]: 0.0.0.0/0 is everybody, who may send to any domain",
+        "relay.networks[1]: ::/0 is everybody, who may send to any domain",
+        'relay.domains[0]: "*" lets everybody send to any domain',
+        "routes[2] (bank.b.example) is never asked, as the first match wins and routes[1]"
+        " (*.b.example) stands before it",
+        "routes[4] (c.example) is never asked, as the first match wins and routes[3] (*)"
+        " stands before it",
+        "plugins[0]: authentication-results stands before dmarc, and so cannot tell what that"
+        " will find",
+        "user: nobody on this machine is called nobody-of-this-name",
+        "api.address: :8026 is read by anybody on the way: it has no certificate",
+    ]
+
+
 def test_check_says_what_a_configuration_amounts_to(here: Path) -> None:
     (here / "good.yaml").write_text(GOOD)
     done = run("check", "--config", "good.yaml")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from pathlib import Path
 
 import msgspec
@@ -297,6 +298,13 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
         ("hostname:", "\x01hostname:", "no YAML: unacceptable character"),
         ("./data", "!!python/object:os.system x", "no YAML: could not determine a constructor"),
         ("5 d", "*what", "15:13: no YAML: found undefined alias"),
+        ("5 d", "*what", '; an asterisk wants quotes: "*"'),
+        ("[bob, postmaster]", "[*]", 'expected alphabetic or numeric character, but found \']\'; an asterisk wants quotes: "*"'),
+        ("dns:", "tls:\n\tminimum: x\ndns:", "cannot start any token; indent by spaces"),
+        ('"127.0.0.1:2525"', ":2525", 'but found \':\'; what begins with a colon wants quotes: ":25"'),
+        ("dns:", "routes: [{match: x, senders: [@a.example]}]\ndns:", 'what begins with an @ wants quotes: "@example.org"'),
+        ("dns:", "x: a: b\ndns:", "a text with a colon and a space in it wants quotes"),
+        ("dns:", "tls: {minimum: 1.2}\ndns:", 'tls.minimum: expected "1.2" or "1.3", in quotes'),
     ],
 )  # fmt: skip
 def test_a_mistake_says_where_and_what_was_expected(
@@ -484,6 +492,21 @@ def test_services_are_hosts_with_ports_or_sockets() -> None:
 def test_what_is_no_service_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected HOST:PORT or the path of a socket"):
         Service.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("inet:8891@localhost", "localhost:8891"),
+        ("inet6:8891@::1", "[::1]:8891"),
+        ("unix:/run/x.sock", "/run/x.sock"),
+        ("local:/run/x.sock", "/run/x.sock"),
+    ],
+)
+def test_a_service_written_as_milters_do_is_told_how_it_is_here(text: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"did you mean {meant}?")):
+        Service.parse(text)
+    assert str(Service.parse(meant)) == meant
 
 
 def test_a_configuration_cannot_be_changed() -> None:

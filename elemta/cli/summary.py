@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from typing import TYPE_CHECKING
 
 from elemta.config import HostPort, without_userinfo
@@ -80,6 +81,64 @@ def warnings(config: Config) -> Iterator[str]:
             isinstance(each, HostPort) and not each.is_loopback for each in listener.bindings
         ):
             yield f"{at}.auth: always lets anybody on the way to it read passwords"
+    yield from _open_relays(config)
+    yield from _never_asked(config)
+    yield from _too_early(config)
+    if config.user is not None and not _is_user(config.user):
+        yield f"user: nobody on this machine is called {config.user}"
+    api = config.api
+    if api is not None and api.certificate is None:
+        for each in api.bindings:
+            if not each.is_loopback:
+                yield f"api.address: {each} is read by anybody on the way: it has no certificate"
+
+
+def _is_user(name: str) -> bool:
+    """Whether somebody on this machine is called so."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _open_relays(config: Config) -> Iterator[str]:
+    for index, network in enumerate(config.relay.networks):
+        if str(network).endswith("/0"):
+            yield f"relay.networks[{index}]: {network} is everybody, who may send to any domain"
+    for index, domain in enumerate(config.relay.domains):
+        if domain == "*":
+            yield f'relay.domains[{index}]: "*" lets everybody send to any domain'
+
+
+def _never_asked(config: Config) -> Iterator[str]:
+    """Routes behind one that has all of their mail. An asterisk in front is the usual mistake."""
+    before: list[tuple[int, str]] = []
+    for index, route in enumerate(config.routes):
+        match = (route.match or "").lower()
+        if not match:
+            continue
+        for earlier, wider in before:
+            if wider in ("*", match) or (wider.startswith("*.") and match.endswith(wider[1:])):
+                yield (
+                    f"routes[{index}] ({match}) is never asked, as the first match wins and "
+                    f"routes[{earlier}] ({wider}) stands before it"
+                )
+                break
+        if not (route.senders or route.map):
+            before.append((index, match))
+
+
+def _too_early(config: Config) -> Iterator[str]:
+    """Plugins that tell of others, and count for them, stand behind these."""
+    names = [each.name for each in config.plugins]
+    if "authentication-results" in names and "dmarc" in names:
+        told = names.index("authentication-results")
+        if told < names.index("dmarc"):
+            yield (
+                f"plugins[{told}]: authentication-results stands before dmarc, and so cannot "
+                "tell what that will find"
+            )
 
 
 def _encrypted(listener: Listener, config: Config) -> str:

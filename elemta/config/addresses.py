@@ -137,7 +137,15 @@ class Service:
         except ValueError:
             found = None
         if found is None or not found.host or not found.port:
-            raise ValueError(f"expected HOST:PORT or the path of a socket, not {text!r}")
+            problem = f"expected HOST:PORT or the path of a socket, not {text!r}"
+            # As milters and others write it.
+            kind, _, rest = text.partition(":")
+            port, at, host = rest.partition("@")
+            if kind in ("unix", "local") and rest.startswith("/"):
+                problem += f"; did you mean {rest}?"
+            elif kind in ("inet", "inet6") and at and port.isdecimal():
+                problem += f"; did you mean {f'[{host}]' if ':' in host else host}:{port}?"
+            raise ValueError(problem)
         return cls(found)
 
     @override

@@ -286,6 +286,10 @@ def _mistake(complaint: str, value: object, schema: type[T], where: Steps) -> Mi
         kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
         values = [v for each in kinds if isinstance(each, inspect.LiteralType) for v in each.values]
         problem = f"expected {' or '.join(map(str, values))}, not{problem[18:]}"
+    elif problem.startswith("Expected `str`, got `float`") and isinstance(
+        kind, inspect.LiteralType
+    ):  # a version, without the quotes
+        problem = "expected " + " or ".join(f'"{each}"' for each in kind.values) + ", in quotes"
     return Mistake(place((*where, *way)), _in_words(problem))
 
 

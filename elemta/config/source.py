@@ -81,6 +81,18 @@ for _kind, (_text, _first) in _PLAIN.items():
     _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_text})\Z"), list(_first))  # pyright: ignore[reportUnknownMemberType] # types-PyYAML leaves it bare
 
 
+#: What people mean to write where YAML's own words say little, by a part of these words.
+_HINTS: Final = {
+    "character '\\t'": "indent by spaces",
+    "scanning an alias": 'an asterisk wants quotes: "*"',
+    "undefined alias": 'an asterisk wants quotes: "*"',
+    "but found ':'": 'what begins with a colon wants quotes: ":25"',
+    "character '@'": 'what begins with an @ wants quotes: "@example.org"',
+    "character '%'": "what begins with a % wants quotes",
+    "mapping values are not allowed": "a text with a colon and a space in it wants quotes",
+}
+
+
 class Source:
     """A parsed file that remembers where everything stands.
 
@@ -100,9 +112,9 @@ class Source:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
             problem = " ".join(part for part in (error.context, error.problem) if part)
-            raise ConfigError(
-                Mistake("", f"no YAML: {problem}", line, column), where=where
-            ) from None
+            hints = [hint for words, hint in _HINTS.items() if words in problem]
+            told = "; ".join([f"no YAML: {problem}", *hints[:1]])
+            raise ConfigError(Mistake("", told, line, column), where=where) from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             problem = " ".join(str(error).split())
             raise ConfigError(Mistake("", f"no YAML: {problem}"), where=where) from None

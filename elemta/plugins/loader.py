@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 from collections import Counter
@@ -252,7 +253,9 @@ def _find(name: str, where: str) -> type[Plugin]:
     module, found, attribute = path.partition(":")
     if not found:
         known = ", ".join(sorted({*BUILT_IN, *registered}))
-        problem = f"there is no plugin {name!r}; there are {known}, and any package.module:Class"
+        near = difflib.get_close_matches(name.lower(), [*BUILT_IN, *registered], n=1)
+        hint = f"did you mean {near[0]!r}? There" if near else "there"
+        problem = f"there is no plugin {name!r}; {hint} are {known}, and any package.module:Class"
         raise _mistake(where, problem)
     try:
         kind: object = getattr(importlib.import_module(module), attribute)

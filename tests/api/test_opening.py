@@ -303,5 +303,5 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, files: Files) -> N
     before = files.key.read_bytes()
     files.issue()
     files.key.write_bytes(before)
-    with pytest.raises(ConfigError, match="key values mismatch"):
+    with pytest.raises(ConfigError, match="is the key of another certificate"):
         open_api(files.settings(tmp_path))

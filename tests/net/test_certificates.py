@@ -16,6 +16,14 @@ import msgspec
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from elemta import log as logs
 from elemta.config import ConfigError, Tls
@@ -177,7 +185,7 @@ def test_mistakes_are_named_with_their_place(authority: Authority, tmp_path: Pat
         "tls.certificates[4].certificate",
         "tls.client_authorities",
     ]
-    assert "key values mismatch" in mistakes["tls.certificates[1].certificate"]
+    assert "is the key of another certificate" in mistakes["tls.certificates[1].certificate"]
     assert (
         mistakes["tls.certificates[3].key"] == f"{gone} cannot be read: No such file or directory"
     )
@@ -393,3 +401,37 @@ async def test_a_name_beyond_ascii_fails_the_handshake_and_writes_nothing(
     assert heard == []
     sys.unraisablehook(other := SimpleNamespace(exc_value=ValueError(), object=b""))  # type: ignore[arg-type]
     assert heard == [other]
+
+
+def test_a_pair_that_is_none_is_told_what_is_wrong_with_it(
+    authority: Authority, tmp_path: Path
+) -> None:
+    one, other = authority.issue("a.example"), authority.issue("b.example")
+    encrypted, der, empty = (tmp_path / name for name in ("locked.key", "a.der", "empty.pem"))
+    key = load_pem_private_key(Path(one["key"]).read_bytes(), None)
+    encrypted.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    der.write_bytes(ssl.PEM_cert_to_DER_cert(_first(Path(one["certificate"]))))
+    empty.touch()
+    rsa = tmp_path / "rsa.key"
+    rsa.write_bytes(
+        generate_private_key(65537, 2048).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    )
+    for certificate, wanted, told in (
+        (one["certificate"], other["key"], f"{other['key']} is the key of another certificate"),
+        (one["certificate"], str(rsa), f"{rsa} is the key of another certificate"),
+        (one["key"], one["certificate"], f"{one['key']} has a private key in it, and no certif"),
+        (one["certificate"], str(encrypted), "the key has a password: take it off (openssl pkey"),
+        (str(der), one["key"], f"{der} is no PEM, but DER (openssl x509 -inform DER"),
+        (one["certificate"], str(empty), f"{empty} has no private key in it"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Certificates.read(a_table({"certificate": certificate, "key": wanted}))
+        assert told in str(caught.value)
+
+
+def _first(path: Path) -> str:
+    return path.read_text().partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"

@@ -120,6 +120,9 @@ def problem_with(plugins: str) -> str:
 def test_an_unknown_plugin_is_told_with_its_place() -> None:
     problem = problem_with("  - name: recipient-limit\n  - name: greylost")
     assert problem.startswith("plugins[1].name: there is no plugin 'greylost'")
+    assert "did you mean 'greylisting'?" in problem
+    assert "did you mean 'rate-limit'?" in problem_with("  - name: Rate_limit")
+    assert "did you mean" not in problem_with("  - name: something")
     assert "recipient-limit" in problem
 
 

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _MINIMUM: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
+_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+#: Of PKCS#8, and of kinds of keys that have a form of their own.
+_PRIVATE: Final = b"PRIVATE KEY-----"
+#: How a structure begins in DER.
+_DER: Final = b"\x30\x82"
+#: What OpenSSL says of a key that fits another certificate; the last, if it is of another kind.
+_ANOTHERS: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+#: Octets of a file that are looked at to say what is wrong with it.
+_LOOKED_AT: Final = 2**20
+
 
 class CertificateError(Exception):
     """A certificate or its key is of no use.
@@ -51,8 +61,35 @@ def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         # A key that wants a password must not make us ask for one on a terminal.
         context.load_cert_chain(certificate, key, password=lambda: "")
     except (ssl.SSLError, ValueError, OSError) as error:
-        problem = f"{certificate} and {key} are no certificate and its key, both PEM: {why(error)}"
+        told = _mixed_up(certificate, key, error)
+        problem = f"{certificate} and {key} are no certificate and its key, both PEM: {told}"
         raise CertificateError(problem) from error
+
+
+def _mixed_up(certificate: Path, key: Path, error: Exception) -> str:
+    """What is wrong with a pair, for whoever has to mend it; OpenSSL says ``PEM lib`` of most."""
+    try:
+        public, private = (path.read_bytes()[:_LOOKED_AT] for path in (certificate, key))
+    except OSError:
+        return why(error)
+    if _CERTIFICATE not in public:
+        return _no_pem(certificate, public, "certificate", "x509")
+    if _PRIVATE not in private:
+        return _no_pem(key, private, "private key", "pkey")
+    if b"ENCRYPTED" in private:
+        return f"the key has a password: take it off (openssl pkey -in {key} -out NEW)"
+    if getattr(error, "reason", None) in _ANOTHERS:
+        return f"{key} is the key of another certificate"
+    return why(error)
+
+
+def _no_pem(path: Path, octets: bytes, wanted: str, tool: str) -> str:
+    for mark, found in ((_PRIVATE, "a private key"), (_CERTIFICATE, "a certificate")):
+        if mark in octets:
+            return f"{path} has {found} in it, and no {wanted}"
+    if octets.startswith(_DER):
+        return f"{path} is no PEM, but DER (openssl {tool} -inform DER -in {path} -out NEW)"
+    return f"{path} has no {wanted} in it"
 
 
 def trust(context: ssl.SSLContext, authorities: Path) -> None:

@@ -56,7 +56,10 @@ class Rule(Table, frozen=True, kw_only=True):
     also_trusted: bool | None = None
 
     def __post_init__(self) -> None:
-        _ = self.bucket
+        try:
+            _ = self.bucket
+        except ValueError as error:
+            raise ValueError(f"`limit`: {error}") from None
         if self.of == "connections" and self.per != "network":
             raise ValueError("of connections nothing is known but the network")
 

@@ -271,8 +271,8 @@ async def test_who_invents_senders_makes_it_forget_nobody_who_sends_much(
     [
         ({}, "the key `rules` is missing"),
         ({"rules": []}, "at least 1"),
-        ({"rules": [rule("messages", "100")]}, "rules.0.: expected a number, / and a time"),
-        ({"rules": [rule("octets", "100/1 h")]}, "rules.0.: expected a number and one of B"),
+        ({"rules": [rule("messages", "100")]}, "rules.0.: limit: expected a number, / and a time"),
+        ({"rules": [rule("octets", "100/1 h")]}, "rules.0.: limit: expected a number and one of B"),
         ({"rules": [rule("octets", "0 B/1 h")]}, "more than no octets"),
         ({"rules": [rule("octets", "1 MiB")]}, "rules.0."),
         ({"rules": [rule("connections", "1/1 h", "sender")]}, "nothing is known but the network"),
