@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import socket
 import subprocess
@@ -26,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from bench import load, peers, processes
+from bench import elemta, load, peers, processes
 from elemta.protocol import Mailbox, reply
 from elemta.queue import Attempt, Message, Origin, Recipient, Result, RetryPolicy, State, open_queue
 from elemta.queue.change import Insert
@@ -110,10 +109,8 @@ def start_and_ask(folder: Path) -> None:
         file.write_text(
             _CONFIGURATION.format(folder=folder, port=port, silent=silent.getsockname()[1])
         )
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
         command = [sys.executable, "-m", "elemta"]
-        serve = [*command, "serve", "--config", str(file), *as_root]
-        with peers.running(serve, port, 0, folder / "elemta.log") as server:
+        with peers.running(elemta.serve(file), port, 0, folder / "elemta.log") as server:
             say("start until the first 220", f"{server.started:.2f} s")
             say("memory just then", f"{server.memory() / 2**20:.0f} MiB")
             count = ["delete", "--domain", "d7.far.example", "--dry-run"]

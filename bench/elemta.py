@@ -37,6 +37,51 @@ log: {{format: json, level: info}}
 """
 
 
+def ask(*arguments: str, told: str = "") -> None:
+    """Give it a command.
+
+    Args:
+        arguments: of the command.
+        told: what it reads.
+
+    Raises:
+        MissingError: it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "elemta", *arguments],
+        input=told, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise load.MissingError(f"elemta {arguments[0]}: {(done.stdout + done.stderr)[-500:]}")
+
+
+def serve(file: Path) -> list[str]:
+    """The command that runs it by this configuration, as whoever runs the bench."""
+    as_root = ["--allow-root"] if os.geteuid() == 0 else []
+    return [sys.executable, "-m", "elemta", "serve", "--config", str(file), *as_root]
+
+
+@contextlib.contextmanager
+def running(
+    file: Path, accept: int, mute: int, *, relay: int = 0, under: Sequence[str] = ()
+) -> Iterator[peers.Running]:
+    """Run it by this configuration until the block ends, its log beside that.
+
+    Args:
+        file: the configuration.
+        accept: see `peers.Running`.
+        mute: a port where somebody is to listen and say nothing.
+        relay: see `peers.Running`.
+        under: a tracer.
+    """
+    log = file.with_name("elemta.log")
+    with (
+        socket.create_server(("127.0.0.1", mute)),
+        peers.running([*under, *serve(file)], accept, relay, log) as server,
+    ):
+        yield server
+
+
 class Elemta:
     """The Elemta of this source tree, run by the Python that runs the bench."""
 
@@ -62,23 +107,13 @@ class Elemta:
                 many=many,
             )
         )
-        checked = subprocess.run(
-            [sys.executable, "-m", "elemta", "check", "--config", str(spool / "elemta.yaml")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if checked.returncode:
-            raise load.MissingError(f"elemta check: {(checked.stdout + checked.stderr)[-500:]}")
+        ask("check", "--config", str(spool / "elemta.yaml"))
 
-    @contextlib.contextmanager
-    def run(self, spool: Path, *, under: Sequence[str] = ()) -> Iterator[peers.Running]:
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
-        command = [*under, sys.executable, "-m", "elemta", "serve",
-                   "--config", str(spool / "elemta.yaml"), *as_root]  # fmt: skip
-        with (
-            socket.create_server(("127.0.0.1", self._mute)),
-            peers.running(command, self._accept, self._accept, spool / "elemta.log") as server,
-        ):
-            yield server
+    def run(
+        self, spool: Path, *, under: Sequence[str] = ()
+    ) -> contextlib.AbstractContextManager[peers.Running]:
+        accept = self._accept
+        return running(spool / "elemta.yaml", accept, self._mute, relay=accept, under=under)
 
     def requeue(self, spool: Path) -> None:
         """Nothing to do: it waits already."""

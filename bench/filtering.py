@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from bench import load, names, peers
+from bench import elemta, load, names, peers
 from bench.postfix import SERVICES
 
 if TYPE_CHECKING:
@@ -229,20 +227,7 @@ class FilteringElemta:
                 delay=DELAY,
             )
         )
-        checked = subprocess.run(
-            [sys.executable, "-m", "elemta", "check", "--config", str(spool / "elemta.yaml")],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if checked.returncode:
-            raise load.MissingError(f"elemta check: {(checked.stdout + checked.stderr)[-500:]}")
+        elemta.ask("check", "--config", str(spool / "elemta.yaml"))
 
-    @contextlib.contextmanager
-    def run(self, spool: Path) -> Iterator[peers.Running]:
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
-        command = [sys.executable, "-m", "elemta", "serve",
-                   "--config", str(spool / "elemta.yaml"), *as_root]  # fmt: skip
-        with (
-            socket.create_server(("127.0.0.1", self._mute)),
-            peers.running(command, self._accept, 0, spool / "elemta.log") as server,
-        ):
-            yield server
+    def run(self, spool: Path) -> contextlib.AbstractContextManager[peers.Running]:
+        return elemta.running(spool / "elemta.yaml", self._accept, self._mute)

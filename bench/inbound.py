@@ -8,14 +8,12 @@ deferred, and sent again until it was taken, on all servers alike.
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,15 +21,16 @@ from msgspec import Struct
 
 from bench import filtering, letters, load, names, peers
 from bench.spool import spool
-from bench.table import Row, table
+from bench.table import Row
+from bench.turns import Measured, chosen, turns, turns_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bench.filtering import Filter
     from bench.letters import Letter
 
-_RESULTS: Final = Path(__file__).parent / "results"
 _RECIPIENT: Final = "somebody@far.example"
 
 ROWS: Final = (
@@ -216,44 +215,19 @@ async def _heard(stream: trio.SocketStream) -> int:
 
 def main() -> int:
     """Print the table; 0 if all could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.inbound", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short repetition, about a minute")
-    parser.add_argument("--repeat", type=int, default=3, help="interleaved repetitions (3)")
-    parser.add_argument("--work", type=Path, default=_RESULTS, help="folder for spools")
-    parser.add_argument(
-        "--spool",
-        choices=("image", "folder"),
-        default="image" if os.geteuid() == 0 else "folder",
-        help="spools in an ext4 image made for the run (root; the default then), or as it is",
-    )
-    parser.add_argument("--servers", nargs="+", default=["elemta", "postfix"], metavar="NAME")
-    given = parser.parse_args()
+    given = turns_of("bench.inbound", __doc__, "elemta", "postfix").parse_args()
     scale = QUICK if given.quick else Scale()
-    servers: list[Filter] = [filtering.FilteringElemta(), filtering.FilteringPostfix()]
-    servers = [each for each in servers if each.name.lower() in given.servers]
-    results: dict[str, dict[str, list[float]]] = {each.name: {} for each in servers}
-    missing: dict[str, str] = {}
+    of_all: list[Filter] = [filtering.FilteringElemta(), filtering.FilteringPostfix()]
+    servers = chosen(of_all, given)
+    measured = Measured(servers)
     with spool(given.work.resolve(), image=given.spool == "image") as place:
         of, records = letters.letters(place.folder / "letters")
         with names.served(place.folder / "names", letters.ZONE, records):
-            for turn in range(1 if given.quick else given.repeat):
+            for number in turns(given):
                 for server in servers:
-                    if server.name in missing:
-                        continue
-                    try:
-                        found = measure(server, place.folder / server.name.lower(), of, scale)
-                    except load.MissingError as error:
-                        missing[server.name] = str(error)
-                        continue
-                    for key, value in found.items():
-                        results[server.name].setdefault(key, []).append(value)
-                    said = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
-                    print(f"{turn + 1} {server.name}: {said}", file=sys.stderr)
-    print(table(results, ROWS))
-    print(f"\nload average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    for name, why in missing.items():
-        print(f"{name} was left out: {why}")
-    return 1 if missing else 0
+                    folder = place.folder / server.name.lower()
+                    measured.turn(number, server, partial(measure, server, folder, of, scale))
+    return measured.report(ROWS)
 
 
 if __name__ == "__main__":

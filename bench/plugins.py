@@ -9,20 +9,19 @@ daemon, network and disk: the CPU time of one thread.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import socket
 import statistics
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import Struct, field
 
-from bench import load, peers, sessions
+from bench import elemta, load, peers, sessions
 from bench.spool import spool
+from bench.turns import load_average, options
 from elemta import log
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from bench.peers import Running
 
-_RESULTS: Final = Path(__file__).parent / "results"
 _HERE: Final = Path(__file__).parent.parent
 #: Plugins of the chain.
 COUNT: Final = 10
@@ -84,11 +82,9 @@ def served(variant: Variant, folder: Path) -> Iterator[Running]:
                 folder=folder, port=port, mute=mute.getsockname()[1], plugins=f"[{entries}]"
             )
         )
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
-        command = [sys.executable, "-m", "elemta", "serve", "--config", str(file), *as_root]
         # The tree comes first on the path, so that it is the one that is run.
         under = ["env", f"--chdir={variant.tree}", f"PYTHONPATH={variant.tree}"]
-        with peers.running([*under, *command], port, 0, folder / "elemta.log") as server:
+        with peers.running([*under, *elemta.serve(file)], port, 0, folder / "elemta.log") as server:
             yield server
 
 
@@ -154,13 +150,12 @@ def in_memory(batches: int) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.plugins", description=__doc__)
+    parser = options("bench.plugins", __doc__)
+    parser.set_defaults(spool="folder")  # both variants wait for the same disk
     parser.add_argument("--turns", type=int, default=20, help="bursts for each")
     parser.add_argument("--messages", type=int, default=1000, help="of a burst")
     parser.add_argument("--keep", action="store_true", help="many messages a connection")
     parser.add_argument("--before", type=Path, help="another source tree, which takes part")
-    parser.add_argument("--work", type=Path, default=_RESULTS, help="folder for spools")
-    parser.add_argument("--spool", choices=("image", "folder"), default="folder")
     parser.add_argument("--memory", action="store_true", help="sessions alone, in memory")
     given = parser.parse_args()
     if given.memory:
@@ -173,7 +168,7 @@ def main() -> None:
     with spool(work, image=given.spool == "image") as place:
         measure(variants, place.folder, given.turns, given.messages, keep=given.keep)
     print(table(variants))
-    print(f"\nload average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"\n{load_average()}")
 
 
 if __name__ == "__main__":

@@ -7,23 +7,24 @@ Whatever is taken is signed with RSA-2048 and held; that it is, is looked at.
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from bench import load, peers, submitting
+from bench import peers, submitting
 from bench.spool import spool
 from bench.submitters import Burst
-from bench.table import Row, table
+from bench.table import Row
+from bench.turns import Measured, chosen, turns, turns_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.submitting import Submits
 
-_RESULTS: Final = Path(__file__).parent / "results"
 
 ROWS: Final = (
     Row("new", "submission, 4 KB, TLS, AUTH, DKIM: a connection a message (msg/s)", target=2.0),
@@ -88,48 +89,24 @@ def _signatures(folder: Path) -> int:
 
 def main() -> int:
     """Print the table; 0 if all could be measured."""
-    parser = argparse.ArgumentParser(prog="python -m bench.submission", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short repetition")
-    parser.add_argument("--repeat", type=int, default=3, help="interleaved repetitions (3)")
-    parser.add_argument("--work", type=Path, default=_RESULTS, help="folder for spools")
+    parser = turns_of("bench.submission", __doc__, "elemta", "postfix")
     parser.add_argument(
         "--nodes", type=int, default=len(os.sched_getaffinity(0)), help="of Elemta (one a core)"
     )
-    parser.add_argument(
-        "--spool",
-        choices=("image", "folder"),
-        default="image" if os.geteuid() == 0 else "folder",
-        help="spools in an ext4 image made for the run (root; the default then), or as it is",
-    )
-    parser.add_argument("--servers", nargs="+", default=["elemta", "postfix"], metavar="NAME")
     given = parser.parse_args()
     scale = QUICK if given.quick else Scale()
-    servers: list[Submits] = [
+    of_all: list[Submits] = [
         submitting.SubmittingElemta(given.nodes),
         submitting.SubmittingPostfix(),
     ]
-    servers = [each for each in servers if each.name.lower() in given.servers]
-    results: dict[str, dict[str, list[float]]] = {each.name: {} for each in servers}
-    missing: dict[str, str] = {}
+    servers = chosen(of_all, given)
+    measured = Measured(servers)
     with spool(given.work.resolve(), image=given.spool == "image") as place:
-        for turn in range(1 if given.quick else given.repeat):
+        for number in turns(given):
             for server in servers:
-                if server.name in missing:
-                    continue
-                try:
-                    found = measure(server, place.folder / server.name.lower(), scale)
-                except load.MissingError as error:
-                    missing[server.name] = str(error)
-                    continue
-                for key, value in found.items():
-                    results[server.name].setdefault(key, []).append(value)
-                said = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
-                print(f"{turn + 1} {server.name}: {said}", file=sys.stderr)
-    print(table(results, ROWS))
-    print(f"\nload average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    for name, why in missing.items():
-        print(f"{name} was left out: {why}")
-    return 1 if missing else 0
+                folder = place.folder / server.name.lower()
+                measured.turn(number, server, partial(measure, server, folder, scale))
+    return measured.report(ROWS)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ import hashlib
 import ipaddress
 import os
 import shlex
-import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography import x509
@@ -25,7 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from bench import load, peers
+from bench import elemta, load, peers
 from bench.postfix import SERVICES
 
 if TYPE_CHECKING:
@@ -298,27 +296,10 @@ class SubmittingElemta:
                 domain=DOMAIN,
             )
         )
+        users = ("--file", str(spool / "users.yaml"))
         for each in ACCOUNTS:
-            self._elemta(
-                "user", "add", each, "--file", str(spool / "users.yaml"), "--password-stdin"
-            )
-        self._elemta("check", "--config", str(spool / "elemta.yaml"))
+            elemta.ask("user", "add", each, *users, "--password-stdin", told=f"{PASSWORD}\n")
+        elemta.ask("check", "--config", str(spool / "elemta.yaml"))
 
-    def _elemta(self, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, "-m", "elemta", *arguments],
-            input=PASSWORD + "\n", capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            raise load.MissingError(f"elemta {arguments[0]}: {(done.stdout + done.stderr)[-500:]}")
-
-    @contextlib.contextmanager
-    def run(self, spool: Path) -> Iterator[peers.Running]:
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
-        command = [sys.executable, "-m", "elemta", "serve",
-                   "--config", str(spool / "elemta.yaml"), *as_root]  # fmt: skip
-        with (
-            socket.create_server(("127.0.0.1", self._mute)),
-            peers.running(command, self._starttls, 0, spool / "elemta.log") as server,
-        ):
-            yield server
+    def run(self, spool: Path) -> contextlib.AbstractContextManager[peers.Running]:
+        return elemta.running(spool / "elemta.yaml", self._starttls, self._mute)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -26,7 +25,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from bench import depth, load, peers
+from bench import depth, elemta, load, peers
+from bench.turns import load_average
 from bench.watchers import PAGE, Heard, Listed, Sent
 
 if TYPE_CHECKING:
@@ -248,9 +248,7 @@ def served(folder: Path) -> Iterator[tuple[Place, Running]]:
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         place = Place(port, f"http://127.0.0.1:{api}", made.stdout.split()[-1])
-        as_root = ["--allow-root"] if os.geteuid() == 0 else []
-        serve = [*command, "serve", *where, *as_root]
-        with peers.running(serve, port, 0, folder / "elemta.log") as server:
+        with peers.running(elemta.serve(file), port, 0, folder / "elemta.log") as server:
             yield place, server
 
 
@@ -273,7 +271,7 @@ def main() -> None:
                 for name, scene in scenes.items():
                     play(name, scene, place, server, what)
     print(f"{given.rate:g} messages of 4 KB a second, {given.count:,} in the queue")
-    print(f"load average at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
+    print(f"{load_average()}\n")
     print(table(scenes))
 
 
