@@ -7,6 +7,7 @@ from elemta.config.addresses import Network as Network
 from elemta.config.addresses import Service as Service
 from elemta.config.addresses import SystemdSocket as SystemdSocket
 from elemta.config.addresses import host_port as host_port
+from elemta.config.addresses import is_localhost as is_localhost
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes

@@ -41,12 +41,18 @@ class HostPort(Struct, frozen=True, order=True):
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            return self.host.lower() == "localhost"
+            return is_localhost(self.host)
 
     @override
     def __str__(self) -> str:
         """As the configuration writes it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_localhost(name: str) -> bool:
+    """Whether a name means this machine, whatever the DNS would say (RFC 6761 §6.3)."""
+    name = name.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
 
 
 class SystemdSocket(Struct, frozen=True):

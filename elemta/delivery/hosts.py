@@ -22,6 +22,7 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
+from elemta.config import is_localhost
 from elemta.delivery.replies import made
 from elemta.delivery.routes import ByMx
 from elemta.delivery.targets import is_address, is_public, unwrapped
@@ -42,6 +43,9 @@ MAX_ADDRESSES: Final = 5
 MAX_ADDRESSES_OF_ONE: Final = 2
 #: Mail exchangers whose addresses are asked for; the best come first.
 MAX_EXCHANGERS: Final = 10
+
+#: Of `localhost`, and of names below it.
+LOOPBACK: Final = ("127.0.0.1", "::1")
 
 NULL_MX: Final = reply(556, 1, 10, "the domain accepts no mail")
 NO_SUCH_DOMAIN: Final = reply(550, 1, 2, "no such domain")
@@ -234,6 +238,9 @@ class Hosts:
     async def _look_up_one(self, host: _Host) -> _Host:
         if not host.port or is_address(host.name):
             return host._replace(addresses=(host.name,))
+        if is_localhost(host.name):
+            # Whoever answers for the name in the DNS could have our mail (RFC 6761 §6.3).
+            return host._replace(addresses=LOOPBACK)
         try:
             addresses = await self._resolver.addresses(host.name)
         except (DnsTemporaryError, NoRecordsError, NoSuchDomainError) as error:

@@ -331,3 +331,26 @@ async def test_hosts_of_a_route_are_told_with_their_addresses() -> None:
         "gone.example: no address: gone.example",
         "203.0.113.25 of relay.example is left out: we listen there",
     ]
+
+
+@pytest.mark.parametrize("name", ["localhost", "LocalHost.", "mail.localhost"])
+async def test_localhost_is_this_machine_and_no_dns_is_asked(name: str) -> None:
+    zone = Zone()
+    zone.hosts[name.rstrip(".").lower()] = [A]
+    found = await hosts(zone).plan(ToHosts((HostPort(name, 2525),)))
+    assert addresses(found) == ["127.0.0.1", "::1"]
+    assert zone.asked == []
+
+
+async def test_an_mx_that_is_localhost_leads_nowhere() -> None:
+    zone = Zone()
+    zone.mx_records["example.net"] = [(10, "localhost.")]
+    assert refused(await plan(zone)) == (Outcome.RETRY, "4.4.4")
+    assert zone.asked == ["example.net"]
+
+
+async def test_localhost_that_is_ourselves_would_loop() -> None:
+    found = Hosts(Zone(), hostname="mx.us.example", is_own=lambda address, port: port == 25).plan(
+        ToHosts((HostPort("localhost", 25),))
+    )
+    assert refused(await found) == (Outcome.RETRY, "4.4.6")
