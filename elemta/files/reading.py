@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 
@@ -31,6 +32,19 @@ class TooLargeError(OSError):
     """A file has more octets than it may have."""
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to be read.
+
+    Raises:
+        OSError: as `read_file`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(f"{path} is no file")
+
+
 def read_file(path: Path, most: int) -> Read:
     """What is in a file.
 
@@ -43,11 +57,8 @@ def read_file(path: Path, most: int) -> Read:
         OSError: it cannot be read, or is no file; there is no `errno` where it is not the system
             that says so.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise OSError(f"{path} is no file")
+    with open_file(path) as file:
+        mode = os.fstat(file.fileno()).st_mode
         octets = file.read(most + 1)
     if len(octets) > most:
         raise TooLargeError(f"{path} has more than {most} octets")

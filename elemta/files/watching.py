@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from elemta.threads import InThread
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class Stamp(Struct, frozen=True):
@@ -49,6 +50,10 @@ class NothingReadError(Exception):
     """Nothing was read yet; the message says why."""
 
 
+class BeingWrittenError(Exception):
+    """What is in a file is not all that it is to be; the message says how that is known."""
+
+
 class Watched(Generic[T]):
     """What is in some files.
 
@@ -58,7 +63,8 @@ class Watched(Generic[T]):
 
     Args:
         files: all of them; those that are None are none.
-        read: what is in them; blocks.
+        read: what is in them; blocks. It may raise `BeingWrittenError`: they are read again at the
+            next look, and nobody is told.
         wrong: what `read` raises if there is something wrong in them, beside OSError.
         renewed: is told, in the thread that has read it, what there is in place of what was there
             before, and what was wrong until now; empty: nothing.
@@ -106,7 +112,7 @@ class Watched(Generic[T]):
             raise NothingReadError(self.problem or "it is being read for the first time")
         return self._content[0]
 
-    def content_or(self, nothing: T) -> T:
+    def content_or(self, nothing: V) -> T | V:
         """What holds; `nothing` if nothing was read yet."""
         return self._content[0] if self._content else nothing
 
@@ -142,6 +148,9 @@ class Watched(Generic[T]):
             return
         try:
             content = self._read()
+        except BeingWrittenError as error:
+            if not self._content:
+                self.problem = str(error)
         except self._wrong as error:
             self.problem = str(error)
             self._stamps = None if _is_of_disk(error) else stamps

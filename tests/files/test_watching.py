@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 import trio
 
-from elemta.files import NothingReadError, Watched, read_file, stamps_of
+from elemta.files import BeingWrittenError, NothingReadError, Watched, read_file, stamps_of
 from elemta.testing import at_once
 
 if TYPE_CHECKING:
@@ -314,3 +314,37 @@ def test_a_file_that_is_too_large_is_not_read_again_until_it_changes(tmp_path: P
     watched.look()
     assert "more than 1 octets" in watched.problem
     assert len(reads) == 1
+
+
+def test_what_is_being_written_is_left_for_the_next_look_and_nobody_is_told(
+    tmp_path: Path,
+) -> None:
+    (path := tmp_path / "number").write_text("1")
+    told: list[object] = []
+    writing = True
+
+    def read() -> int:
+        if writing:
+            raise BeingWrittenError("in the middle of it")
+        return int(path.read_text())
+
+    watched = Watched(
+        (path,),
+        read,
+        renewed=lambda *what: told.append(what),
+        refused=lambda error: told.append(error),
+    )
+    watched.look()
+    with pytest.raises(NothingReadError, match="in the middle of it"):
+        _ = watched.content
+    writing = False
+    watched.look()
+    assert watched.content == 1
+    writing = True
+    path.write_text("12")
+    watched.look()
+    assert (watched.content, watched.problem) == (1, "")
+    writing = False
+    watched.look()
+    assert watched.content == 12
+    assert told == [(1, "in the middle of it"), (12, "")]

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import itertools
 import os
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar
 
 import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elemta.maps import MapDownError
-from elemta.maps.file import File, LineError, content_of
+from elemta.maps import MapDownError, lines
+from elemta.maps.file import File
+from elemta.maps.lines import Content, LineError, RetiredError, read_content
+from elemta.maps.source import values_of
 from elemta.testing import at_once
 
 if TYPE_CHECKING:
@@ -34,6 +38,17 @@ postmaster: bob,
 bob@[192.0.2.1] bob
 "Eve" : x
 """
+
+
+def rest() -> None:
+    pass
+
+
+def content_of(octets: str | bytes) -> dict[str, tuple[str, ...]]:
+    """All that is in a file."""
+    octets = octets if isinstance(octets, bytes) else octets.encode("utf-8", "surrogatepass")
+    content = read_content(io.BytesIO(octets), rest)
+    return {key: content.get(key) or () for shard in content._shards for key in shard}
 
 
 def test_lines_have_a_key_and_values() -> None:
@@ -85,9 +100,13 @@ def test_reading_takes_linear_time(text: str) -> None:
         content_of(text)
 
 
+#: Each change is a second after the last, and all of them are long ago.
+SECONDS: Final = itertools.count(1)
+
+
 def change(path: Path, text: str) -> None:
     path.write_text(text)
-    at = path.stat().st_mtime_ns + 10**9
+    at = (10**9 + next(SECONDS)) * 10**9
     os.utime(path, ns=(at, at))
 
 
@@ -132,7 +151,7 @@ async def test_a_file_that_was_never_read_is_down(
         await file.find("bob")
     path.write_bytes(b"bob: \xff\n")
     await trio.sleep(1)
-    with pytest.raises(MapDownError, match="utf-8"):
+    with pytest.raises(MapDownError, match="line 1: it is no utf-8"):
         await file.find("bob")
     path.write_text("bob: carol\n")
     await trio.sleep(1)
@@ -171,10 +190,10 @@ async def test_a_file_is_read_that_takes_longer_than_anybody_waits(
     path.write_text("bob: carol\n")
     begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
-    def content(text: str) -> dict[str, tuple[str, ...]]:
+    def content(file: BinaryIO, rest: Callable[[], None]) -> Content:
         begun.set()
         go_on.wait()
-        return content_of(text)
+        return read_content(file, rest)
 
     async def in_thread(call: Callable[[], T]) -> T:
         def watched() -> T:
@@ -185,7 +204,7 @@ async def test_a_file_is_read_that_takes_longer_than_anybody_waits(
 
         return await trio.to_thread.run_sync(watched, abandon_on_cancel=True)
 
-    monkeypatch.setattr("elemta.maps.file.content_of", content)
+    monkeypatch.setattr("elemta.maps.file.read_content", content)
     file = File(path, in_thread)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(file.find, "bob")
@@ -201,20 +220,20 @@ async def test_a_file_is_read_that_takes_longer_than_anybody_waits(
 async def test_a_file_with_a_mistake_is_not_read_again_until_it_changes(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, read = tmp_path / "aliases", list[str]()
+    path, read = tmp_path / "aliases", list[int]()
     path.write_text("broken\n")
 
-    def content(text: str) -> dict[str, tuple[str, ...]]:
-        read.append(text)
-        return content_of(text)
+    def content(file: BinaryIO, rest: Callable[[], None]) -> Content:
+        read.append(1)
+        return read_content(file, rest)
 
-    monkeypatch.setattr("elemta.maps.file.content_of", content)
+    monkeypatch.setattr("elemta.maps.file.read_content", content)
     file = File(path, at_once)
     for _ in range(3):
         with pytest.raises(MapDownError, match="line 1"):
             await file.find("bob")
         await trio.sleep(1)
-    assert read == ["broken\n"]
+    assert read == [1]
 
 
 async def test_an_address_may_be_asked_for_as_a_whole_alone(
@@ -250,3 +269,176 @@ async def test_what_stands_in_memory_is_known_without_waiting_until_the_file_is_
     now = 2.0
     with pytest.raises(MapDownError, match="it has changed"):
         file.known("b.example")
+
+
+def slowly(text: str) -> dict[str, tuple[str, ...]]:
+    """The same, each line read by itself; the oracle."""
+    found: dict[str, tuple[str, ...]] = {}
+    for number, line in lines._logical(enumerate(text.split("\n"), 1)):
+        key, values = lines._read(number, line)
+        if key in found:
+            raise LineError(number, f"{key!r} is there already")
+        found[key] = values_of(values)
+    return found
+
+
+def outcome(
+    read: Callable[[str], dict[str, tuple[str, ...]]], text: str
+) -> dict[str, tuple[str, ...]] | str:
+    try:
+        return read(text)
+    except LineError as error:
+        return str(error)
+
+
+LINES: Final = st.sampled_from(
+    [
+        *("bob@a.example  carol", "b.o-b+c@a.example:\tlmtp:///run/x\r", "postmaster: bob"),
+        *("a.example office ", "# said", "", "  dave", " # said, too", "Bob@A.Example x"),
+        *("bob: x, y", "c: |x", "bob: /x", "a@b..c x", "bob", "a@-b.example x"),
+        *(
+            f"{'a' * 64}@b.example x",
+            f"{'a' * 65}@b.example x",
+            '"a b"@c.d x',
+            "é@bücher.example y",
+        ),
+        *("bob :x", "eve::", "a@b@c.example x", "x y z", "@a.example all", "a..b@c.example x"),
+    ]
+)
+
+
+@given(st.lists(LINES, max_size=8), st.integers(1, 40), st.booleans())
+def test_all_ways_of_reading_come_to_the_same(wanted: list[str], size: int, end: bool) -> None:
+    text = "\n".join(wanted) + "\n" * end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines, "SLICE", size)
+        assert outcome(content_of, text) == outcome(slowly, text)
+
+
+def test_most_lines_are_plain() -> None:
+    text = "bob@example.org  carol\npostmaster: bob\na.example lmtp:///run/x\r"
+    assert lines._plain(text) == [
+        *(("bob@example.org", "carol"), ("postmaster", "bob"), ("a.example", "lmtp:///run/x")),
+    ]
+    assert lines._plain("bob@example.org  carol\n# said") is None
+
+
+@pytest.mark.parametrize(("first", "line"), [(0, 2000), (1990, 2000), (0, 2), (3, 6)])
+def test_a_key_that_is_there_twice_is_named_wherever_it_stands(first: int, line: int) -> None:
+    many = [f"user{number}@a.example x" for number in range(2500)]
+    many.insert(line - 1, many[first])
+    with pytest.raises(LineError) as caught:
+        content_of("\n".join(many) + "\n")
+    assert str(caught.value) == f"line {line}: 'user{first}@a.example' is there already"
+
+
+def test_pieces_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = content_of(TEXT)
+    for size in range(1, 60):
+        monkeypatch.setattr(lines, "SLICE", size)
+        assert content_of(TEXT) == whole
+        assert content_of(TEXT.rstrip("\n")) == whole
+        with pytest.raises(LineError, match="line 3: it is no utf-8"):
+            content_of(b"a b\n\nc \xc3\nd e\n")
+
+
+def test_a_file_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "LONGEST", 10)
+    monkeypatch.setattr(lines, "SLICE", 4)
+    for text in ("a " + "b" * 20, "a b\n c\n d\n e\n f\n g"):
+        with pytest.raises(LineError, match="line 1: more than 10"):
+            content_of(text)
+    monkeypatch.setattr(lines, "MOST_KEYS", 2)
+    assert len(content_of("a x\nb x\n")) == 2
+    with pytest.raises(ValueError, match="more than 2 keys"):
+        content_of("a x\nb x\nc x\n")
+    monkeypatch.setattr(lines, "MOST", 6)
+    with pytest.raises(ValueError, match="more than 6 octets"):
+        content_of("a x\nb x\n")
+
+
+def test_whoever_reads_a_large_file_rests_often_and_so_does_who_forgets_it() -> None:
+    rests: list[int] = []
+    octets = b"".join(b"user%d@a.example x\n" % number for number in range(20_000))
+    content = read_content(io.BytesIO(octets), lambda: rests.append(len(rests)))
+    assert len(rests) > len(octets) // lines.SLICE
+    rests.clear()
+    content.retire(lambda: rests.append(1))
+    assert len(rests) == 16
+    with pytest.raises(RetiredError):
+        content.get("user1@a.example")
+
+
+async def test_a_file_that_was_changed_a_moment_ago_is_left_to_who_writes_it(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    change(path := tmp_path / "aliases", "bob: carol\neve: carol\n")
+    file = File(path, at_once, wall=lambda: now)
+    now = 0.0
+    assert await file.find("eve") == ("carol",)
+    change(path, "bob: dave\n")  # and eve comes in a second
+    now = path.stat().st_mtime + 1.9
+    await trio.sleep(1)
+    assert await file.find("eve") == ("carol",)
+    change(path, "bob: dave\neve: dave\n")
+    now = path.stat().st_mtime + 2
+    await trio.sleep(1)
+    assert await file.find("eve") == ("dave",)
+
+
+async def test_a_file_that_is_written_while_it_is_read_does_not_count(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(path := tmp_path / "aliases", "bob: carol\n")
+    writing = True
+
+    def content(file: BinaryIO, rest: Callable[[], None]) -> Content:
+        found = read_content(file, rest)
+        if writing:
+            change(path, path.read_text() + f"eve{next(SECONDS)}: dave\n")
+        return found
+
+    monkeypatch.setattr("elemta.maps.file.read_content", content)
+    file = File(path, at_once)
+    with pytest.raises(MapDownError, match="it is being written just now"):
+        await file.find("bob")
+    writing = False
+    await trio.sleep(1)
+    assert await file.find("bob") == ("carol",)
+    writing = True
+    change(path, "eve: dave\n")
+    await trio.sleep(1)
+    assert await file.find("bob") == ("carol",)
+    writing = False
+    await trio.sleep(1)
+    assert await file.find("bob") is None
+
+
+async def test_a_file_that_is_empty_by_now_is_hardly_meant_to_be(
+    tmp_path: Path, autojump_clock: MockClock, logged: Callable[[], list[str]]
+) -> None:
+    change(path := tmp_path / "aliases", "bob: carol\n")
+    file = File(path, at_once)
+    await file.find("bob")
+    change(path, "")
+    for _ in range(3):
+        await trio.sleep(1)
+        assert await file.find("bob") == ("carol",)
+    assert logged() == ["map.unreadable"]
+    change(path, "# nobody\n")
+    await trio.sleep(1)
+    assert await file.find("bob") is None
+
+
+async def test_who_looks_up_while_the_content_changes_finds_what_is_there_now(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    change(path := tmp_path / "aliases", "bob: carol\n")
+    file = File(path, at_once)
+    await file.find("bob")
+    before = file._file.content
+    change(path, "bob: dave\n")
+    await trio.sleep(1)
+    assert await file.find("bob") == ("dave",)
+    with pytest.raises(RetiredError):
+        before.get("bob")
