@@ -61,7 +61,8 @@ class Granted(Struct, frozen=True):
         app: what he calls the app password that he came with; empty: it was his own.
 
     Raises:
-        ValueError: that is no name: empty, of more than 255 letters, or not printable.
+        ValueError: that is no name: empty, of more than 255 letters, or not printable; or
+            `addresses` is one text, of which each letter would be a pattern.
     """
 
     login: str
@@ -71,6 +72,12 @@ class Granted(Struct, frozen=True):
     def __post_init__(self) -> None:
         if not (0 < len(self.login) <= LONGEST_LOGIN and self.login.isprintable()):
             raise ValueError("no name of somebody who logs in")
+        if _is_text(self.addresses):  # ("*@a.example") without its comma, say
+            raise ValueError(f"`addresses` are several: expected a tuple, not {self.addresses!r}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 class Known(Struct, frozen=True):

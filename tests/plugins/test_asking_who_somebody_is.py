@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,6 +54,14 @@ async def test_whose_code_fails_lets_nobody_in(hook: str) -> None:
         raise ValueError("a bug")
 
     assert await answer(hook, fails, ANN) == TRY_LATER
+
+
+def test_one_text_of_what_somebody_may_send_as_is_no_list_of_them() -> None:
+    # Each of its letters would be a pattern, and an asterisk anything.
+    one: Any = "@*.a.example"
+    with pytest.raises(ValueError, match="expected a tuple"):
+        Granted("ann", one)
+    assert Granted("ann", (one,)).addresses == (one,)
 
 
 def test_what_is_secret_is_not_shown() -> None:

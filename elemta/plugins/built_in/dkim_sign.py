@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
 import trio
-from msgspec import Meta
+from msgspec import Meta, Struct
 from typing_extensions import override
 
 from elemta.config import Table, check
@@ -66,6 +66,17 @@ class Settings(Table, frozen=True):
             raise ValueError("`expires` must be 1 h at least: mail may wait on its way")
 
 
+class Unsigned(Struct, frozen=True):
+    """Why a message of our own people goes without a signature."""
+
+    why: str
+
+    @override
+    def __str__(self) -> str:
+        """For the timeline."""
+        return f"not signed: {self.why}"
+
+
 class DkimSign(WithKeys[Settings]):
     """Signs mail of our own domains, as it will be sent (RFC 6376).
 
@@ -101,9 +112,11 @@ class DkimSign(WithKeys[Settings]):
     ) -> Sequence[AddHeader]:
         if transaction is not None and not transaction.session.trusted:
             return ()
-        signers, result = self._signers(content, report=transaction is None)
+        signers, result, why = self._signers(content, report=transaction is None)
         self.tools.meters.signatures[result] += 1
         if not signers:
+            if transaction is not None:
+                transaction.results.add(Unsigned(why), self.tools.name)
             return ()
         signing = Signing(content.header.header, self._selection)
         body = await measured(content)
@@ -132,24 +145,25 @@ class DkimSign(WithKeys[Settings]):
             f"{each.record} ({each.key.kind}, {each.key.bits} bits)" for each in signers
         )
 
-    def _signers(self, content: Content, *, report: bool) -> tuple[tuple[Signer, ...], str]:
-        """Who signs, and how that is counted.
+    def _signers(self, content: Content, *, report: bool) -> tuple[tuple[Signer, ...], str, str]:
+        """Who signs, how that is counted, and why nobody does.
 
         Our own reports are of a host: where that has no key, a domain above it vouches for it.
         """
         authors = content.header.named(b"from")
-        if len(authors) > 1 or hidden_author(content.header):
-            return (), "author"
+        unclear = f"{len(authors)} From fields" if len(authors) > 1 else ""
+        if unclear := unclear or hidden_author(content.header):
+            return (), "author", unclear
         try:
             domains = author_domains(authors)
-        except AuthorError:
-            return (), "author"
+        except AuthorError as error:
+            return (), "author", str(error)
         above = report or self.settings.subdomains
         # With several authors the first who is ours vouches for the message.
         for domain in domains:
             if signers := self._keys.of(domain, above=above):
-                return signers, "signed"
-        return (), "no_key"
+                return signers, "signed", ""
+        return (), "no_key", f"there is no key for {' or '.join(domains)}"
 
 
 async def measured(content: Content) -> bytes:

@@ -209,6 +209,28 @@ async def test_who_hands_in_by_the_api_is_signed_for(keys: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("author", "why"),
+    [
+        ("Ann <ann@us.example>", ""),
+        ("ann@mail.us.example", "there is no key for mail.us.example"),
+        ("a@b.example, c@d.example", "there is no key for b.example or d.example"),
+        ("ann@us.example\nFrom: bob@us.example", "2 From fields"),
+        ("ann@us.example\nFrom\0: bob@us.example", "a line is nearly a From field"),
+        ("nobody", "an author without a domain"),
+    ],
+)
+async def test_the_timeline_says_why_a_message_was_not_signed(
+    keys: Path, author: str, why: str
+) -> None:
+    async with running(CONFIG + entry(keys)) as elemta:
+        elemta.host("far.example")
+        content = MAIL.replace("Ann <ann@us.example>", author)
+        reply = await elemta.send("ann@us.example", "x@far.example", content, client=TRUSTED)
+        told = [each for each in elemta.notes(reply) if "not signed" in each]
+        assert told == ([f"plugin:dkim-sign: found: not signed: {why}"] if why else [])
+
+
+@pytest.mark.parametrize(
     ("author", "subdomains", "result"),
     [
         ("ann@us.example", False, "signed"),
