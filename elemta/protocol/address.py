@@ -22,10 +22,11 @@ DOT_STRING: Final = rf"[{ATEXT}]++(?:\.[{ATEXT}]++)*+"
 SUB_DOMAIN: Final = r"[A-Za-z0-9_]++(?:-++[A-Za-z0-9_]++)*+"
 DOMAIN: Final = rf"{SUB_DOMAIN}(?:\.{SUB_DOMAIN})*+"
 LITERAL: Final = r"\[[!-Z^-~]++\]"
-#: RFC 6531 §3.3: beyond ASCII, all that `str.isprintable` lets through.
-_UTF8: Final = "\x80-\U0010ffff"
-QUOTED: Final = rf'"(?:[ !#-\[\]-~{_UTF8}]|\\[ -~])*+"'
-UTF8_DOT_STRING: Final = rf"[{_UTF8}{ATEXT}]++(?:\.[{_UTF8}{ATEXT}]++)*+"
+#: RFC 6531 §3.3: beyond ASCII, all that `str.isprintable` lets through. Such classes are written as
+#: what is not in them, which is ASCII: one with a range beyond it takes `re` 3 ms to compile.
+QUOTED: Final = r'"(?:[^\x00-\x1f"\\\x7f]|\\[ -~])*+"'
+_UTF8_ATEXT: Final = r'[^\x00-\x20"(),.:;<>@\[\\\]\x7f]'
+UTF8_DOT_STRING: Final = rf"{_UTF8_ATEXT}++(?:\.{_UTF8_ATEXT}++)*+"
 
 _DOMAIN: Final = re.compile(DOMAIN)
 _COMMON: Final = re.compile(rf"({DOT_STRING})@({DOMAIN})")

@@ -31,12 +31,12 @@ _NO_MAIL_PARAMS: Final = MailParams()
 _NO_RCPT_PARAMS: Final = RcptParams()
 
 #: RFC 5321 §4.1.2, but "=" may stand in a value: addresses are often said as they are.
-_PARAM: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-~\x80-\U0010ffff]+))?")
+_PARAM: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20\x7f]+))?")
 _SIZE: Final = re.compile(r"[0-9]{1,20}")
 _XTEXT: Final = re.compile(r"(?:[!-*,-~]|\+[0-9A-Fa-f]{2})+")
 #: RFC 6533 §3: utf-8-addr-xtext, or utf-8-addr-unitext where the message is SMTPUTF8.
 _UTF8_XTEXT: Final = re.compile(
-    r"(?:[!-*,-\[\]-~\x80-\U0010ffff]|\+[0-9A-Fa-f]{2}|\\x\{[0-9A-Fa-f]{2,6}\})+"
+    r"(?:[^\x00-\x20+\\\x7f]|\+[0-9A-Fa-f]{2}|\\x\{[0-9A-Fa-f]{2,6}\})+"
 )
 _ENCODED: Final = re.compile(r"\+(..)|\\x\{([^}]*)\}")
 _PRIORITY: Final = re.compile(r"0|-?[1-9]")
