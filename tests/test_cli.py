@@ -68,6 +68,23 @@ def test_a_server_without_an_api_does_not_pay_for_one() -> None:
         assert f"'{module}'" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("part", "strangers"),
+    [
+        # A command that asks the server: one that is typed by hand should answer at once.
+        ("looking", {"dns", "prometheus_client", "elemta.delivery", "elemta.plugins"}),
+        # A server that has no use for them.
+        ("serving", {"dkim", "spf", "cryptography", "nacl", "h11", "elemta.mailauth"}),
+    ],
+)
+def test_nobody_pays_for_what_others_need(part: str, strangers: set[str]) -> None:
+    program = f"import sys, elemta.cli.{part}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRON, capture_output=True, text=True, check=True
+    )
+    assert strangers.isdisjoint(done.stdout.split())
+
+
 def test_help_lists_every_command_in_the_order_of_need() -> None:
     text = run("--help").output
     found = re.findall(r"^  (\w+) ", text.partition("Commands:")[2], re.MULTILINE)

@@ -15,7 +15,7 @@ from elemta.nodes import folders, in_order, sum_stats
 from elemta.queue import StoreReader, check
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping
     from pathlib import Path
 
     from elemta.config import Config
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def opened(config: Config) -> Iterator[Stores]:
+def opened(config: Config) -> Generator[Stores]:
     """The queues of this server's nodes, as long as the context lasts.
 
     Raises:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from elemta.listener.recipients import MAP_DOWN
 from elemta.login import owns
-from elemta.mailauth import AuthorError, author_mailboxes, hidden_author
 from elemta.maps import MapDownError
+from elemta.message import AuthorError, author_mailboxes, hidden_author
 from elemta.protocol import Reply
 
 if TYPE_CHECKING:

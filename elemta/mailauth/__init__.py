@@ -4,10 +4,6 @@ from elemta.mailauth.arc import Arc as Arc
 from elemta.mailauth.arc import ArcResult as ArcResult
 from elemta.mailauth.arc import Seal as Seal
 from elemta.mailauth.arc import check_arc as check_arc
-from elemta.mailauth.author import AuthorError as AuthorError
-from elemta.mailauth.author import author_domains as author_domains
-from elemta.mailauth.author import author_mailboxes as author_mailboxes
-from elemta.mailauth.author import hidden_author as hidden_author
 from elemta.mailauth.body import Measuring as Measuring
 from elemta.mailauth.dkim import SIGNATURES as SIGNATURES
 from elemta.mailauth.dkim import DkimResult as DkimResult

@@ -8,7 +8,6 @@ import trio
 
 from elemta.maps.asked import AskedMap
 from elemta.maps.file import File
-from elemta.maps.http import Http
 from elemta.maps.sql import Sql, database_of
 from elemta.metrics.meters import Meters
 from elemta.net.services import Connects, connect_service
@@ -129,6 +128,8 @@ class Maps:
         if table.file is not None:
             return File(table.file, self._in_thread)
         if table.http is not None:
+            from elemta.maps.http import Http  # an HTTP client is dear to import
+
             return Http(table.http, self._connect, self._in_thread)
         query, url = table.parsed_query, table.database
         assert query is not None, "the configuration was checked"

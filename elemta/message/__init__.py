@@ -1,5 +1,9 @@
 """RFC 5322 without I/O: headers read, trace fields and reports written."""
 
+from elemta.message.author import AuthorError as AuthorError
+from elemta.message.author import author_domains as author_domains
+from elemta.message.author import author_mailboxes as author_mailboxes
+from elemta.message.author import hidden_author as hidden_author
 from elemta.message.header import HeaderFault as HeaderFault
 from elemta.message.header import HeaderScanner as HeaderScanner
 from elemta.message.header import split as split

@@ -76,6 +76,20 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_mailbox(text)
 
 
+def test_letters_beyond_ascii_change_nothing_about_the_others() -> None:
+    def accepted(text: str) -> bool:
+        try:
+            parse_mailbox(text)
+        except ValueError:
+            return False
+        return True
+
+    for octet in range(0x80):
+        for quote in ("", '"'):
+            plain, beyond = (f"{quote}{each}{chr(octet)}a{quote}@b.example" for each in "aü")
+            assert accepted(plain) == accepted(beyond), (plain, beyond)
+
+
 def test_an_address_beyond_ascii_needs_smtputf8() -> None:
     for text in ("ü@b", "a@ü.example"):
         assert not parse_mailbox(text).is_ascii

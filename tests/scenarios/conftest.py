@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,10 @@ MakeDaemon: TypeAlias = "Callable[..., Daemon]"
 ServeZones: TypeAlias = "Callable[[Mapping[str, str]], int]"
 #: Starts a Postfix that relays to this port.
 StartPostfix: TypeAlias = "Callable[[int], Postfix]"
+
+# A shell that starts something in the background without job control has it ignore an interrupt,
+# and what is started here would inherit that: those who wait for one to end them never would.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _PACKAGES = {
     "clamd": "clamav-daemon",

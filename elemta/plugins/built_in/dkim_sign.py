@@ -13,13 +13,11 @@ from elemta.config import Table, check
 from elemta.mailauth import (
     OVERSIGNED,
     SIGNED,
-    AuthorError,
     Measuring,
     Selection,
     Signing,
-    author_domains,
-    hidden_author,
 )
+from elemta.message import AuthorError, author_domains, hidden_author
 from elemta.plugins import AddHeader, Content, Transaction
 from elemta.plugins.built_in.signing_keys import KeyEntry, Keys, WithKeys
 from elemta.units import Seconds

@@ -11,16 +11,14 @@ from typing_extensions import override
 
 from elemta.config import Table
 from elemta.mailauth import (
-    AuthorError,
     Dmarc,
     Wish,
     applied,
-    author_domains,
     check_dmarc,
-    hidden_author,
     load_suffixes,
     vouched_by,
 )
+from elemta.message import AuthorError, author_domains, hidden_author
 from elemta.plugins import (
     CONTINUE,
     Continue,

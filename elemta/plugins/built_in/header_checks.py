@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from typing_extensions import override
 
 from elemta.config import Table
-from elemta.mailauth import hidden_author
+from elemta.message import hidden_author
 from elemta.plugins import (
     CONTINUE,
     AddHeader,

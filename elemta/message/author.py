@@ -14,7 +14,7 @@ from elemta.protocol import domain_to_ascii, parse_mailbox
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from elemta.message import HeaderScanner
+    from elemta.message.header import HeaderScanner
     from elemta.protocol import Mailbox
 
 #: Authors of one message that are looked at.

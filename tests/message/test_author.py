@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elemta.mailauth import AuthorError, author_domains, author_mailboxes
+from elemta.message import (
+    AuthorError,
+    HeaderScanner,
+    author_domains,
+    author_mailboxes,
+    hidden_author,
+)
 from elemta.protocol import domain_to_ascii
 
 
@@ -179,3 +185,37 @@ def test_names_made_to_take_long_take_no_time() -> None:
         with suppress(AuthorError):
             author_mailboxes(field)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (b"From: a@a.example\r\n", ""),
+        (b"From: \xff@a.example\r\nSubject: F\0rom: x\r\n", ""),
+        (b"X: y\r\n\tFrom\0: b@b.example\r\nFrom: a@a.example\r\n", ""),
+        (b" From: b@b.example\r\nFrom: a@a.example\r\n", "a line before the first field"),
+        (b"\tx\r\nFrom: a@a.example\r\n", "a line before the first field"),
+        (b"Fr\0om: b@b.example\r\nFrom: a@a.example\r\n", "a line is nearly a From field"),
+        (b"From: a@a.example\r\n\xef\xbb\xbffrom: b@b\r\n", "a line is nearly a From field"),
+    ],
+)
+def test_who_else_may_be_found_in_a_header(header: bytes, why: str) -> None:
+    scanner = HeaderScanner()
+    scanner.feed(header + b"\r\n")
+    assert hidden_author(scanner) == why
+
+
+def test_no_endless_field_is_looked_through() -> None:
+    long = b"x" * 20_000 + b"@a.example"
+    with pytest.raises(AuthorError):
+        author_mailboxes(long)
+    with pytest.raises(AuthorError):
+        author_domains([long])
+
+
+def test_a_message_has_ten_authors_at_most() -> None:
+    many = ", ".join(f"a@{number}.example" for number in range(11)).encode()
+    with pytest.raises(AuthorError):
+        author_domains([many])
+    with pytest.raises(AuthorError):
+        author_mailboxes(many)
