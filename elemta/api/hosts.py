@@ -7,12 +7,12 @@ browser asks for.
 
 from __future__ import annotations
 
-import ipaddress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from elemta.api.problem import MEDIA_TYPE, Problem
+from elemta.config import is_address
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -61,11 +61,7 @@ class Hosts:
             return False
         if name in self._names or name.endswith(".localhost"):
             return True
-        try:
-            ipaddress.ip_address(name)  # a page cannot be at an address that is not its server's
-        except ValueError:
-            return False
-        return True
+        return is_address(name)  # a page cannot be at an address that is not its server's
 
 
 async def _answer(problem: Problem, send: ASGISendCallable) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from msgspec import Struct
 from elemta.cli import codes
 from elemta.cli.sending import Unavailable, own_name, reach
 from elemta.cli.terminal import clock, say, say_json
+from elemta.config import is_address
 from elemta.net.certificates import (
     Certificate,
     CertificateError,
@@ -246,7 +246,7 @@ async def _encrypted(
         if not implicit:
             await _start(transport)
         # A name is asked for, an address is not (RFC 6066 §3); but either is looked for.
-        if context.check_hostname or not _is_address(name):
+        if context.check_hostname or not is_address(name):
             return await start_tls(transport, context, server_name=name)
         return await start_tls(transport, context)
     except BaseException:
@@ -282,11 +282,3 @@ async def _answer(transport: Transport, smtp: ClientConnection) -> Answer:
             smtp.receive_eof()
     assert not isinstance(answer, Wait), "a client waits for data alone"
     return answer
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

@@ -7,7 +7,9 @@ from elemta.config.addresses import Network as Network
 from elemta.config.addresses import Service as Service
 from elemta.config.addresses import SystemdSocket as SystemdSocket
 from elemta.config.addresses import host_port as host_port
+from elemta.config.addresses import is_address as is_address
 from elemta.config.addresses import is_localhost as is_localhost
+from elemta.config.addresses import nameserver as nameserver
 from elemta.config.difference import Change as Change
 from elemta.config.difference import applicable as applicable
 from elemta.config.difference import changes as changes
@@ -19,7 +21,6 @@ from elemta.config.masking import without_userinfo as without_userinfo
 from elemta.config.outgoing import NULL_SENDER as NULL_SENDER
 from elemta.config.outgoing import OF_DOMAIN as OF_DOMAIN
 from elemta.config.patterns import AddressPattern as AddressPattern
-from elemta.config.patterns import comparable_domain as comparable_domain
 from elemta.config.queries import Query as Query
 from elemta.config.reading import SANDBOX_ADDRESS as SANDBOX_ADDRESS
 from elemta.config.reading import SANDBOX_API as SANDBOX_API

@@ -24,6 +24,15 @@ _HOST_PORT: Final = re.compile(
 _SYSTEMD: Final = re.compile(r"systemd:(?P<name>[A-Za-z0-9_.-]{1,255})")
 
 
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class HostPort(Struct, frozen=True, order=True):
     """Where to listen, or whom to call.
 
@@ -240,8 +249,6 @@ def nameserver(text: str) -> HostPort:
     except ValueError:
         pass
     found = host_port(text, DNS_PORT)
-    try:
-        ipaddress.ip_address(found.host)
-    except ValueError:
-        raise ValueError(f"expected the IP address of a name server, not {text!r}") from None
+    if not is_address(found.host) or not found.port:
+        raise ValueError(f"expected the IP address of a name server, not {text!r}")
     return found

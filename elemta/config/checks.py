@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from elemta.config.addresses import SystemdSocket, binding, host_port, nameserver
+from elemta.config.addresses import SystemdSocket, binding, host_port, is_address, nameserver
 from elemta.config.map_checks import forwarding_mistakes, map_mistakes, named_map_mistakes
 from elemta.config.outgoing import route_mistakes
 from elemta.config.source import Mistake, place, steps
@@ -391,9 +391,7 @@ def _local_part(text: str) -> None:
 
 def _destination_name(text: str) -> None:
     """A domain pattern, or the name of a host, or its IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
+    if not is_address(text):
         _pattern(text)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.protocol import domain_to_ascii, parse_domain, parse_mailbox
+from elemta.protocol import comparable_domain, parse_domain, parse_mailbox
 
 if TYPE_CHECKING:
     from elemta.protocol import Mailbox
@@ -68,11 +68,3 @@ class AddressPattern(Struct, frozen=True):
         if not self.domain:
             return "*"
         return f"{self.local_part}@{'*.' if self.below else ''}{self.domain}"
-
-
-def comparable_domain(domain: str) -> str:
-    """The one form that domains are compared in; one that has none is compared as it is."""
-    try:
-        return domain_to_ascii(domain)
-    except ValueError:  # an address literal
-        return domain.lower()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from elemta.config import comparable_domain
+from elemta.protocol import comparable_domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -22,10 +22,10 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.config import is_localhost
+from elemta.config import is_address, is_localhost
 from elemta.delivery.replies import made
 from elemta.delivery.routes import ByMx
-from elemta.delivery.targets import is_address, is_public, unwrapped
+from elemta.delivery.targets import is_public, unwrapped
 from elemta.net.dns import DnsTemporaryError, NoRecordsError, NoSuchDomainError
 from elemta.protocol import Reply, reply
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -20,6 +19,7 @@ from elemta.config import (
     Smarthost,
     Storage,
     TlsPolicy,
+    is_address,
 )
 from elemta.plugins import Undecided
 
@@ -221,8 +221,4 @@ def route_of(targets: Sequence[Target], terms: Terms) -> Route:
 def _lane_host(host: HostPort) -> str:
     if not host.port:
         return host.host
-    try:
-        ipaddress.ip_address(host.host)
-    except ValueError:
-        return f"{host.host}:{host.port}"
-    return f"[{host.host}]:{host.port}"
+    return f"[{host.host}]:{host.port}" if is_address(host.host) else f"{host.host}:{host.port}"

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from elemta.config import OF_DOMAIN
+from elemta.config import OF_DOMAIN, is_address
 from elemta.delivery.keyring import Keyring
 from elemta.delivery.routes import ByMx
 from elemta.delivery.session import Tls
-from elemta.delivery.targets import is_address
 
 if TYPE_CHECKING:
     from elemta.config import TlsPolicy

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from typing import TYPE_CHECKING, Final
 
-from elemta.config import SystemdSocket
+from elemta.config import SystemdSocket, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,15 +27,6 @@ NOT_PUBLIC: Final = tuple(
 )
 #: IPv4 addresses in the form of IPv6 ones (RFC 6052).
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-def is_address(host: str) -> bool:
-    """Whether it is an IP address and no name."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def unwrapped(address: str) -> IPAddress:

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from elemta.config import Maildir, Smarthost
 from elemta.log import logger
-from elemta.protocol import Mailbox, Reply, domain_to_ascii, parse_mailbox, reply
+from elemta.protocol import Mailbox, Reply, comparable_domain, parse_mailbox, reply
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class OwnDomain:
     """
 
     def __init__(self, domain: Domain) -> None:
-        self.name = ascii_domain(domain.name)
+        self.name = comparable_domain(domain.name)
         self.aliases = {
             alias.lower(): tuple(_recipient(text, domain.name) for text in recipients)
             for alias, recipients in domain.aliases.items()
@@ -277,14 +277,6 @@ def addressees(led: Sequence[Led], start: Mailbox) -> tuple[Addressee, ...]:
 def is_route(local_part: str) -> bool:
     """Whether other servers may take a local part for one."""
     return any(mark in local_part for mark in _ROUTING)
-
-
-def ascii_domain(domain: str) -> str:
-    """The one form that domains are compared in; a domain that has none is compared as it is."""
-    try:
-        return domain_to_ascii(domain).lower()
-    except ValueError:
-        return domain.lower()
 
 
 def _some(values: Sequence[str]) -> str:

@@ -20,12 +20,11 @@ from elemta.listener.expansion import (
     Led,
     OwnDomain,
     addressees,
-    ascii_domain,
     is_route,
 )
 from elemta.maps import MapDownError, Maps, domain_keys
 from elemta.message import is_rewritten
-from elemta.protocol import Mailbox, Notify, Reply, reply
+from elemta.protocol import Mailbox, Notify, Reply, comparable_domain, reply
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ class Recipients:
         assert name is not None, "else nothing was to be asked"
         try:
             with trio.fail_after(PATIENCE):
-                for key in domain_keys(ascii_domain(mailbox.domain)):
+                for key in domain_keys(comparable_domain(mailbox.domain)):
                     found = await self._maps.get(name, key, exact=True)
                     if tell is not None:
                         there = "is not there" if found is None else "is there"
@@ -272,13 +271,15 @@ class Recipients:
     def _find(self, domain: str) -> OwnDomain | None:
         if (own := self._own.get(domain)) is not None or domain.isascii():
             return own
-        return self._own.get(ascii_domain(domain))
+        return self._own.get(comparable_domain(domain))
 
     def relayed(self, domain: str) -> str | None:
         """Which of ``relay.domains`` lets anybody send to a domain; None: none does."""
         pattern = self._relay.pattern
         found = pattern(domain)
-        return found if found is not None or domain.isascii() else pattern(ascii_domain(domain))
+        return (
+            found if found is not None or domain.isascii() else pattern(comparable_domain(domain))
+        )
 
     def _find_network(self, client: str) -> Network | None:
         if not client:

@@ -26,6 +26,7 @@ import dns.resolver
 import trio
 from msgspec import Struct
 
+from elemta import config
 from elemta.metrics.meters import LATENCY, Distribution
 
 if TYPE_CHECKING:
@@ -442,18 +443,10 @@ def _refers(response: dns.message.Message) -> bool:
 
 
 def nameserver(text: str) -> dns.nameserver.Nameserver:
-    """A nameserver from its written form, see `DnsResolver`.
+    """A nameserver from its written form, as the configuration has it.
 
     Raises:
         ValueError: it is none.
     """
-    host, port = text, "53"
-    if found := re.fullmatch(r"\[([^]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})", text):
-        host, port = found[1] or found[3], found[2] or found[4] or "53"
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        raise ValueError(f"expected the IP address of a nameserver, not {text!r}") from None
-    if not 0 < int(port) < 2**16:
-        raise ValueError(f"no such port: {text!r}")
-    return dns.nameserver.Do53Nameserver(host, int(port))
+    found = config.nameserver(text)
+    return dns.nameserver.Do53Nameserver(found.host, found.port)

@@ -3,6 +3,7 @@
 from elemta.protocol.address import MAX_LOCAL_PART as MAX_LOCAL_PART
 from elemta.protocol.address import Mailbox as Mailbox
 from elemta.protocol.address import ReversePath as ReversePath
+from elemta.protocol.address import comparable_domain as comparable_domain
 from elemta.protocol.address import domain_to_ascii as domain_to_ascii
 from elemta.protocol.address import parse_domain as parse_domain
 from elemta.protocol.address import parse_mailbox as parse_mailbox

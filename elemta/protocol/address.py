@@ -148,6 +148,14 @@ def domain_to_ascii(domain: str) -> str:
     return ascii_domain
 
 
+def comparable_domain(domain: str) -> str:
+    """The one form that domains are compared in; one that has none is compared as it is."""
+    try:
+        return domain_to_ascii(domain)
+    except ValueError:  # an address literal, or no name that the DNS could have
+        return domain.lower()
+
+
 def _check_labels(domain: str) -> None:
     if len(domain) > MAX_LABEL and any(len(label) > MAX_LABEL for label in domain.split(".")):
         raise ValueError(f"a label of more than {MAX_LABEL} octets")

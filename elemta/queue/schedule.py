@@ -17,12 +17,13 @@ import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
+from elemta.protocol import comparable_domain
 from elemta.queue.destination import Census, Destination
 from elemta.queue.lane import ENOUGH, FEW, Lane, Stand
 from elemta.queue.model import State
 from elemta.queue.rate import unlimited
 from elemta.queue.standing import Standing
-from elemta.queue.suspension import DOMAIN, Scopes, domain_of
+from elemta.queue.suspension import DOMAIN, Scopes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Mapping
@@ -485,7 +486,7 @@ class Schedule:
 
     def _lane_or_domain(self, recipient: Destined, sender: ReversePath) -> str:
         """The lane of a recipient; of one whose domain is suspended, a lane of that domain."""
-        domain = domain_of(recipient.address.domain)
+        domain = comparable_domain(recipient.address.domain)
         if domain in self._scopes.domains:
             return DOMAIN + domain
         return self._route(recipient, sender)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from elemta.protocol import domain_to_ascii
+from elemta.protocol import comparable_domain
 from elemta.queue.operation import Call
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Scopes(Struct, frozen=True):
     Attributes:
         everything: whether it is.
         lanes: names of lanes.
-        domains: as `domain_of` spells them.
+        domains: as `comparable_domain` spells them.
     """
 
     everything: bool = False
@@ -72,16 +72,8 @@ def parse_scope(text: str) -> str:
     if text.startswith(DESTINATION) and text != DESTINATION:
         return text
     if text.startswith(DOMAIN) and (domain := text.removeprefix(DOMAIN).removeprefix("@")):
-        return DOMAIN + domain_of(domain)
+        return DOMAIN + comparable_domain(domain)
     raise ValueError(f"expected all, destination:LANE or domain:NAME, not {text!r}")
-
-
-def domain_of(domain: str) -> str:
-    """One spelling for a domain, however it is written."""
-    try:
-        return domain_to_ascii(domain)
-    except ValueError:  # an address literal, or no DNS name
-        return domain.lower()
 
 
 class Suspensions:

@@ -199,7 +199,7 @@ def test_a_nameserver_is_an_address_and_perhaps_a_port(text: str, shown: str) ->
     "text", ["", "localhost", "localhost:53", "127.0.0.1:0", "127.0.0.1:65536", "1.2.3.4:x", "::1]"]
 )
 def test_what_is_no_nameserver_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"expected the IP address|no such port"):
+    with pytest.raises(ValueError, match="expected"):
         DnsResolver([text])
 
 

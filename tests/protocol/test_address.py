@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from elemta.protocol import Mailbox, domain_to_ascii, parse_domain, parse_mailbox
+from elemta.protocol import Mailbox, comparable_domain, domain_to_ascii, parse_domain, parse_mailbox
 from elemta.protocol.address import POSTMASTER
 
 
@@ -129,3 +129,16 @@ def test_a_domain_has_a_form_for_the_dns() -> None:
     for text in ("[1.2.3.4]", "", "a b", "\u2603\u0085"):
         with pytest.raises(ValueError, match=r"."):
             domain_to_ascii(text)
+
+
+@pytest.mark.parametrize(
+    ("domain", "form"),
+    [
+        ("Bücher.Example", "xn--bcher-kva.example"),
+        ("xn--bcher-kva.EXAMPLE", "xn--bcher-kva.example"),
+        ("[IPv6:2001:DB8::1]", "[ipv6:2001:db8::1]"),
+        ("No Domain", "no domain"),
+    ],
+)
+def test_domains_are_compared_in_one_form_also_those_that_are_none(domain: str, form: str) -> None:
+    assert comparable_domain(domain) == form
