@@ -93,6 +93,7 @@ class ThreadWriter:
             as long as more comes or is to be expected, `PAUSES` times at most.
         linger: seconds to wait for more while nobody waits for any of it.
         meters: told of each transaction, in the thread that writes it.
+        pause: lets so many seconds pass.
 
     Resource handling:
         `close` it. The thread is a daemon: an interpreter that dies is a crash like any other.
@@ -105,7 +106,9 @@ class ThreadWriter:
         gather: float = 0.001,
         linger: float = 0.02,
         meters: Meters | None = None,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
+        self._pause = pause
         self._meters = meters or Meters()
         self._store = store
         self._gather = gather
@@ -178,7 +181,7 @@ class ThreadWriter:
             size = len(group)
             if size >= GROUP or self._closing:
                 return
-            time.sleep(self._gather)
+            self._pause(self._gather)
             self._take_waiting(group)
             if len(group) == size and size >= self._company:
                 return

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from elemta.queue import StoreUnavailable
 from elemta.queue.operation import Call, Operation
-from elemta.queue.writer import GROUP, InlineWriter, ThreadWriter
+from elemta.queue.writer import GROUP, PAUSES, InlineWriter, ThreadWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,9 +65,28 @@ class Paper:
         return [text for group in self.groups for text in group if text != "probe"]
 
 
+class Pauses:
+    """What lets time pass for a writer: in each pause comes what the test says, if anything."""
+
+    def __init__(self, *come: Operation | None) -> None:
+        self._come = list(come)
+        self.writer: Writer | None = None
+
+    def __call__(self, seconds: float) -> None:
+        comes = self._come.pop(0) if self._come else None
+        if comes is not None and self.writer is not None:
+            self.writer.submit(comes)
+
+
+def gathering(paper: Paper, *come: Operation | None) -> ThreadWriter:
+    pauses = Pauses(*come)
+    pauses.writer = writer = ThreadWriter(paper, pause=pauses)
+    return writer
+
+
 async def until(true: Callable[[], bool]) -> None:
-    """Wait for the writer's thread, at most five seconds."""
-    with trio.fail_after(5):
+    """Wait for the writer's thread."""
+    with trio.fail_after(60):
         while not true():  # noqa: ASYNC110 # a thread makes it true
             await trio.sleep(0.001)
 
@@ -89,11 +108,9 @@ async def test_all_that_waits_becomes_one_transaction() -> None:
 
 async def test_a_commit_that_gathers_takes_what_comes_meanwhile() -> None:
     paper = Paper()
-    writer = ThreadWriter(paper, gather=0.05)
-    first, second = Note("1"), Note("2")
-    writer.submit(first)
-    await trio.sleep(0.01)
-    writer.submit(second)
+    second = Note("2")
+    writer = gathering(paper, second)
+    writer.submit(Note("1"))
     await second.wait()
     await writer.close()
     assert paper.groups == [["1", "2"]]
@@ -101,15 +118,11 @@ async def test_a_commit_that_gathers_takes_what_comes_meanwhile() -> None:
 
 async def test_a_commit_waits_for_as_many_as_met_last_time() -> None:
     paper = Paper()
-    writer = ThreadWriter(paper, gather=0.1)
-    together = [Note("1"), Note("2")]
-    for note in together:
-        writer.submit(note)
-    await together[-1].wait()
-    first, late = Note("3"), Note("4")
-    writer.submit(first)
-    await trio.sleep(0.15)  # a pause in which nobody comes
-    writer.submit(late)
+    second, late = Note("2"), Note("4")
+    writer = gathering(paper, second, None, None, late)
+    writer.submit(Note("1"))
+    await second.wait()
+    writer.submit(Note("3"))  # and then there is a pause in which nobody comes
     await late.wait()
     await writer.close()
     assert paper.groups == [["1", "2"], ["3", "4"]]
@@ -117,15 +130,12 @@ async def test_a_commit_waits_for_as_many_as_met_last_time() -> None:
 
 async def test_a_commit_does_not_gather_for_ever() -> None:
     paper = Paper()
-    writer = ThreadWriter(paper, gather=0.02)
-    notes = [Note(str(number)) for number in range(20)]
-    for note in notes:  # one in each pause
-        writer.submit(note)
-        await trio.sleep(0.015)
-    await notes[-1].wait()
+    notes = [Note(str(number)) for number in range(PAUSES + 9)]
+    writer = gathering(paper, *notes[1:])  # one in each pause
+    writer.submit(notes[0])
+    await notes[0].wait()
+    assert paper.groups == [[str(number) for number in range(PAUSES + 1)]]
     await writer.close()
-    assert paper.texts == [str(number) for number in range(20)]
-    assert 2 <= len(paper.groups) < 20
 
 
 async def test_a_group_has_a_limit() -> None:
@@ -142,8 +152,8 @@ async def test_a_group_has_a_limit() -> None:
 
 async def test_what_nobody_waits_for_waits_for_what_somebody_waits_for() -> None:
     paper = Paper()
-    writer = ThreadWriter(paper, gather=0.0, linger=5.0)
-    with trio.fail_after(1):
+    writer = ThreadWriter(paper, gather=0.0, linger=300.0)
+    with trio.fail_after(60):
         for text in ("lazy", "lazy too"):
             writer.submit(Note(text, urgent=False))
             await trio.sleep(0.02)
@@ -244,7 +254,7 @@ async def test_what_cannot_be_kept_at_the_end_is_not_waited_for(kind: str) -> No
     paper.full = True
     writer.submit(Note("kept", keep=True))
     await until(lambda: paper.tries > 0)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await writer.close()
     assert paper.texts == []
 
@@ -253,10 +263,10 @@ async def test_who_reads_is_told_after_those_whose_writes_it_saw() -> None:
     # A load that was submitted before an insert of its group saw the message, and was told first:
     # the message then stood in memory twice, and was delivered twice.
     paper = Paper()
-    writer = ThreadWriter(paper, gather=0.02)
     told: list[str] = []
+    writer = gathering(paper, Chained("insert", lambda: told.append("insert")))
     writer.submit(Call(lambda _: None, lambda: told.append("load")))
-    writer.submit(Chained("insert", lambda: told.append("insert")))
+    await until(lambda: len(told) == 2)
     await writer.close()
     assert paper.groups == [["insert", "probe"]]
     assert told == ["insert", "load"]
