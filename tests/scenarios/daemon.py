@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from elemta.queue import StoreReader
 from tests.scenarios import ports
 
 if TYPE_CHECKING:
@@ -148,10 +149,9 @@ class Daemon:
         self.tell("queue", "flush")
 
     def waiting(self) -> int:
-        """How many messages are not finished."""
-        stats = self.ask("queue", "stats")
-        assert isinstance(stats, dict)
-        return int(stats["messages"])
+        """How many messages are not finished: looked up, as a command takes long to start."""
+        with StoreReader(self.data / "queue") as reader:
+            return reader.stats().messages
 
     def environment_of_commands(self) -> dict[str, str]:
         """In which its commands run."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from elemta.login import ScramVerifier, User, UserFile, hash_password
 from tests.scenarios import ports
 from tests.scenarios.conftest import needs
 from tests.scenarios.sink import Sink
@@ -74,13 +75,10 @@ class House:
             "routes": [{"match": "*", "via": [f"smtp://127.0.0.1:{sink.port}"]}],
             "plugins": [{"name": "users-file", "settings": {"file": str(place / "users.yaml")}}],
         }
-        elemta.write_config()
-        for user in (ANN, BOB):
-            subprocess.run(
-                elemta.command("user", "add", user, "--password-stdin"),
-                input=f"{PASSWORD}\n", text=True, check=True, timeout=60.0,
-                env=elemta.environment_of_commands(), stdout=subprocess.PIPE,
-            )  # fmt: skip
+        # What `elemta user add` does (see test_users.py), at once: each house has users.
+        known = User(password=hash_password(PASSWORD), scram=str(ScramVerifier.of(PASSWORD)))
+        both = dict.fromkeys((ANN, BOB), known)
+        UserFile(place / "users.yaml").change(lambda users: users.update(both), make=True)
         elemta.start()
 
     def port(self, implicit: bool) -> int:
