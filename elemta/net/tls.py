@@ -98,6 +98,7 @@ class TlsTransport:
         self.tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
+        self._ended = False  # the peer will say no more
         self._closed = False
 
     @property
@@ -117,6 +118,10 @@ class TlsTransport:
 
     async def receive(self) -> bytes:
         """See `Transport`."""
+        # To decrypt in vain costs an exception, and with nothing here it would be in vain: what was
+        # read last was a whole record, as none has more than `MOST` octets.
+        if not (self._incoming.pending or self._ended):
+            self._feed(await self._transport.receive())
         while (octets := self._decrypted()) is None:
             await self._flush()
             self._feed(await self._transport.receive())
@@ -124,10 +129,12 @@ class TlsTransport:
 
     def receive_nowait(self) -> bytes | None:
         """See `Transport`."""
-        while (octets := self._decrypted()) is None:
+        octets = self._decrypted() if self._incoming.pending or self._ended else None
+        while octets is None:
             if (some := self._transport.receive_nowait()) is None:
                 return None
             self._feed(some)
+            octets = self._decrypted()
         return octets
 
     async def send_all(self, octets: bytes) -> None:
@@ -156,7 +163,10 @@ class TlsTransport:
             TlsError: we cannot.
             trio.BrokenResourceError: the connection is gone.
         """
+        serving = self.tls.server_side
         try:
+            if serving:  # it is the client who begins
+                self._feed(await self._transport.receive())
             while not self._has(self.tls.do_handshake):
                 await self._flush()
                 self._feed(await self._transport.receive())
@@ -165,8 +175,11 @@ class TlsTransport:
             with suppress(trio.BrokenResourceError):
                 await self._flush()
             raise TlsError(_why(error)) from error
-        await self._flush()
         self.version = self.tls.version() or ""
+        if not (serving and self.version == "TLSv1.3"):
+            await self._flush()
+        # Else there is nothing but a ticket for the client's next session (RFC 8446 §4.6.1), which
+        # goes with whatever we say first: a packet less.
         self.cipher = (self.tls.cipher() or ("", "", 0))[0]
 
     def _has(self, act: Callable[[], None]) -> bool:
@@ -182,13 +195,16 @@ class TlsTransport:
         if self._closed:
             raise trio.ClosedResourceError("this transport was closed")
         try:
-            return self.tls.read(MOST)
+            octets = self.tls.read(MOST)
         except ssl.SSLWantReadError:
             return None
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            return b""
+            octets = b""
         except ssl.SSLError as error:
             raise trio.BrokenResourceError(_why(error)) from error
+        if not octets:
+            self._ended = True
+        return octets
 
     def _feed(self, octets: bytes) -> None:
         if octets:

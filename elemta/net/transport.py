@@ -171,20 +171,17 @@ class SocketTransport:
 
     async def receive(self) -> bytes:
         """See `Transport`."""
-        if self._allowance <= 0:
-            await self._let_others_run()
-        while True:
-            try:
-                octets = self._socket.recv(MOST)
-            except BlockingIOError:
-                if self._reason is not None:
-                    await self._let_others_run()
-                    raise self._take_reason() from None
-            except OSError as error:
-                raise _gone(error) from error
-            else:
-                self._allowance -= len(octets) + _CALL
+        if self._more or self._reason is not None:
+            if self._allowance <= 0:
+                await self._let_others_run()
+            if (octets := self.receive_nowait()) is not None:
                 return octets
+            if self._reason is not None:
+                await self._let_others_run()
+                raise self._take_reason()
+        while True:
+            if self._socket.fileno() < 0:
+                raise trio.ClosedResourceError("this transport was closed already")
             self._waiting = True
             try:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -193,15 +190,19 @@ class SocketTransport:
             finally:
                 self._waiting = False
             self._allowance = _ALLOWANCE
+            if (octets := self.receive_nowait()) is not None:
+                return octets
 
     def receive_nowait(self) -> bytes | None:
         """See `Transport`."""
         try:
             octets = self._socket.recv(MOST)
         except BlockingIOError:
+            self._more = False
             return None
         except OSError as error:
             raise _gone(error) from error
+        self._more = len(octets) == MOST
         self._allowance -= len(octets) + _CALL
         return octets
 

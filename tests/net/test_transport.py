@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
+from typing_extensions import override
 
 from elemta.net.memory import memory_transport_pair
 from elemta.net.transport import (
@@ -449,6 +450,50 @@ async def test_small_writes_are_not_held_back() -> None:
         transport = SocketTransport(sock)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         transport.close()
+
+
+class CountedSocket(socket.socket):
+    """Knows how often it was read from."""
+
+    reads = 0
+
+    @override
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        self.reads += 1
+        return super().recv(bufsize, flags)
+
+
+async def test_a_peer_that_takes_turns_with_us_is_not_read_from_in_vain(
+    nursery: trio.Nursery,
+) -> None:
+    one, two = socket.socketpair()
+    counted = CountedSocket(fileno=two.detach())
+    peer, transport = SocketTransport(one), SocketTransport(counted)
+    for turn in range(1, 4):
+        nursery.start_soon(receive_exactly, transport, 6)
+        await wait_until_waiting(transport)
+        await peer.send_all(b"NOOP\r\n")
+        await wait_all_tasks_blocked(0.01)
+        assert counted.reads == turn
+    peer.close()
+    transport.close()
+
+
+async def test_who_has_filled_a_read_is_asked_at_once(nursery: trio.Nursery) -> None:
+    one, two = socket.socketpair()
+    counted = CountedSocket(fileno=two.detach())
+    peer, transport = SocketTransport(one), SocketTransport(counted)
+    await peer.send_all(b"x" * MOST)
+    assert await transport.receive() == b"x" * MOST
+    assert counted.reads == 1
+    nursery.start_soon(receive_exactly, transport, 1)
+    await wait_until_waiting(transport)
+    assert counted.reads == 2
+    await peer.send_all(b"x")
+    await wait_all_tasks_blocked(0.01)
+    assert counted.reads == 3
+    peer.close()
+    transport.close()
 
 
 async def test_a_peer_that_is_gone_before_we_look_is_told_as_such() -> None:
