@@ -7,11 +7,13 @@ knows whom the mail was for, and the postmaster can be written to by who is refu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from msgspec import Struct
+from typing_extensions import override
 
-from elemta.plugins import CONTINUE, Continue, Defer, Quarantine, Reject, Tag, Verdict
+from elemta.config import Table
+from elemta.plugins import CONTINUE, Continue, Defer, PluginWith, Quarantine, Reject, Tag, Verdict
 from elemta.protocol import LocalProtocolError
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
     from elemta.plugins import Transaction
     from elemta.protocol import Mailbox
+
+S = TypeVar("S", bound=Table)
 
 #: What becomes of mail: it is refused for good, or for now; taken, and held for an operator;
 #: taken, with a tag by which it is found; or nothing.
@@ -44,6 +48,22 @@ class Objection(Struct, frozen=True):
     note: str
     tag: str
     status: tuple[int, int] = POLICY
+
+
+class Objects(PluginWith[S]):
+    """A plugin that judges clients by what it finds out about them, once they name a recipient."""
+
+    @override
+    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
+        return at_recipient(await self._judge(transaction), recipient)
+
+    @override
+    async def on_data(self, transaction: Transaction) -> Verdict:
+        return at_data(await self._judge(transaction), transaction)
+
+    async def _judge(self, transaction: Transaction) -> list[Objection]:
+        """What it has against a message: asked at each recipient, so it remembers what it asked."""
+        raise NotImplementedError
 
 
 def at_recipient(objections: Sequence[Objection], recipient: Mailbox) -> Verdict:

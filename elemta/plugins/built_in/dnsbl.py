@@ -10,7 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import trio
 from msgspec import Struct, field
@@ -20,12 +20,11 @@ from typing_extensions import override
 from elemta.config import Table
 from elemta.log import logger
 from elemta.net.dns import DnsError, DnsTemporaryError, Kind, NoRecordsError, NoSuchDomainError
-from elemta.plugins import CONTINUE, Allowed, PluginWith, Session, Transaction, Verdict
+from elemta.plugins import CONTINUE, Allowed, Session, Transaction, Verdict
 from elemta.plugins.built_in.actions import (
     Action,
     Objection,
-    at_data,
-    at_recipient,
+    Objects,
     check_tag,
     check_text,
     refusal,
@@ -35,9 +34,6 @@ from elemta.plugins.built_in.clients import is_inner
 from elemta.plugins.built_in.entries import name_of
 from elemta.protocol import parse_domain
 from elemta.units import Seconds
-
-if TYPE_CHECKING:
-    from elemta.protocol import Mailbox
 
 log = logger(__name__)
 
@@ -208,7 +204,7 @@ class _Question(Struct, frozen=True, eq=False):
     name: str
 
 
-class Dnsbl(PluginWith[Settings]):
+class Dnsbl(Objects[Settings]):
     """Adds up what DNS lists say of a client's address, HELO name and sender domain."""
 
     name = "dnsbl"
@@ -226,13 +222,6 @@ class Dnsbl(PluginWith[Settings]):
         return CONTINUE if found is None else refusal(self._objections(session, found))
 
     @override
-    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
-        return at_recipient(await self._judge(transaction), recipient)
-
-    @override
-    async def on_data(self, transaction: Transaction) -> Verdict:
-        return at_data(await self._judge(transaction), transaction)
-
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         if transaction.exempt:
             return []

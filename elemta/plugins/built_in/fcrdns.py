@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from typing_extensions import override
 
 from elemta.config import Table
-from elemta.plugins import PluginWith, Transaction, Verdict
 from elemta.plugins.built_in.actions import (
     Action,
     Objection,
-    at_data,
-    at_recipient,
+    Objects,
     check_tag,
     check_text,
 )
@@ -23,7 +21,7 @@ from elemta.plugins.built_in.clients import is_inner
 from elemta.plugins.built_in.iprev import iprev_of
 
 if TYPE_CHECKING:
-    from elemta.protocol import Mailbox
+    from elemta.plugins import Transaction
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -45,19 +43,12 @@ class Settings(Table, frozen=True, kw_only=True):
         check_tag("tag", self.tag)
 
 
-class Fcrdns(PluginWith[Settings]):
+class Fcrdns(Objects[Settings]):
     """Looks whether a client's reverse DNS leads back to it, and says what it costs if not."""
 
     name = "fcrdns"
 
     @override
-    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
-        return at_recipient(await self._judge(transaction), recipient)
-
-    @override
-    async def on_data(self, transaction: Transaction) -> Verdict:
-        return at_data(await self._judge(transaction), transaction)
-
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         session, settings = transaction.session, self.settings
         address = session.ip

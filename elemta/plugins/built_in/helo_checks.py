@@ -15,12 +15,10 @@ from typing_extensions import override
 
 from elemta.config import Network, Table
 from elemta.net.dns import DnsTemporaryError, Kind, NoRecordsError, NoSuchDomainError
-from elemta.plugins import PluginWith, Session, Transaction, Verdict
 from elemta.plugins.built_in.actions import (
     Action,
     Objection,
-    at_data,
-    at_recipient,
+    Objects,
     check_tag,
     check_text,
 )
@@ -30,7 +28,7 @@ from elemta.units import Seconds
 
 if TYPE_CHECKING:
     from elemta.config import IPAddress
-    from elemta.protocol import Mailbox
+    from elemta.plugins import Session, Transaction
 
 
 #: How long `timeout` may be: the plugin as a whole has 30 s for an answer, and then defers.
@@ -84,7 +82,7 @@ class _Known:
         self.exists: dict[str, bool] = {}
 
 
-class HeloChecks(PluginWith[Settings]):
+class HeloChecks(Objects[Settings]):
     """Refuses clients that call themselves by our name, and marks those that give none."""
 
     name = "helo-checks"
@@ -94,13 +92,6 @@ class HeloChecks(PluginWith[Settings]):
         self._names = Names(settings.names)
 
     @override
-    async def on_rcpt(self, transaction: Transaction, recipient: Mailbox) -> Verdict:
-        return at_recipient(await self._judge(transaction), recipient)
-
-    @override
-    async def on_data(self, transaction: Transaction) -> Verdict:
-        return at_data(await self._judge(transaction), transaction)
-
     async def _judge(self, transaction: Transaction) -> list[Objection]:
         session = transaction.session
         address = session.ip
