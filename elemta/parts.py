@@ -203,6 +203,7 @@ class Parts:
             hostname=lambda: self.config.hostname,
             postmaster=self._postmaster,
             clock=clock,
+            plugins=lambda: self._house.plugins,
         )
         self._router = router
         router.maps = self._house.maps

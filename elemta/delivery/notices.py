@@ -6,8 +6,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from elemta.delivery.reports import DOUBLE_BOUNCE
+from elemta.delivery.signing import signed
 from elemta.log import logger
 from elemta.message import write_notice
+from elemta.plugins import Chain
 from elemta.protocol import MailParams
 from elemta.queue import Addressee, Envelope, StoreUnavailable
 
@@ -50,6 +52,7 @@ class Notices:
         hostname: our own, as of now.
         postmaster: the address, and whom it leads to, as of now.
         clock: seconds since the epoch.
+        plugins: those of this moment; they sign.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class Notices:
         hostname: Callable[[], str],
         postmaster: Callable[[], tuple[Mailbox, Sequence[Addressee]]],
         clock: Callable[[], float],
+        plugins: Callable[[], Chain] = Chain,
     ) -> None:
         self._queue = queue
         self._hostname = hostname
         self._postmaster = postmaster
         self._clock = clock
+        self._plugins = plugins
         self._told: dict[str, deque[float]] = {}
 
     async def tell(self, who: str, subject: str, text: str) -> bool:
@@ -96,6 +101,7 @@ class Notices:
             text=text,
             now=now,
         )
+        content = await signed(self._plugins(), content, id_)
         named = [mailbox, *(each.address for each in addressees)]
         envelope = Envelope(
             sender=None,

@@ -25,9 +25,10 @@ import trio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from elemta.delivery.signing import signed
 from elemta.log import logger
 from elemta.message import Action, RecipientStatus, split, write_report
-from elemta.plugins import Chain, Whole
+from elemta.plugins import Chain
 from elemta.protocol import Mailbox, MailParams, Notify, Reply, Ret, parse_mailbox
 from elemta.queue import Addressee, Attempt, Envelope, Recipient, Report, StoreUnavailable
 
@@ -36,16 +37,12 @@ if TYPE_CHECKING:
 
     from elemta.config import Config
     from elemta.delivery.transaction import StoredBody
-    from elemta.plugins import AddHeader, Content
     from elemta.queue import Message, MessageId
 
 log = logger(__name__)
 
 #: Octets of a message that are searched for its header.
 MAX_HEADER: Final = 50_000
-
-#: Seconds that plugins may take to sign a report.
-SIGNING: Final = 10.0
 
 #: Marks what goes to the postmaster: if it fails too, that is the end of it.
 DOUBLE_BOUNCE: Final = "double-bounce"
@@ -217,7 +214,7 @@ class Reporter:
             envid=message.params.envid,
             of_a_report=message.sender is None,
         )
-        octets = await self._signed(octets, message.id)
+        octets = await signed(self._plugins(), octets, message.id)
         log.info(
             "report.written",
             about=message.id,
@@ -234,19 +231,6 @@ class Reporter:
             ),
             content=octets,
         )
-
-    async def _signed(self, octets: bytes, about: MessageId) -> bytes:
-        """A report with what plugins put above it; as it is, if they take too long."""
-        chain, fields = self._plugins(), b""
-        if not chain.sign:
-            return octets
-
-        def show(added: Sequence[AddHeader]) -> Content:
-            return Whole(b"".join([*(each.octets() for each in reversed(added)), octets]))
-
-        with chain.users, trio.move_on_after(SIGNING, shield=True):  # as in `_read`
-            fields = await chain.on_report(show, about)
-        return fields + octets
 
     def _count(self, action: Action) -> None:
         match action:

@@ -8,13 +8,17 @@ from typing_extensions import override
 
 from elemta.delivery.notices import MOST, WITHIN, Notices
 from elemta.delivery.reports import DOUBLE_BOUNCE
-from elemta.plugins import Plugin
+from elemta.plugins import AddHeader, Plugin
 from elemta.protocol import Mailbox
 from elemta.queue import Addressee, Envelope, MessageId, StoreUnavailable
 from elemta.testing import FakeClock, running
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from trio.testing import MockClock
+
+    from elemta.plugins import Content, Transaction
 
 POSTMASTER = Mailbox("postmaster", "us.example")
 
@@ -121,3 +125,36 @@ async def test_a_plugin_of_a_server_tells_its_postmaster(
         [taken] = elemta.delivered
         assert (taken.sender, taken.recipients) == ("", (to,))
         assert taken.header("subject") == ["ann sends too much"]
+
+
+class Signs(Plugin):
+    """Signs with its name; or takes too long."""
+
+    name = "signs"
+    seconds = 0.0
+
+    @override
+    async def on_sign(
+        self, transaction: Transaction | None, content: Content
+    ) -> Sequence[AddHeader]:
+        assert transaction is None
+        await trio.sleep(self.seconds)
+        assert content.header.named(b"from") == [
+            b"Mail Delivery System <MAILER-DAEMON@mx.us.example>"
+        ]
+        return [AddHeader("DKIM-Signature", "d=us.example")]
+
+
+@pytest.mark.parametrize(("seconds", "there"), [(0.0, ["d=us.example"]), (60.0, [])])
+async def test_a_notice_is_signed_unless_that_takes_too_long(
+    seconds: float, there: list[str], autojump_clock: MockClock
+) -> None:
+    signs = Signs()
+    signs.seconds = seconds
+    domains = '[{name: us.example, mailboxes: ["*"]}]'
+    async with running(f"{HEAD}domains: {domains}", [Tells(), signs]) as elemta:
+        await trio.sleep(20)
+        await elemta.settled()
+        [taken] = elemta.delivered
+        assert taken.header("subject") == ["ann sends too much"]
+        assert taken.header("dkim-signature") == there
