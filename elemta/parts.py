@@ -45,15 +45,7 @@ from elemta.net.certificates import renew
 from elemta.net.dns import DnsResolver
 from elemta.net.reaper import Reaper
 from elemta.net.services import Connects, connect_service
-from elemta.plugins import (
-    Chain,
-    Choosing,
-    Lives,
-    Loaded,
-    Store,
-    Tools,
-    Watching,
-)
+from elemta.plugins import Chain, Choosing, Lives, Loaded, Store, Tools, Watching
 from elemta.plugins.crew import briefly
 from elemta.plugins.watching import Hand
 from elemta.protocol import Mailbox

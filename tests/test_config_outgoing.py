@@ -57,6 +57,7 @@ def text(route: str, rest: str = "") -> str:
         (LOGIN.replace("hush", '"a\\0b"'), "routes[0].login.password: expected 1 to 255"),
         (LOGIN.replace(", password: hush", ""), "routes[0].login: expected one of"),
         (LOGIN.replace("hush", "hush, password_file: p"), "routes[0].login: expected one of"),
+        (LOGIN.replace("hush", "hush, token_file: p"), "routes[0].login: expected one of"),
         (LOGIN.replace("hush", "hush, passwd: p"), "there is no such key"),
     ],
 )

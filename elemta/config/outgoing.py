@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from elemta.config.addresses import HostPort
@@ -21,6 +22,9 @@ NULL_SENDER: Final = "<>"
 OF_DOMAIN: Final = "domain"
 #: Octets of a name or a password (RFC 4616 §2).
 _LONGEST: Final = 255
+
+#: A name that OAUTHBEARER and XOAUTH2 write as it is.
+_NAME: Final = re.compile(r"[!-+\--<>-~]+")
 
 _NAMED_HOSTS: Final = "expected smtp:// or smtps:// in `via`: nobody else is told who we are"
 _IN_CLEAR: Final = (
@@ -90,8 +94,12 @@ def _login(route: Route, login: Login, at: str) -> Iterator[Mistake]:
         yield Mistake(f"{at}.login.user", f"expected a name of 1 to {_LONGEST} octets")
     if login.password is not None and not _is_word(login.password):
         yield Mistake(f"{at}.login.password", f"expected 1 to {_LONGEST} octets")
-    if (login.password is None) == (login.password_file is None):
-        yield Mistake(f"{at}.login", "expected one of `password_file` and `password`")
+    given = (login.password, login.password_file, login.token_file)
+    if sum(each is not None for each in given) != 1:
+        yield Mistake(f"{at}.login", "expected one of `password_file`, `token_file` and `password`")
+    if login.token_file is not None and not _NAME.fullmatch(login.user):
+        problem = "expected a name without commas, equals signs and what is not ASCII, for a token"
+        yield Mistake(f"{at}.login.user", problem)
 
 
 def _smarthost(text: str) -> Smarthost | None:

@@ -135,6 +135,9 @@ def _rooted(route: Route, base: Path) -> Route:
     if login is not None and login.password_file is not None:
         file = (base / login.password_file).resolve()
         login = msgspec.structs.replace(login, password_file=file)
+    if login is not None and login.token_file is not None:
+        file = (base / login.token_file).resolve()
+        login = msgspec.structs.replace(login, token_file=file)
     return msgspec.structs.replace(route, login=login, **found)
 
 

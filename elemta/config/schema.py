@@ -266,7 +266,7 @@ class Domain(Table, frozen=True, kw_only=True):
 class Login(Table, frozen=True, kw_only=True):
     """``login`` of a route: who we are to its servers (RFC 4954).
 
-    One of `password` and `password_file` is given.
+    One of `password`, `password_file` and `token_file` is given.
     """
 
     #: The name to log in with.
@@ -276,6 +276,9 @@ class Login(Table, frozen=True, kw_only=True):
     #: A file whose first line is the password; not for others to read. Relative to the directory
     #: of this file; read at the start and at each reload.
     password_file: Path | None = None
+    #: A file whose first line is an access token (OAuth 2.0), which another program keeps fresh;
+    #: not for others to read. Relative to the directory of this file; read again when it changes.
+    token_file: Path | None = None
 
     @override
     def __repr__(self) -> str:

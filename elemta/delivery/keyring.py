@@ -1,4 +1,4 @@
-"""What routes have hosts proved with: passwords, certificates of ours, authorities to be trusted.
+"""What routes have hosts proved with: passwords, tokens, certificates of ours, those to be trusted.
 
 All of it is read before anything is delivered by a configuration, so that a file that is missing
 is a mistake of the configuration, told with its place, and not of the mail.
@@ -7,13 +7,15 @@ is a mistake of the configuration, told with its place, and not of the mail.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from elemta.config import ConfigError, Mistake
-from elemta.files import read_private
+from elemta.files import Watched, read_private
+from elemta.log import logger
 from elemta.net.tls import client_context
-from elemta.protocol import Credentials
+from elemta.protocol import Credentials, Token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +24,13 @@ if TYPE_CHECKING:
     from elemta.config import Config, Login, Route
     from elemta.delivery.routes import Terms
 
+log = logger(__name__)
+
 #: Octets of a password (RFC 4616 §2), and of a file with one, or with a key.
 _LONGEST: Final = 255
 _FILE: Final = 65536
+#: A token, as RFC 6750 §2.1 has it; what is longer does not fit into a command (RFC 4954 §4).
+_TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]{1,8192}=*")
 
 #: What a context is made of: whether hosts are verified, and files.
 _Making: TypeAlias = "tuple[bool, Path | None, Path | None, Path | None]"
@@ -49,6 +55,7 @@ class Keyring:
     def __init__(self, config: Config | None = None) -> None:
         self._contexts: dict[_Making, ssl.SSLContext] = {}
         self._credentials: dict[Login, Credentials] = {}
+        self._tokens: dict[Path, Watched[str]] = {}
         if config is not None:
             everywhere = config.delivery.tls == "verified"
             if everywhere:
@@ -74,12 +81,14 @@ class Keyring:
         authorities = terms.authorities if verified else None
         return self._context((verified, authorities, terms.certificate, terms.key))
 
-    def credentials(self, login: Login) -> Credentials:
-        """Who we are to the hosts of a route.
+    def credentials(self, login: Login) -> Credentials | Token:
+        """Who we are to the hosts of a route. A token is looked at each time, whether it is new.
 
         Raises:
             OSError: as `context`.
         """
+        if login.token_file is not None:
+            return Token(login.user, self._token(login.token_file))
         found = self._credentials.get(login)
         if found is None:
             password = login.password
@@ -88,6 +97,18 @@ class Keyring:
                 password = _password(login.password_file)
             found = self._credentials[login] = Credentials(login.user, password)
         return found
+
+    def _token(self, path: Path) -> str:
+        watched = self._tokens.get(path)
+        if watched is None:
+            watched = Watched(
+                (path,), lambda: _token(path), refused=lambda error: _complain(path, error)
+            )
+            watched.begin()
+            self._tokens[path] = watched
+        # A few lines near us: to ask in a thread takes longer.
+        watched.look()
+        return watched.content
 
     def _context(self, making: _Making) -> ssl.SSLContext:
         found = self._contexts.get(making)
@@ -122,7 +143,9 @@ class Keyring:
             try:
                 self.credentials(route.login)
             except OSError as error:
-                yield Mistake(f"{at}.login.password_file", f"no password: {_why(error)}")
+                token = route.login.token_file is not None
+                key, what = ("token_file", "token") if token else ("password_file", "password")
+                yield Mistake(f"{at}.login.{key}", f"no {what}: {_why(error)}")
 
 
 def _password(path: Path) -> str:
@@ -139,6 +162,23 @@ def _password(path: Path) -> str:
     if not 0 < len(line) <= _LONGEST or not password.isprintable():
         raise OSError(f"the first line of {path} is no password of 1 to {_LONGEST} octets")
     return password
+
+
+def _token(path: Path) -> str:
+    """The token that is the first line of a file.
+
+    Raises:
+        OSError: it cannot be read, others can read it, or that is no token.
+    """
+    line = read_private(path, _FILE).partition(b"\n")[0].strip()
+    if not _TOKEN.fullmatch(line):
+        raise OSError(f"the first line of {path} is no token (RFC 6750 §2.1)")
+    return line.decode("ascii")
+
+
+def _complain(path: Path, error: Exception) -> None:
+    """What was read before holds on; if it is too old, the hosts say so."""
+    log.error("delivery.token_unreadable", file=str(path), problem=str(error))
 
 
 def _why(error: OSError) -> str:

@@ -11,7 +11,7 @@ from elemta.protocol import AuthAnswer, best_exchange
 
 if TYPE_CHECKING:
     from elemta.delivery.conversation import Conversation
-    from elemta.protocol import Credentials, Exchange
+    from elemta.protocol import Credentials, Exchange, Token
 
 #: Octets of a nonce (RFC 5802 §5.1), before base64.
 NONCE: Final = 18
@@ -20,7 +20,7 @@ _IN_CLEAR: Final = made(451, 7, 4, "not encrypted: nobody is told our password i
 
 
 async def log_in(
-    talk: Conversation, credentials: Credentials, seconds: float, *, in_clear: bool
+    talk: Conversation, credentials: Credentials | Token, seconds: float, *, in_clear: bool
 ) -> None:
     """Log in by the best mechanism that the host offers.
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
-    from elemta.protocol import Credentials
+    from elemta.protocol import Credentials, Token
 
 log = logger(__name__)
 
@@ -190,7 +190,7 @@ class SmtpSession:
         hello_name: str,
         timeouts: Timeouts = _TIMEOUTS,
         tls: Tls | None = None,
-        credentials: Credentials | None = None,
+        credentials: Credentials | Token | None = None,
         *,
         in_clear: bool = False,
     ) -> None:

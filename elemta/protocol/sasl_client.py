@@ -12,7 +12,7 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Final, Protocol
 
-from elemta.protocol.sasl import login_responses, plain_response
+from elemta.protocol.sasl import Token, login_responses, plain_response
 from elemta.protocol.saslprep import prepare
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ MOST_ITERATIONS: Final = 100_000
 _SCRAM: Final = "SCRAM-SHA-256"
 _PLAIN: Final = "PLAIN"
 _LOGIN: Final = "LOGIN"
+_XOAUTH2: Final = "XOAUTH2"
+_OAUTHBEARER: Final = "OAUTHBEARER"
 
 _HASH: Final = "sha256"
 #: What a server may say of a failure (RFC 5802 §7).
@@ -149,7 +151,34 @@ class ScramExchange:
         return f"{final},p={_base64(proof)}".encode()
 
 
-def best_exchange(offered: Container[str], credentials: Credentials, nonce: str) -> Exchange | None:
+class TokenExchange:
+    """XOAUTH2 and OAUTHBEARER (RFC 7628): a token, all at once.
+
+    A server that does not take it says why, and wants an answer before it says no.
+
+    Args:
+        name: of the mechanism.
+        token: what we show, and who we are: letters, digits and marks of ASCII.
+    """
+
+    def __init__(self, name: str, token: Token) -> None:
+        self.name: Final = name
+        self.proven: Final = True
+        who = f"user={token.user}\1" if name == _XOAUTH2 else f"n,a={token.user},\1"
+        self.initial: Final = f"{who}auth=Bearer {token.token}\1\1".encode()
+        self._refused = False
+
+    def respond(self, challenge: bytes) -> bytes:
+        """See `Exchange.respond`."""
+        if self._refused:
+            raise ValueError("asks for more, though it was shown a token")
+        self._refused = True
+        return b"" if self.name == _XOAUTH2 else b"\1"
+
+
+def best_exchange(
+    offered: Container[str], credentials: Credentials | Token, nonce: str
+) -> Exchange | None:
     """The best mechanism of those that a server offers; None: we know none of them.
 
     Args:
@@ -157,6 +186,12 @@ def best_exchange(offered: Container[str], credentials: Credentials, nonce: str)
         credentials: who we are.
         nonce: as `ScramExchange` takes it.
     """
+    if isinstance(credentials, Token):
+        # The older one first: those who have both agree on it in every detail.
+        for name in (_XOAUTH2, _OAUTHBEARER):
+            if name in offered:
+                return TokenExchange(name, credentials)
+        return None
     if _SCRAM in offered:
         return ScramExchange(credentials, nonce)
     if _PLAIN in offered:

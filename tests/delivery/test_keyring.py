@@ -11,6 +11,7 @@ from elemta.delivery.keyring import Keyring
 from elemta.delivery.routes import ByMx, Terms, ToHosts
 from elemta.delivery.security import Security
 from elemta.net.tls import unverified_client
+from elemta.protocol import Credentials, Token
 from tests.net.certificates import authority
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def test_the_password_is_the_first_line(content: bytes, tmp_path: Path) -> None:
     login = config.routes[0].login
     assert login is not None
     keyring = Keyring(config)
-    assert keyring.credentials(login).password == "pencil"
+    assert keyring.credentials(login) == Credentials("us", "pencil")
     assert "pencil" not in repr(keyring.credentials(login))
     file(tmp_path, b"other")
-    assert keyring.credentials(login).password == "pencil", "until the next reload"
-    assert Keyring(config).credentials(login).password == "other"
+    assert keyring.credentials(login) == Credentials("us", "pencil"), "until the next reload"
+    assert Keyring(config).credentials(login) == Credentials("us", "other")
 
 
 @pytest.mark.parametrize(
@@ -163,3 +164,42 @@ def test_what_the_system_trusts_is_read_before_mail_wants_it(
     assert made == [True]
     keyring.context(Terms(), verified=True)
     assert made == [True]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "why"),
+    [
+        (b"ya29.x", 0o644, "others may read"),
+        (b"", 0o600, "is no token"),
+        (b"ya29.x y", 0o600, "is no token"),
+        (b"ya29.\xff", 0o600, "is no token"),
+        (b"x" * 8193, 0o600, "is no token"),
+    ],
+)
+def test_a_file_that_holds_no_token_is_a_mistake_with_its_place(
+    content: bytes, mode: int, why: str, tmp_path: Path
+) -> None:
+    line = LOGIN.replace("password_file", "token_file")
+    with pytest.raises(ConfigError) as caught:
+        Keyring(load(HEAD + line.replace("FILE", str(file(tmp_path, content, mode)))))
+    assert "routes[0].login.token_file: no token: " in str(caught.value)
+    assert why in str(caught.value)
+
+
+def test_a_name_that_a_token_cannot_go_with_is_a_mistake(tmp_path: Path) -> None:
+    for name in ("a,b", "a=b", "jürgen", '"a b"'):
+        line = LOGIN.replace("password_file", "token_file").replace("user: us", f"user: '{name}'")
+        with pytest.raises(ConfigError, match=r"routes\[0\].login.user: expected a name without"):
+            load(HEAD + line)
+
+
+def test_a_token_is_no_secret_of_a_log(tmp_path: Path) -> None:
+    path = file(tmp_path, b" ya29.x \r\nmore")
+    config = load(
+        HEAD + LOGIN.replace("password_file: FILE", f"token_file: {path.name}"), base=tmp_path
+    )
+    login = config.routes[0].login
+    assert login is not None
+    credentials = Keyring(config).credentials(login)
+    assert credentials == Token("us", "ya29.x")
+    assert "ya29" not in repr(credentials)

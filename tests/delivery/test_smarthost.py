@@ -446,3 +446,63 @@ async def test_what_waits_for_one_sender_goes_where_a_new_configuration_has_it(
         await trio.sleep(1200)
         assert here.states(id_) == [DELIVERED]
         assert here.timeline(id_).attempts[-1].destination == "smtp:c.example:25"
+
+
+def tokens(tmp_path: Path, token: str = "ya29.one") -> str:
+    """A configuration whose smarthost wants a token."""
+    (tmp_path / "token").write_text(f"{token}\n")
+    (tmp_path / "token").chmod(0o600)
+    return (
+        text(tmp_path, '"smtp://a.example:587"')
+        .replace("password_file", "token_file")
+        .replace(str(tmp_path / "password"), str(tmp_path / "token"))
+    )
+
+
+def shown(token: str) -> str:
+    return f"AUTH XOAUTH2 {b64(f'user=user{chr(1)}auth=Bearer {token}{chr(1)}{chr(1)}'.encode())}"
+
+
+async def test_a_token_is_shown_and_read_again_when_it_has_changed(tmp_path: Path) -> None:
+    async with smart(tmp_path, tokens(tmp_path)) as here:
+        host = smarthost(here, ONE, "a.example", "PLAIN XOAUTH2")
+        assert await sent(here) == [DELIVERED]
+        await trio.sleep(120)  # that connection is over
+        other = tmp_path / "other"
+        other.write_text("ya29.two\n")
+        other.chmod(0o600)
+        other.rename(tmp_path / "token")
+        assert await sent(here) == [DELIVERED]
+        said = [line for line in host.heard if line.startswith("AUTH")]
+        assert said == [shown("ya29.one"), shown("ya29.two")]
+
+
+async def test_what_is_no_token_leaves_the_last_one_in_its_place(tmp_path: Path) -> None:
+    async with smart(tmp_path, tokens(tmp_path)) as here:
+        host = smarthost(here, ONE, "a.example", "XOAUTH2")
+        assert await sent(here) == [DELIVERED]
+        await trio.sleep(120)
+        (tmp_path / "token").write_text("")
+        assert await sent(here) == [DELIVERED]
+        said = [line for line in host.heard if line.startswith("AUTH")]
+        assert said == [shown("ya29.one")] * 2
+
+
+async def test_a_token_that_is_refused_keeps_mail_waiting(tmp_path: Path) -> None:
+    async with smart(tmp_path, tokens(tmp_path)) as here:
+        told = b64(b'{"status":"401"}')
+        host = smarthost(here, ONE, "a.example", "XOAUTH2", AUTH=f"334 {told}")
+        host.says[""] = "535 5.7.8 it has run out"
+        id_ = await here.send("bob@far.example")
+        await trio.sleep(5)
+        assert here.states(id_) == [DEFERRED]
+        assert here.replies(id_) == ["535 5.7.8 it has run out"]
+
+
+async def test_who_takes_no_token_is_not_shown_it(tmp_path: Path) -> None:
+    async with smart(tmp_path, tokens(tmp_path)) as here:
+        host = smarthost(here, ONE, "a.example", "PLAIN LOGIN")
+        id_ = await here.send("bob@far.example")
+        await trio.sleep(5)
+        assert here.states(id_) == [DEFERRED]
+        assert not any(line.startswith("AUTH") for line in host.heard)

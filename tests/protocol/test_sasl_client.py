@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 
 from elemta.login import ScramVerifier
-from elemta.protocol import Credentials
+from elemta.protocol import Credentials, Token
+from elemta.protocol.bearer import OAuthBearer, XOAuth2
 from elemta.protocol.sasl import Needs, Proof
 from elemta.protocol.sasl_client import (
     LoginExchange,
     PlainExchange,
     ScramExchange,
+    TokenExchange,
     best_exchange,
 )
 from elemta.protocol.scram import Scram
@@ -138,3 +140,35 @@ def test_our_own_server_lets_our_own_client_in(user: str) -> None:
     assert isinstance(final, bytes)
     assert isinstance(server.respond(client.respond(final)), Proof)
     assert client.proven
+
+
+SHOWN = Token("shop@example.org", "ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg==")
+
+
+def test_a_token_is_shown_where_tokens_are_taken_and_nowhere_else() -> None:
+    def best(*offered: str) -> str | None:
+        found = best_exchange(frozenset(offered), SHOWN, NONCE)
+        return found and found.name
+
+    assert best("PLAIN", "OAUTHBEARER", "XOAUTH2") == "XOAUTH2"
+    assert best("PLAIN", "OAUTHBEARER") == "OAUTHBEARER"
+    assert best("PLAIN", "LOGIN", "SCRAM-SHA-256") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "server", "said", "answer"),
+    [
+        ("XOAUTH2", XOAuth2, b"user=shop@example.org\1auth=Bearer %b\1\1", b""),
+        ("OAUTHBEARER", OAuthBearer, b"n,a=shop@example.org,\1auth=Bearer %b\1\1", b"\1"),
+    ],
+)
+def test_a_token_is_said_at_once_and_a_server_that_refuses_it_is_answered_once(
+    name: str, server: type[OAuthBearer | XOAuth2], said: bytes, answer: bytes
+) -> None:
+    exchange = TokenExchange(name, SHOWN)
+    assert (exchange.name, exchange.proven) == (name, True)
+    assert exchange.initial == said % SHOWN.token.encode()
+    assert server().respond(exchange.initial) == SHOWN
+    assert exchange.respond(b'{"status":"401"}') == answer
+    with pytest.raises(ValueError, match="shown a token"):
+        exchange.respond(b"")
