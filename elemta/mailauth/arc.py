@@ -10,11 +10,11 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.mailauth.asking import MissingError, TemporaryError, replay
+from elemta.mailauth.asking import MissingError, TemporaryError, always, never, replay
 from elemta.mailauth.body import cut
 from elemta.mailauth.keys import UnverifiedError
 from elemta.mailauth.results import comment
-from elemta.mailauth.signed import Signed, key_questions, tags_of
+from elemta.mailauth.signed import Signed, is_light, key_questions, tags_of
 from elemta.message import HeaderScanner
 
 if TYPE_CHECKING:
@@ -98,24 +98,28 @@ async def check_arc(
         if sum(each == name for each, _ in fields) > SETS:
             return Arc("fail", reason=f"more than {SETS} sets")
     try:
-        for each in signing:
-            tags_of(each)
+        tags = [tags_of(each) for each in signing]
     except UnverifiedError as error:
         return Arc("fail", reason=error.reason)
 
     def verify(answers: Answers) -> Arc:
         return _Arc(header, body, answers).verified()
 
-    with trio.move_on_after(seconds):
-        try:
-            return await replay(
-                verify, resolver=resolver, in_thread=in_thread, first=key_questions(signing)
-            )
-        except dkim.DKIMException as error:
-            return Arc("permerror", reason=str(error))
-        except Exception as error:  # of a library that was given what an attacker wrote
-            return Arc("permerror", reason=f"{type(error).__name__}: {error}")
-    return Arc("temperror", reason=f"no answer in {seconds:g} s")
+    try:
+        return await replay(
+            verify,
+            resolver=resolver,
+            in_thread=in_thread,
+            first=key_questions(tags),
+            light=always if is_light(header, body, len(signing)) else never,
+            seconds=seconds,
+        )
+    except trio.TooSlowError:
+        return Arc("temperror", reason=f"no answer in {seconds:g} s")
+    except dkim.DKIMException as error:
+        return Arc("permerror", reason=str(error))
+    except Exception as error:  # of a library that was given what an attacker wrote
+        return Arc("permerror", reason=f"{type(error).__name__}: {error}")
 
 
 class _Arc(Signed, dkim.ARC):

@@ -4,16 +4,28 @@ They are run with the answers that are known. What they ask beyond these is aske
 without a thread that waits for it, and then they are run again, from the beginning. So all DNS is
 Trio's: one cache, one timeout, and whoever gives up waiting leaves nothing behind. It is also twice
 as fast as calling back into Trio from the thread for each question.
+
+They run in a thread, unless what they were given is so small that the way there would take longer.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+import outcome
 import trio
 
-from elemta.net.dns import DnsTemporaryError, Kind, NoRecordsError, NoSuchDomainError, text_of
+from elemta.net.dns import (
+    Absent,
+    DnsTemporaryError,
+    Failed,
+    Found,
+    Kind,
+    NoRecordsError,
+    NoSuchDomainError,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +42,8 @@ Question: TypeAlias = tuple[str, Kind]
 QUESTIONS: Final = 200
 #: How many of them may be asked before somebody needs them.
 AHEAD: Final = 20
+#: Runs that may be made before anybody else gets a turn.
+AT_ONCE: Final = 4
 #: Octets of a name in the DNS.
 _LONGEST: Final = 253
 
@@ -85,6 +99,14 @@ class Answers:
         """The TXT records of a name. Raises the same."""
         return [text_of(record) for record in self.records(name, Kind.TXT)]
 
+    def known(self, question: Question) -> tuple[str, ...]:
+        """The records of what was asked; none if nobody could say."""
+        return self._known[question] or ()
+
+    def all(self) -> Iterable[tuple[Question, tuple[str, ...] | None]]:
+        """What was asked, and what `learn` was told of it."""
+        return self._known.items()
+
 
 #: What will be asked next if a question has this answer.
 Follow: TypeAlias = "Callable[[Question, tuple[str, ...]], Iterable[Question]]"
@@ -95,85 +117,167 @@ def nothing(_question: Question, _records: tuple[str, ...]) -> Iterable[Question
     return ()
 
 
+async def here(call: Callable[[], T]) -> T:
+    """For what is always light: see `replay`."""
+    return call()
+
+
+def never(_answers: Answers) -> bool:
+    """Whatever is known, it may take long."""
+    return False
+
+
+def always(_answers: Answers) -> bool:
+    """Whatever is known, it takes next to nothing."""
+    return True
+
+
 async def replay(
     call: Callable[[Answers], T],
     *,
     resolver: Records,
-    in_thread: InThread,
+    in_thread: InThread = here,
     first: Iterable[Question] = (),
     follow: Follow = nothing,
+    light: Callable[[Answers], bool] = never,
+    seconds: float = math.inf,
+    answers: Answers | None = None,
 ) -> T:
     """Run `call`, which blocks, until it has all the answers that it asks for.
+
+    What is light and has its answers in the resolver's cache is over at once: no thread is woken,
+    no deadline is set, and nobody else gets a turn. So it is with most mail.
 
     Args:
         call: pure but for what it asks; it may be run many times.
         resolver: asked what is not known.
-        in_thread: where it runs.
+        in_thread: where it runs if it is not light.
         first: what it is sure to ask.
         follow: see `Follow`; asked at once, so that there are fewer runs.
+        light: whether with these answers it takes no longer than the way to a thread and back.
+        seconds: for all of it.
+        answers: is told what the DNS says; None: nobody else wants to know.
 
     Raises:
         TooManyQuestionsError: it does not come to an end.
+        trio.TooSlowError: that was not time enough.
         Exception: whatever `call` raises.
     """
-    answers = Answers()
-    wanted = list(first)
-    while True:
-        await _fetch(answers, wanted, resolver, follow)
-        answers.missed = []
-        try:
-            found = await in_thread(partial(call, answers))
-        except Exception:  # a library that lacks an answer may fail in any way
-            if not answers.missed:
-                raise
-        else:
-            if not answers.missed:
-                return found
-        wanted = answers.missed
+    known = Answers() if answers is None else answers
+
+    def run() -> outcome.Value[T] | outcome.Error:
+        return outcome.capture(call, known)
+
+    asking = _Asking(known, resolver, follow)
+    asking.want(first)
+    for _ in range(AT_ONCE):
+        if not (asking.recall() and light(known)):
+            break
+        made = run()
+        if asking.done():
+            return made.unwrap()
+    with trio.fail_after(seconds):
+        while True:
+            await asking.fetch()
+            made = run() if light(known) else await in_thread(run)
+            if asking.done():
+                return made.unwrap()
+
+
+class _Asking:
+    """What one check wants to know, until it knows it.
+
+    Args:
+        answers: learn it.
+        resolver: is asked.
+        follow: see `Follow`.
+    """
+
+    def __init__(self, answers: Answers, resolver: Records, follow: Follow) -> None:
+        self._answers = answers
+        self._resolver = resolver
+        self._follow = follow
+        self._batch: list[Question] = []
+        self._ahead = 0
+
+    def want(self, questions: Iterable[Question]) -> None:
+        """Somebody needs the answers to these."""
+        self._batch = [each for each in dict.fromkeys(questions) if each not in self._answers]
+        self._ahead = 0
+
+    def recall(self) -> bool:
+        """Learn what the resolver remembers, and what it does of all that follows.
+
+        Returns:
+            Whether nobody need be asked.
+        """
+        while self._batch:
+            if [each for each in self._batch if not self._remembers(each)]:
+                return False
+            self._go_on()
+        return True
+
+    async def fetch(self) -> None:
+        """Ask all that is wanted at once, and then what follows from it."""
+        while not self.recall():
+            batch = [each for each in self._batch if each not in self._answers]
+            if len(batch) == 1:
+                await self._ask(batch[0])
+            else:
+                async with trio.open_nursery() as nursery:
+                    for each in batch:
+                        nursery.start_soon(self._ask, each)
+
+    def done(self) -> bool:
+        """Whether the last run lacked no answer; else it is wanted now.
+
+        Raises:
+            TooManyQuestionsError: it wants too many.
+        """
+        answers, wanted = self._answers, self._answers.missed
+        if not wanted:
+            return True
         if len(answers) + len(wanted) > QUESTIONS:
             raise TooManyQuestionsError(f"more than {QUESTIONS} questions")
-
-
-async def _fetch(
-    answers: Answers, wanted: Iterable[Question], resolver: Records, follow: Follow
-) -> None:
-    """Ask all that is wanted at once, and then what follows from it."""
-    batch = [each for each in dict.fromkeys(wanted) if each not in answers]
-    ahead = 0
-    while batch:
-        if len(batch) == 1:
-            await _ask(answers, batch[0], resolver)
-        else:
-            async with trio.open_nursery() as nursery:
-                for each in batch:
-                    nursery.start_soon(_ask, answers, each, resolver)
-        following = [
-            after
-            for each in batch
-            if (found := answers.records(*each) if _known(answers, each) else ())
-            for after in follow(each, found)
-            if after not in answers
-        ]
-        batch = list(dict.fromkeys(following))[: max(0, AHEAD - ahead)]
-        ahead += len(batch)
-
-
-def _known(answers: Answers, question: Question) -> bool:
-    try:
-        answers.records(*question)
-    except TemporaryError:
+        answers.missed = []
+        self.want(wanted)
         return False
-    return True
 
+    def _go_on(self) -> None:
+        """All of the batch is known: to what follows from it."""
+        answers = self._answers
+        following = dict.fromkeys(
+            after
+            for each in self._batch
+            for after in self._follow(each, answers.known(each))
+            if after not in answers
+        )
+        self._batch = list(following)[: max(0, AHEAD - self._ahead)]
+        self._ahead += len(self._batch)
 
-async def _ask(answers: Answers, question: Question, resolver: Records) -> None:
-    name, kind = question
-    if not name.isascii() or len(name) > _LONGEST or not name:
-        answers.learn(question, ())  # no such name can be
-        return
-    try:
-        answers.learn(question, await resolver.records(name, kind))
-    except (NoSuchDomainError, NoRecordsError):
-        answers.learn(question, ())
-    except DnsTemporaryError:
-        answers.learn(question, None)
+    def _remembers(self, question: Question) -> bool:
+        """Whether the answer is known, also by now."""
+        if question in self._answers:
+            return True
+        name, kind = question
+        if not name.isascii() or len(name) > _LONGEST or not name:
+            self._answers.learn(question, ())  # no such name can be
+            return True
+        match self._resolver.recall(name, kind):
+            case Found(records):
+                self._answers.learn(question, records)
+            case Absent():
+                self._answers.learn(question, ())
+            case Failed():
+                self._answers.learn(question, None)
+            case None:
+                return False
+        return True
+
+    async def _ask(self, question: Question) -> None:
+        try:
+            self._answers.learn(question, await self._resolver.records(*question))
+        except (NoSuchDomainError, NoRecordsError):
+            self._answers.learn(question, ())
+        except DnsTemporaryError:
+            self._answers.learn(question, None)

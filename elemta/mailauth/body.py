@@ -105,6 +105,11 @@ class Body:
         self._start = start
         self._found: dict[Canonical, Measure] = {}
 
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return len(self._message) - self._start
+
     def measured(self, canonical: Canonical) -> Measure:
         """The body in a canonical form."""
         found = self._found.get(canonical)

@@ -11,11 +11,11 @@ import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.mailauth.asking import MissingError, TemporaryError, replay
+from elemta.mailauth.asking import MissingError, TemporaryError, always, never, replay
 from elemta.mailauth.body import cut
 from elemta.mailauth.keys import UnverifiedError
 from elemta.mailauth.results import comment, value
-from elemta.mailauth.signed import Signed, key_questions, tags_of
+from elemta.mailauth.signed import Signed, is_light, key_questions, tags_of
 from elemta.message import HeaderScanner
 from elemta.protocol import domain_to_ascii
 
@@ -102,48 +102,87 @@ async def check_dkim(
     header, body = cut(message)
     scanner = HeaderScanner()
     scanner.feed(header + b"\r\n")
-    found = [each for name, each in scanner.fields if name == _NAME]
+    found = scanner.named(_NAME)
     if not found:
         return [DkimSignature("none")]
-    wanted = found[:signatures]
+    wanted = [_Signing(each) for each in found[:signatures]]
 
     def verify(answers: Answers) -> list[DkimSignature]:
         message = _Dkim(header, body, answers)
-        return [message.verified(place, now) for place in range(len(wanted))]
+        return [message.verified(place, each, now) for place, each in enumerate(wanted)]
 
-    results: list[DkimSignature] = []
-    with trio.move_on_after(seconds) as scope:
-        try:
-            results = await replay(
-                verify, resolver=resolver, in_thread=in_thread, first=key_questions(wanted)
-            )
-        except dkim.DKIMException as error:
-            results = [_unread(each, "permerror", str(error)) for each in wanted]
-        except Exception as error:  # of a library that was given what an attacker wrote
-            reason = f"{type(error).__name__}: {error}"
-            results = [_unread(each, "permerror", reason) for each in wanted]
-    if scope.cancelled_caught:
+    try:
+        results = await replay(
+            verify,
+            resolver=resolver,
+            in_thread=in_thread,
+            first=key_questions(each.tags for each in wanted),
+            light=always if is_light(header, body, len(wanted)) else never,
+            seconds=seconds,
+        )
+    except trio.TooSlowError:
         reason = f"no answer in {seconds:g} s"
-        results = [_unread(each, "temperror", reason) for each in wanted]
+        results = [_described(each.tags, "temperror", reason, None) for each in wanted]
+    except dkim.DKIMException as error:
+        results = [_described(each.tags, "permerror", str(error), None) for each in wanted]
+    except Exception as error:  # of a library that was given what an attacker wrote
+        reason = f"{type(error).__name__}: {error}"
+        results = [_described(each.tags, "permerror", reason, None) for each in wanted]
     if len(found) > len(wanted):
         more = len(found) - len(wanted)
         results.append(DkimSignature("policy", reason=f"{more} more signatures not looked at"))
     return results
 
 
+class _Signing:
+    """A field that signs, before anything of it is verified.
+
+    Args:
+        value: of the field, unfolded.
+
+    Attributes:
+        tags: in it; none if they cannot be read.
+    """
+
+    __slots__ = ("_error", "tags")
+
+    def __init__(self, value: bytes) -> None:
+        self.tags: dict[bytes, bytes] = {}
+        self._error: UnverifiedError | None = None
+        try:
+            self.tags = tags_of(value)
+        except UnverifiedError as error:
+            self._error = error
+
+    def check(self) -> None:
+        """See that its tags could be read.
+
+        Raises:
+            UnverifiedError: they could not.
+        """
+        if self._error is not None:
+            raise self._error
+
+
 class _Dkim(Signed, dkim.DKIM):
     """A message with signatures."""
 
-    def verified(self, place: int, now: float) -> DkimSignature:
-        """What became of one of them."""
+    def verified(self, place: int, signing: _Signing, now: float) -> DkimSignature:
+        """What became of one of them.
+
+        Args:
+            place: of its field among those of its name.
+            signing: what it says.
+            now: seconds since the epoch.
+        """
         fields = [each for each in self.headers if each[0].lower() == _NAME]
-        sig: dict[bytes, bytes] = {}
+        sig = signing.tags
         self.used.clear()
         result: DkimResult = "pass"
         reason = ""
         try:
+            signing.check()
             name, text = fields[place]
-            sig = tags_of(text)
             names = _checked(sig, now)
             if not self.verify_sig(sig, names, (name, text)):
                 result, reason = "fail", "the signature does not match"
@@ -192,14 +231,6 @@ def _time(text: bytes) -> int:
 def _of_subdomain(sig: dict[bytes, bytes]) -> bool:
     domain = sig[b"d"].lower()
     return sig.get(b"i", b"@" + domain).lower().rpartition(b"@")[2] != domain
-
-
-def _unread(field: bytes, result: DkimResult, reason: str) -> DkimSignature:
-    try:
-        sig = tags_of(field)
-    except UnverifiedError:
-        sig = {}
-    return _described(sig, result, reason, None)
 
 
 def _described(

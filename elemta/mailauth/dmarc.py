@@ -7,7 +7,7 @@ found out is a temperror, never a pass and never a fail.
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import trio
@@ -15,8 +15,9 @@ from msgspec import Struct
 from publicsuffixlist import PublicSuffixList
 from typing_extensions import override
 
+from elemta.mailauth.asking import Answers, MissingError, TemporaryError, always, replay
 from elemta.mailauth.results import comment, parse_results, value
-from elemta.net.dns import DnsTemporaryError, NoRecordsError, NoSuchDomainError
+from elemta.net.dns import DnsTemporaryError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -37,6 +38,8 @@ WISHES: Final[tuple[Wish, ...]] = ("none", "quarantine", "reject")
 _RANK: Final = {"none": 0, "quarantine": 1, "reject": 2, "unknown": 3}
 #: Octets of a record that is worth reading.
 _LONGEST: Final = 4096
+#: Octets of a name in the DNS.
+_LONGEST_NAME: Final = 253
 _NOBODY: Final[Mapping[str, Wish]] = {}
 _VERSION: Final = re.compile(rb"v[ \t]*=[ \t]*DMARC1[ \t]*(?:;|\Z)")
 _PERCENT: Final = re.compile(r"[0-9]{1,3}")
@@ -122,24 +125,33 @@ async def check_dmarc(
             asked for others.
         seconds: for all of it.
     """
-    found: list[Dmarc] = []
-    with trio.move_on_after(seconds) as scope:
+    answers = Answers()
+
+    def judge(answers: Answers, unanswered: str = "") -> list[Dmarc]:
+        found: list[Dmarc] = []
         for domain in domains:
             wish = _local(domain, local)
             try:
                 policy = (
-                    await find_policy(domain, resolver)
+                    _policy(domain, answers)
                     if wish is None
                     else Policy(at=domain, wish=wish, below=wish)
                 )
-            except DnsTemporaryError:
+            except MissingError:  # it is asked, with those of the others, and then we are again
+                found.append(Dmarc("temperror", domain, "unknown", reason=unanswered))
+            except TemporaryError:
                 reason = "nobody could say its policy"
                 found.append(Dmarc("temperror", domain, "unknown", reason=reason))
             else:
                 found.append(judged(domain, policy, spf, signatures))
-    if scope.cancelled_caught:
-        reason = f"no answer in {seconds:g} s"
-        found.append(Dmarc("temperror", domains[len(found)], "unknown", reason=reason))
+        return found
+
+    try:
+        found = await replay(
+            judge, resolver=resolver, light=always, seconds=seconds, answers=answers
+        )
+    except trio.TooSlowError:
+        found = judge(answers, f"no answer in {seconds:g} s")
     order = ("fail", "temperror", "pass", "none") if len(found) > 1 else ()
     for result in order:
         of_these = [each for each in found if each.result == result]
@@ -238,21 +250,26 @@ async def find_policy(domain: str, resolver: Records) -> Policy | None:
     Raises:
         DnsTemporaryError: nobody could say.
     """
-    records = await _records(domain, resolver)
+    try:
+        return await replay(partial(_policy, domain), resolver=resolver, light=always)
+    except TemporaryError as error:
+        raise DnsTemporaryError(str(error)) from None
+
+
+def _policy(domain: str, answers: Answers) -> Policy | None:
+    records = _records(domain, answers)
     if not records and (organisation := organisation_of(domain)) != domain:
         domain = organisation
-        records = await _records(domain, resolver)
+        records = _records(domain, answers)
     return read_policy(records[0], domain) if len(records) == 1 else None
 
 
-async def _records(domain: str, resolver: Records) -> list[bytes]:
-    try:
-        texts = await resolver.texts(f"_dmarc.{domain}")
-    except (NoSuchDomainError, NoRecordsError):
-        return []
+def _records(domain: str, answers: Answers) -> list[bytes]:
+    texts = answers.texts(f"_dmarc.{domain}")
     return [each for each in texts if _VERSION.match(each) and len(each) <= _LONGEST]
 
 
+@lru_cache(maxsize=1024)  # of a domain it is nearly always the same one
 def read_policy(record: bytes, domain: str) -> Policy | None:
     """What a record says, which begins with its version; None: nothing that counts.
 
@@ -295,6 +312,11 @@ def aligned(found: str, domain: str, how: Alignment) -> bool:
 
 def organisation_of(domain: str) -> str:
     """The domain that somebody registered (RFC 7489 §3.2); of a public suffix, that itself."""
+    return _registered(domain) if len(domain) <= _LONGEST_NAME else domain
+
+
+@lru_cache(maxsize=4096)  # the same ones over and over, and several times for each message
+def _registered(domain: str) -> str:
     return _suffixes().privatesuffix(domain) or domain
 
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 import ipaddress
 import re
 import warnings
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
 import trio
 from msgspec import Struct
 from typing_extensions import override
 
-from elemta.mailauth.asking import Answers, TemporaryError, TooManyQuestionsError, replay
+from elemta.mailauth.asking import (
+    Answers,
+    MissingError,
+    TemporaryError,
+    TooManyQuestionsError,
+    replay,
+)
 from elemta.mailauth.results import comment, value
 from elemta.net.dns import Kind, text_of
 
@@ -59,6 +66,13 @@ _MANY: Final = 10
 _INCLUDED: Final = re.compile(
     rb" [+?~-]?(?:include:|redirect=)([\w.-]{1,253})(?= |$)", re.IGNORECASE
 )
+#: Octets of answers, and so many for each and each term, with which pyspf takes a millisecond.
+_LIGHT: Final = 512
+_ONE: Final = 32
+_TERM: Final = 8
+#: Of those whose result is remembered, and for how many cases: ten megabytes or so at worst.
+_LONGEST_CASE: Final = 2048
+_CASES: Final = 4096
 _PREFIXES: Final = ("SPF Permanent Error: ", "SPF Temporary Error: ")
 
 
@@ -116,35 +130,124 @@ async def check_spf(
     if not (address and domain) or domain.startswith("["):
         return Spf("none", domain, scope)
     kind = Kind.AAAA if _is_ip6(address) else Kind.A
+    asked = _Asked(address, sender, helo, receiver, domain, scope)
+    try:
+        return await replay(
+            partial(_judge, asked),
+            resolver=resolver,
+            in_thread=in_thread,
+            first=[(domain, Kind.TXT)],
+            follow=_follow(kind),
+            light=partial(_light, asked),
+            seconds=seconds,
+        )
+    except TemporaryError as error:
+        return Spf("temperror", domain, scope, str(error))
+    except trio.TooSlowError:
+        return Spf("temperror", domain, scope, f"no answer in {seconds:g} s")
+    except TooManyQuestionsError as error:
+        return Spf("permerror", domain, scope, str(error))
+    except Exception as error:  # of a library that was given what an attacker wrote
+        return Spf("permerror", domain, scope, f"{type(error).__name__}: {error}")
 
-    def judge(answers: Answers) -> Spf:
-        query = _Query(answers, address, sender, helo, receiver)
-        word, _, text = query.check()
-        result = _RESULTS.get(word, "permerror")
-        if result == "fail":
-            said = query.explanation(text)
-            return Spf(result, domain, scope, explanation="" if said == _NOTHING else said)
-        for prefix in _PREFIXES:
-            if text.startswith(prefix):
-                return Spf(result, domain, scope, text.removeprefix(prefix))
-        return Spf(result, domain, scope)
 
-    with trio.move_on_after(seconds):
-        try:
-            return await replay(
-                judge,
-                resolver=resolver,
-                in_thread=in_thread,
-                first=[(domain, Kind.TXT)],
-                follow=_follow(kind),
-            )
-        except TemporaryError as error:
-            return Spf("temperror", domain, scope, str(error))
-        except TooManyQuestionsError as error:
-            return Spf("permerror", domain, scope, str(error))
-        except Exception as error:  # of a library that was given what an attacker wrote
-            return Spf("permerror", domain, scope, f"{type(error).__name__}: {error}")
-    return Spf("temperror", domain, scope, f"no answer in {seconds:g} s")
+#: A question, and the records there are; None: nobody could say.
+_Known: TypeAlias = "tuple[Question, tuple[str, ...] | None]"
+
+
+class _Asked(NamedTuple):
+    """What SPF is asked about; see `check_spf`."""
+
+    address: str
+    sender: str
+    helo: str
+    receiver: str
+    domain: str
+    scope: Literal["mailfrom", "helo"]
+
+
+class _Case(NamedTuple):
+    """All that the result depends on where no record has a macro."""
+
+    address: str
+    domain: str
+    scope: Literal["mailfrom", "helo"]
+    known: tuple[_Known, ...]
+
+
+#: What came of such cases: a result, or what pyspf lacks. Most mail is of few senders, and for
+#: those pyspf need not run each time. Asked in threads, too: each step leaves it whole.
+settled: Final[dict[_Case, Spf | tuple[Question, ...]]] = {}
+
+
+def _case(asked: _Asked, answers: Answers) -> _Case | None:
+    """What is asked, without what does not matter; None: all of it may, or it is very long."""
+    known = tuple(answers.all())
+    domain = asked.sender.rpartition("@")[2] or asked.helo
+    if "%" in domain or _size(answers) > _LONGEST_CASE:
+        return None
+    for (_, kind), texts in known:
+        # A backslash may be that of a percent sign.
+        if kind is Kind.TXT and any("%" in text or "\\" in text for text in texts or ()):
+            return None
+    return _Case(asked.address, domain, asked.scope, known)
+
+
+def _light(asked: _Asked, answers: Answers) -> bool:
+    """Whether it takes no more than a millisecond."""
+    return _size(answers) <= _LIGHT or _case(asked, answers) in settled
+
+
+def _size(answers: Answers) -> int:
+    """Octets, and something for each answer and each term."""
+    return sum(
+        _ONE + sum(len(each) + _TERM * each.count(" ") for each in records or ())
+        for _, records in answers.all()
+    )
+
+
+def _judge(asked: _Asked, answers: Answers) -> Spf:
+    """What SPF says, knowing these answers."""
+    case = _case(asked, answers)
+    if case is None:
+        return _run(asked, answers)
+    found = settled.get(case)
+    if found is None:
+        found = _settle(case, asked, answers)
+    if isinstance(found, Spf):
+        return found
+    answers.missed = [*found]
+    raise MissingError
+
+
+def _settle(case: _Case, asked: _Asked, answers: Answers) -> Spf | tuple[Question, ...]:
+    """The result, or what pyspf lacks for one; so it is from now on."""
+    found: Spf | tuple[Question, ...] = ()
+    try:
+        found = _run(asked, answers)
+    except Exception:  # it may fail in any way where it lacks an answer
+        if not answers.missed:
+            raise
+    if answers.missed:
+        found = tuple(answers.missed)
+    if len(settled) >= _CASES:
+        settled.clear()  # seldom, and what counts is soon back
+    settled[case] = found
+    return found
+
+
+def _run(asked: _Asked, answers: Answers) -> Spf:
+    """What pyspf says."""
+    query = _Query(answers, asked.address, asked.sender, asked.helo, asked.receiver)
+    word, _, text = query.check()
+    result, domain, scope = _RESULTS.get(word, "permerror"), asked.domain, asked.scope
+    if result == "fail":
+        said = query.explanation(text)
+        return Spf(result, domain, scope, explanation="" if said == _NOTHING else said)
+    for prefix in _PREFIXES:
+        if text.startswith(prefix):
+            return Spf(result, domain, scope, text.removeprefix(prefix))
+    return Spf(result, domain, scope)
 
 
 class _Query(spf.query):
@@ -271,6 +374,7 @@ def _follow(kind: Kind) -> Follow:
     return follow
 
 
+@lru_cache(maxsize=1024)
 def _is_ip6(address: str) -> bool:
     try:
         found = ipaddress.ip_address(address)

@@ -13,7 +13,7 @@ import enum
 import ipaddress
 import re
 from collections import Counter, OrderedDict
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import dns.asyncresolver
 import dns.exception
@@ -118,6 +118,10 @@ class Records(Protocol):
         """All records of a kind, each in the text form of a zone file; never none."""
         ...
 
+    def recall(self, name: str, kind: Kind) -> Answer | None:
+        """What is known of it by now; None: it must be asked. So nobody waits who need not."""
+        ...
+
     async def texts(self, name: str) -> list[bytes]:
         """The TXT records of a name, the strings of each put together (RFC 7208 §3.3)."""
         ...
@@ -173,10 +177,14 @@ class Failed(Struct, frozen=True):
         return FAILURE
 
 
+#: What comes of a question.
+Answer: TypeAlias = Found | Absent | Failed
+
+
 class Backend(Protocol):
     """Who is asked what is not in the cache. Never raises a DNS error: it answers `Failed`."""
 
-    async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
+    async def ask(self, name: str, kind: Kind) -> Answer:
         """Ask for the records of a lower-case name without a final dot; CNAMEs are followed."""
         ...
 
@@ -186,7 +194,7 @@ class _UnderWay:
 
     def __init__(self) -> None:
         self.over = trio.Event()
-        self.answer: Found | Absent | Failed | None = None
+        self.answer: Answer | None = None
 
 
 class DnsResolver:
@@ -227,7 +235,7 @@ class DnsResolver:
         self.seconds = Distribution(LATENCY)
         self._backend = backend or Nameservers(nameservers, timeout=timeout)
         self._entries = entries
-        self._cache: OrderedDict[tuple[str, Kind], tuple[float, Found | Absent | Failed]]
+        self._cache: OrderedDict[tuple[str, Kind], tuple[float, Answer]]
         self._cache = OrderedDict()
         self._under_way: dict[tuple[str, Kind], _UnderWay] = {}
 
@@ -295,13 +303,23 @@ class DnsResolver:
             case Failed(why):
                 raise DnsTemporaryError(f"cannot find {kind.value} records of {name}: {why}")
 
-    async def _answer(self, question: tuple[str, Kind]) -> Found | Absent | Failed:
-        remembered = self._cache.get(question)
-        if remembered is not None and trio.current_time() < remembered[0]:
-            self._cache.move_to_end(question)
-            self.hits += 1
+    def recall(self, name: str, kind: Kind) -> Answer | None:
+        """See `Records`."""
+        return self._recall((name.lower().removesuffix("."), kind))
+
+    def _recall(self, question: tuple[str, Kind]) -> Answer | None:
+        found = self._cache.get(question)
+        if found is None or trio.current_time() >= found[0]:
+            return None
+        self._cache.move_to_end(question)
+        self.hits += 1
+        return found[1]
+
+    async def _answer(self, question: tuple[str, Kind]) -> Answer:
+        remembered = self._recall(question)
+        if remembered is not None:
             await trio.lowlevel.checkpoint()
-            return remembered[1]
+            return remembered
         while (other := self._under_way.get(question)) is not None:
             await other.over.wait()
             if other.answer is not None:
@@ -310,7 +328,7 @@ class DnsResolver:
             # Whoever asked was cancelled. We ask ourselves, or join another who does by now.
         return await self._ask(question)
 
-    async def _ask(self, question: tuple[str, Kind]) -> Found | Absent | Failed:
+    async def _ask(self, question: tuple[str, Kind]) -> Answer:
         self.misses += 1
         under_way = self._under_way[question] = _UnderWay()
         began = trio.current_time()
@@ -324,7 +342,7 @@ class DnsResolver:
         self._remember(question, answer)
         return answer
 
-    def _remember(self, question: tuple[str, Kind], answer: Found | Absent | Failed) -> None:
+    def _remember(self, question: tuple[str, Kind], answer: Answer) -> None:
         if answer.lifetime <= 0:
             self._cache.pop(question, None)
             return
@@ -364,7 +382,7 @@ class Nameservers:
         # One lost datagram must not cost the whole time: ask again, or the next server.
         self._resolver.timeout = timeout / 4
 
-    async def ask(self, name: str, kind: Kind) -> Found | Absent | Failed:
+    async def ask(self, name: str, kind: Kind) -> Answer:
         """See `Backend`."""
         try:
             target = dns.name.from_text(name)
@@ -402,6 +420,8 @@ class Nameservers:
 
 def text_of(record: str) -> bytes:
     """What a TXT record says, from its form in a zone file (RFC 1035 §5.1)."""
+    if "\\" not in record:  # as in nearly all: what stands between quotes stands for itself
+        return "".join(record.split('"')[1:-1:2]).encode("utf-8")
     found = bytearray()
     for string in _STRING.findall(record):
         for plain, code, escaped in _CHARACTER.findall(string[1:-1]):
@@ -409,7 +429,7 @@ def text_of(record: str) -> bytes:
     return bytes(found)
 
 
-def _kind(answer: Found | Absent | Failed) -> str:
+def _kind(answer: Answer) -> str:
     match answer:
         case Found():
             return "found"

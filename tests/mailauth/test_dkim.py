@@ -1,21 +1,31 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import dkim
+import hypothesis.strategies as st
 import pytest
 import trio
+from dkim.canonicalization import CanonicalizationPolicy
+from hypothesis import given
 
 from elemta.mailauth import DkimSignature, check_dkim
+from elemta.mailauth import signed as signing
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
 from elemta.testing import FakeDns, at_once
 from tests.mailauth import suites
 from tests.mailauth.signing import MESSAGE, ed25519_key, publish, rsa_key, signed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
+
+T = TypeVar("T")
 
 NOW = time.time()
 
@@ -295,3 +305,61 @@ async def test_a_message_of_odd_lines_is_read_as_far_as_it_can_be() -> None:
     for message in (b"", b"\r\n", b" \r\n\r\n", b" x\r\nDKIM-Signature: v=1\r\n\r\n", b"No field"):
         await check(message)
     assert await result(b"Not a field\r\n" + signed()) == "permerror"
+
+
+async def not_here(call: Callable[[], T]) -> T:
+    raise AssertionError("a thread was asked for")
+
+
+@pytest.mark.parametrize(
+    ("message", "small"),
+    [
+        (signed(), True),
+        (signed(signed()), True),
+        (signed(signed(signed())), False),
+        (signed(MESSAGE + b"x\r\n" * 20_000), False),
+        (signed(b"X: " + b"x " * 5000 + b"\r\n" + MESSAGE), False),
+        (signed(b"X: y\r\n" * 200 + MESSAGE), False),
+    ],
+)
+async def test_small_messages_need_no_thread_and_large_ones_do(
+    message: bytes, *, small: bool
+) -> None:
+    dns = FakeDns()
+    publish(dns, rsa_key()[1])
+    resolver = DnsResolver(backend=dns)
+    await resolver.texts("s1._domainkey.sender.example")
+    found = await check_dkim(message, resolver=resolver, in_thread=not_here, now=NOW)
+    assert {each.result for each in found} == ({"pass"} if small else {"permerror"})
+    assert {each.result for each in await check(message)} == {"pass"}
+
+
+HEADERS = st.lists(
+    st.tuples(
+        st.sampled_from([b"From", b"from", b"To", b"Subject", b"X-Y"]),
+        st.binary(max_size=30)
+        | st.sampled_from([b" a \t b\r\n  c \r\n", b"\r\n", b" \r\r\n\n x\r\n", b""]),
+    ),
+    max_size=8,
+)
+SIGNING = st.lists(
+    st.sampled_from(
+        [
+            *(b"b=", b" b =", b";b", b"=", b";", b"b", b"ab+/=", b" ", b"\r\n", b"\t", b"\n"),
+            *(b"bh=", b";\r\n b\r\n =\r\n Aa9", b"\x0b", b"\xff", b"v=1"),
+        ]
+    ),
+    max_size=20,
+).map(b"".join)
+
+
+@given(HEADERS, st.lists(st.sampled_from([b"from", b"to", b"subject", b"none"])), SIGNING)
+@pytest.mark.parametrize("form", [b"simple/simple", b"relaxed/simple"])
+def test_what_is_hashed_is_what_dkimpy_hashes(
+    form: bytes, headers: list[tuple[bytes, bytes]], names: list[bytes], value: bytes
+) -> None:
+    policy = CanonicalizationPolicy.from_c_value(form)
+    field = (b"DKIM-Signature", value)
+    hasher = hashlib.sha256()
+    dkim.hash_headers(hasher, policy, policy.canonicalize_headers(headers), names, field, {})
+    assert signing.digest_of(policy, signing.selected(headers, names), field) == hasher.digest()

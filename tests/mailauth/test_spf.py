@@ -1,18 +1,23 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+import spf as pyspf
 import trio
 
-from elemta.mailauth import Spf, check_spf
+from elemta.mailauth import Spf, check_spf, spf
 from elemta.net.dns import Absent, DnsResolver, Failed, Found, Kind
 from elemta.testing import FakeDns, at_once
 from elemta.threads import in_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trio.testing import MockClock
+
+T = TypeVar("T")
 
 
 async def check(
@@ -227,3 +232,75 @@ async def test_checks_side_by_side_keep_their_answers_apart() -> None:
             nursery.start_soon(judge, number)
     assert found == {number: "pass" if number % 2 else "fail" for number in range(20)}
     assert threading.get_ident() not in threads
+
+
+async def not_here(call: Callable[[], T]) -> T:
+    raise AssertionError("a thread was asked for")
+
+
+@pytest.mark.parametrize("where", ["v=spf1 exists:%{l}.x.example -all", "v=spf1 exists:%{h} -all"])
+async def test_what_came_of_one_sender_is_not_taken_for_another(where: str) -> None:
+    dns = FakeDns({("ann.x.example", "A"): ["127.0.0.1"], ("good.example", "A"): ["127.0.0.1"]})
+    dns.text("sender.example", where)
+    assert (await check(dns, "ann@sender.example", helo="good.example")).result == "pass"
+    assert (await check(dns, "bob@sender.example", helo="bad.example")).result == "fail"
+    assert (await check(dns, "ann@sender.example", helo="good.example")).result == "pass"
+
+
+async def test_what_came_of_one_client_domain_or_record_is_not_taken_for_another() -> None:
+    dns = FakeDns()
+    dns.text("sender.example", "v=spf1 a:x.example -all")
+    dns.text("other.example", "v=spf1 ?all")
+    dns.add("x.example", "A", "192.0.2.1")
+    for _ in range(2):
+        assert (await check(dns)).result == "pass"
+        assert (await check(dns, "bob@SENDER.example")).result == "pass"
+        assert (await check(dns, address="192.0.2.2")).result == "fail"
+        assert (await check(dns, "x@other.example")).result == "neutral"
+        assert await check(dns, "", helo="sender.example") == Spf("pass", "sender.example", "helo")
+    changed = FakeDns()
+    changed.text("sender.example", "v=spf1 a:x.example -all")
+    assert (await check(changed)).result == "fail"
+    changed.failing.add("x.example")
+    assert (await check(changed)).result == "temperror"
+    assert (await check(dns)).result == "pass"
+
+
+async def test_pyspf_runs_once_for_what_is_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[str] = []
+    check_of_pyspf = pyspf.query.check
+
+    def counted(self: pyspf.query) -> tuple[str, int, str]:
+        runs.append(self.i)
+        return check_of_pyspf(self)
+
+    monkeypatch.setattr(pyspf.query, "check", counted)
+    monkeypatch.setattr(spf, "settled", {})
+    monkeypatch.setattr(spf, "_CASES", 2)
+    dns = FakeDns()
+    dns.text("sender.example", "v=spf1 ip4:192.0.2.0/24 -all")
+    for local in ("ann", "bob", "ann"):
+        assert (await check(dns, f"{local}@sender.example")).result == "pass"
+    assert runs == ["192.0.2.1"]
+    for address in ("192.0.2.2", "192.0.2.3", "192.0.2.1"):
+        assert (await check(dns, address=address)).result == "pass"
+    assert len(runs) == 4  # no more is remembered than may be
+
+
+async def test_small_records_need_no_thread_and_large_ones_do() -> None:
+    dns = FakeDns()
+    dns.text("small.example", "v=spf1 ip4:192.0.2.0/24 -all")
+    dns.text("large.example", "v=spf1 " + "ip4:198.51.100.0/24 " * 30 + "-all")
+    resolver = DnsResolver(backend=dns)
+    spf.settled.clear()
+    for domain, result in (("small", "pass"), ("large", "permerror")):
+        found = await check_spf(
+            "192.0.2.1", f"x@{domain}.example", "h", resolver=resolver, in_thread=not_here
+        )
+        assert found.result == result
+    assert (await check(dns, "x@large.example")).result == "fail"
+    # Once it is known what comes of it, it is as light as any.
+    found = await check_spf(
+        "192.0.2.1", "x@large.example", "h", resolver=resolver, in_thread=not_here
+    )
+    assert found.result == "fail"

@@ -77,6 +77,11 @@ class SpfPlugin(PluginWith[Settings]):
 
     name = "spf"
 
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        # Who is asked for nothing costs a deadline all the same.
+        self.idle = ("on_mail",) if settings.when == "message" else ("on_inspect",)
+
     @override
     async def on_mail(self, transaction: Transaction) -> Verdict:
         if self.settings.when != "mail":
