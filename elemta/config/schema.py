@@ -203,6 +203,9 @@ class Logins(Table, frozen=True, kw_only=True):
     ban: Seconds = Seconds(86400)
     #: How long a network counts as one where an account is at home, after it has logged in there.
     known: Seconds = Seconds(30 * 86400)
+    #: After so long somebody has to log in anew; ``0 s``: never. What no plugin could see of a
+    #: password that was changed elsewhere, this ends.
+    again: Seconds = Seconds(3600)
     #: Networks that many people come from, such as webmail: they are never held to account for one
     #: of them.
     shared: list[Network] = field(

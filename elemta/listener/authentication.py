@@ -6,6 +6,7 @@ words, and not from the time that these take, unless a plugin takes more than `D
 
 from __future__ import annotations
 
+import math
 import os
 from base64 import b64encode
 from typing import TYPE_CHECKING, Final, assert_never
@@ -91,7 +92,7 @@ class Authentication:
 
     __slots__ = (
         *("_began", "_chain", "_exchange", "_failures", "_guesses", "_known", "_mechanism"),
-        *("_meters", "_proving", "_reception", "_view"),
+        *("_meters", "_proving", "_reception", "_since", "_until", "_view"),
     )
 
     def __init__(self, view: Session, reception: Reception) -> None:
@@ -106,6 +107,8 @@ class Authentication:
         self._known: Known | None = None  # whose proof is awaited
         self._proving = ""  # who he says he is
         self._began = 0.0  # when the client said what is judged now (Trio time)
+        self._since = 0.0  # when it has logged in (Trio time)
+        self._until = math.inf  # when that is over, seconds since the epoch
 
     async def answer(self, event: Auth | AuthResponse) -> Reply:
         """The answer to AUTH, or to what the client says next; the end of all, if it is a 421.
@@ -157,6 +160,30 @@ class Authentication:
         exchange = begin(mechanism, _nonce, binding, offered)
         self._exchange = exchange
         return exchange
+
+    async def over(self) -> Reply | None:
+        """The answer to who has logged in, and wants to send on, if his login holds no more.
+
+        A postmaster who takes a login away wants that to end what goes on by it. The end of all, if
+        it is a 421.
+        """
+        house = self._reception.house
+        again = house.config.login.again
+        why = ""
+        if house.clock() >= self._until:
+            why = "expired"
+        elif again and trio.current_time() - self._since >= again:
+            why = "too long ago"
+        elif self._chain.account:
+            found = await self._chain.on_account(self._view)
+            if isinstance(found, Reject):
+                why = found.note or "refused"
+            elif found.reply is not None:
+                return found.reply
+        if not why:
+            return None
+        self._log("client.login_over", self._view.login or "", why=why)
+        return replies.LOGIN_OVER
 
     # What an exchange comes to.
 
@@ -237,6 +264,7 @@ class Authentication:
                 guesses.right(view.address, user)
                 view.login, view.trusted = login, True
                 view.addresses, view.app = granted.addresses, granted.app
+                self._since, self._until = trio.current_time(), granted.until
                 log.info(
                     "client.authenticated",
                     session=view.id,

@@ -39,6 +39,7 @@ TOO_MANY_OF_YOURS: Final = reply(421, 7, 0, "too many connections from your netw
 TOO_MANY_MESSAGES: Final = reply(421, 4, 5, "enough for one connection, connect again")
 TOO_MANY_ERRORS: Final = reply(421, 7, 0, "too many errors")
 TOO_MANY_LOGINS: Final = reply(421, 7, 0, "too many failed logins")
+LOGIN_OVER: Final = reply(421, 7, 0, "your login is over, log in again")
 TOO_MUCH_TALK: Final = reply(421, 7, 0, "too many commands without a message")
 #: A client that talks before it is greeted does not listen: a proxy abused, or a spammer in haste.
 SPOKE_FIRST: Final = reply(554, 5, 0, "you spoke before you were greeted")

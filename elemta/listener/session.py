@@ -290,6 +290,9 @@ class Session:
         if self._view.submission and self._view.login is None:
             await self._refuse(replies.NOT_LOGGED_IN, sender=str(mail.path or ""))
             return
+        if self._view.login is not None and (over := await self._authentication.over()) is not None:
+            await self._end_login(over, str(mail.path or ""))
+            return
         params, lowered = allowed(mail.params, self._view)
         self._transaction = transaction = Transaction(
             session=self._view, id=self._queue.new_id(), sender=mail.path, params=params
@@ -305,6 +308,13 @@ class Session:
             await self._refuse(refusal, by_plugin=by_plugin, sender=str(mail.path or ""))
             return
         self._wire.reply(replies.PRIORITY_LOWERED if lowered else replies.SENDER_OK)
+
+    async def _end_login(self, answer: Reply, sender: str) -> None:
+        if answer is replies.LOGIN_OVER:
+            self._log_refusal(answer, sender=sender)
+            self._hang_up(answer)
+        else:
+            await self._refuse(answer, by_plugin=True, sender=sender)
 
     def _judge_resources(self, mail: Mail) -> Reply | None:
         if (mail.params.size or 0) > self._reception.table.message_size:

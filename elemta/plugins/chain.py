@@ -68,9 +68,9 @@ class Chain:
 
     Attributes:
         plugins: all of them, also those that are not asked.
-        connect, disconnect, hello, authenticate, verifier, token, mail, rcpt, unknown, greylist,
-            data, header, body, inspect, message, sign, attempt, attempted, event, route, store: who
-            overrides that hook, first to last.
+        connect, disconnect, hello, authenticate, verifier, token, account, mail, rcpt, unknown,
+            greylist, data, header, body, inspect, message, sign, attempt, attempted, event, route,
+            store: who overrides that hook, first to last.
         users: sessions and others that hold this chain, or that of a listener: its plugins must not
             stop yet.
     """
@@ -96,6 +96,7 @@ class Chain:
         self.authenticate = who("on_authenticate")
         self.verifier = who("on_verifier")
         self.token = who("on_token")
+        self.account = who("on_account")
         self.mail = who("on_mail")
         self.rcpt = who("on_rcpt")
         self.unknown = who("on_unknown")
@@ -179,6 +180,10 @@ class Chain:
         return who_is(
             self.token, "on_token", session, lambda p: p.on_token(session, token), Granted
         )
+
+    def on_account(self, session: Session) -> Awaitable[Answer]:
+        """The verdict of all plugins on who has logged in, and sends one more message."""
+        return judge(self.account, "on_account", session, lambda p: p.on_account(session))
 
     # The envelope.
 

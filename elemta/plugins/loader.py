@@ -132,14 +132,14 @@ class Loaded(Struct, frozen=True):
         return self.entry or self.plugin.name
 
 
-#: One of them lets people log in.
-_LOGINS: Final = frozenset(KINDS["authentication"])
 #: The mechanisms that each of them judges.
 _ASKED: Final = {
     "on_authenticate": ("PLAIN", "LOGIN"),
     "on_verifier": ("SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"),
     "on_token": ("OAUTHBEARER", "XOAUTH2"),
 }
+#: One of them lets people log in.
+_LOGINS: Final = frozenset(_ASKED)
 
 
 def load(entries: Sequence[PluginEntry], before: Iterable[Loaded] = ()) -> list[Loaded]:

@@ -7,6 +7,7 @@ time.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -59,6 +60,7 @@ class Granted(Struct, frozen=True):
             ``bob@example.org``, ``@example.org`` for all of a domain, ``@*.example.org`` for all
             below it, or ``*`` for anything.
         app: what he calls the app password that he came with; empty: it was his own.
+        until: when he has to prove it anew, seconds since the epoch, as a token expires.
 
     Raises:
         ValueError: that is no name: empty, of more than 255 letters, or not printable; or
@@ -68,6 +70,7 @@ class Granted(Struct, frozen=True):
     login: str
     addresses: tuple[str, ...] = ()
     app: str = ""
+    until: float = math.inf
 
     def __post_init__(self) -> None:
         if not (0 < len(self.login) <= LONGEST_LOGIN and self.login.isprintable()):
@@ -226,6 +229,15 @@ class Plugin:
 
         Returns:
             As `on_authenticate`.
+        """
+        return CONTINUE
+
+    async def on_account(self, session: Session) -> Verdict:
+        """Who has logged in, by whatever plugin, wants to send a message: does that still hold?
+
+        At each MAIL: what is slow, ask seldom. By `Reject` his conversation is over (421), and he
+        has to log in anew; `Defer` puts this message off. What this plugin knows of him by his
+        login, keep in ``session.kept``: others let people in, too.
         """
         return CONTINUE
 
@@ -437,7 +449,7 @@ def _schema(kind: type[PluginWith[S]]) -> type[S]:
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "connection": ("on_connect", "on_disconnect"),
     "hello": ("on_hello",),
-    "authentication": ("on_authenticate", "on_verifier", "on_token"),
+    "authentication": ("on_authenticate", "on_verifier", "on_token", "on_account"),
     "mail": ("on_mail",),
     "rcpt": ("on_rcpt", "on_unknown"),
     "greylisting": ("on_greylist",),
@@ -451,8 +463,9 @@ KINDS: Final[dict[str, tuple[str, ...]]] = {
 
 #: All hooks in the order in which they are asked.
 HOOKS: Final = (
-    *("on_connect", "on_hello", "on_authenticate", "on_verifier", "on_token", "on_mail"),
+    *("on_connect", "on_hello", "on_authenticate", "on_verifier", "on_token", "on_account"),
     *(
+        "on_mail",
         "on_rcpt",
         "on_unknown",
         "on_greylist",

@@ -95,7 +95,7 @@ async def test_hooks_are_asked_in_the_order_of_the_page() -> None:
     told = [hook for hook, _ in re.findall(r"^\| `(on_\w+)` \| (\w+) \|", PAGE, re.MULTILINE)]
     # Delivery does not wait for the client to go.
     without = (
-        *("on_authenticate", "on_verifier", "on_token"),
+        *("on_authenticate", "on_verifier", "on_token", "on_account"),
         *("on_disconnect", "on_event", "on_route", "on_unknown"),
     )
     assert [each for each in asked if each not in without] == [

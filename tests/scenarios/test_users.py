@@ -120,17 +120,22 @@ def test_users_of_a_file_come_and_go_while_the_server_runs(
     user("app", "remove", "bob@example.org", "phone")
     user("add", "ann@example.org", "--password-stdin", typed="ann's own\n")
     ports.eventually(lambda: log_in(daemon, "ann@example.org", "ann's own") == 235)
-    user("disable", "ann@example.org")
-    # One more, and he would be locked out: see `elemta.login.Guesses`.
-    said = (phone, kept.password, kept.scram)
-    with ThreadPoolExecutor() as pool:
-        proof = pool.submit(log_in_by_scram, daemon, "bob@example.org", "correct house")
-        barred = pool.submit(
-            ports.eventually, lambda: log_in(daemon, "ann@example.org", "ann's own") == 535
-        )
-        assert are_refused(daemon, *(("bob@example.org", str(each)) for each in said))
-        assert proof.result() == 535
-        assert barred.result()
+    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=30.0) as client:
+        client.login("ann@example.org", "ann's own")
+        client.sendmail("ann@example.org", ["bob@far.example"], "Subject: x\r\n\r\n")
+        user("disable", "ann@example.org")
+        # One more, and he would be locked out: see `elemta.login.Guesses`.
+        said = (phone, kept.password, kept.scram)
+        with ThreadPoolExecutor() as pool:
+            proof = pool.submit(log_in_by_scram, daemon, "bob@example.org", "correct house")
+            barred = pool.submit(
+                ports.eventually, lambda: log_in(daemon, "ann@example.org", "ann's own") == 535
+            )
+            assert are_refused(daemon, *(("bob@example.org", str(each)) for each in said))
+            assert proof.result() == 535
+            assert barred.result()
+        code, _ = client.mail("ann@example.org")
+        assert code == 421, "what is open ends, too"
 
     daemon.terminate()  # when they were here is written down at the end, at the latest
     listed = user("list")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 
 import trio
-from msgspec import Meta
+from msgspec import Meta, Struct
 from typing_extensions import override
 
 from elemta.config import ConfigError, Mistake, Table, WebAddress
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from elemta.files import Stamps
     from elemta.net.http import HttpAnswer
-    from elemta.plugins import Tools
+    from elemta.plugins import Session, Tools
     from elemta.protocol import Credentials
 
 log = logger(__name__)
@@ -42,8 +42,14 @@ A = TypeVar("A", bound="AskedOverNetwork")
 #: What somebody else says of a user: who he is, that his password is another, or nothing.
 Said: TypeAlias = "Granted | Literal['wrong', 'unknown']"
 
+#: Asks; see `Elsewhere.judge`.
+Asks: TypeAlias = "Callable[[str, str, list[str]], Awaitable[Said]]"
+
 #: Octets of a file that has nothing but a secret in it.
 _SECRET: Final = 8192
+
+#: Seconds between two looks at whether who has logged in is still there.
+LOOKING: Final = 60.0
 
 LATER: Final = Defer((7, 0), "try again later", note="who users are cannot be asked")
 WRONG: Final = Reject((7, 8), "authentication failed", note="the password is wrong")
@@ -80,6 +86,23 @@ class AskedOverNetwork(Asked, frozen=True, kw_only=True):
     authorities: Path | None = None
 
 
+class Seen(Struct):
+    """What was known of a user when a client logged in.
+
+    Attributes:
+        plugin: who has let it in.
+        name: what it called itself.
+        proofs: what tells his password from others; none: nothing does.
+        at: when that was looked at last (Trio time).
+    """
+
+    plugin: str = ""
+    login: str = ""
+    name: str = ""
+    proofs: frozenset[str] = frozenset()
+    at: float = 0.0
+
+
 class Elsewhere:
     """Asks.
 
@@ -92,26 +115,33 @@ class Elsewhere:
         self._timeout = float(settings.timeout)
         self._tools = tools
         self._asking = trio.CapacityLimiter(settings.connections)
-        self._sure: Remembered[Granted] = Remembered(settings.remember, trio.current_time)
+        self._sure: Remembered[tuple[Granted, frozenset[str]]] = Remembered(
+            settings.remember, trio.current_time
+        )
 
     async def judge(
-        self, credentials: Credentials, ask: Callable[[str, str], Awaitable[Said]]
+        self, session: Session, credentials: Credentials, ask: Asks
     ) -> Granted | Verdict:
         """What a plugin answers to `Plugin.on_authenticate`.
 
         Args:
-            credentials: what a client has said.
-            ask: asks about a name and a password, both prepared, neither empty.
+            session: the client's.
+            credentials: what it has said.
+            ask: asks about a name and a password, both prepared, neither empty; what tells that
+                password from others is added to what it gets besides, if anything does.
         """
         try:
             name = prepare_name(credentials.user)
             password = prepare_password(credentials.password)
         except ValueError:
             return CONTINUE  # nobody is called so, or has such a password
-        if (granted := self._sure.recall(name, password)) is not None:
+        if (known := self._sure.recall(name, password)) is not None:
             self._tools.count("remembered")
+            granted, proofs = known
+            self.note(session, name, granted.login, proofs)
             return granted
-        said = await self.within(lambda: ask(name, password))
+        found: list[str] = []
+        said = await self.within(lambda: ask(name, password, found))
         if said == "down":
             return LATER
         if said == "unknown":
@@ -121,7 +151,9 @@ class Elsewhere:
             self._tools.count("wrong")
             return WRONG
         self._tools.count("granted")
-        self._sure.keep(said, name, password)
+        proofs = frozenset(found)
+        self._sure.keep((said, proofs), name, password)
+        self.note(session, name, said.login, proofs)
         return said
 
     async def find(
@@ -138,6 +170,40 @@ class Elsewhere:
         except ValueError:
             return None
         return await self.within(lambda: ask(name))
+
+    def note(self, session: Session, name: str, login: str, proofs: frozenset[str]) -> None:
+        """Remember by what a client has logged in, or is about to: see `Seen`."""
+        seen = session.kept.of(Seen)
+        seen.plugin, seen.login, seen.name = self._tools.name, login, name
+        seen.proofs, seen.at = proofs, trio.current_time()
+
+    async def holds(
+        self, session: Session, look: Callable[[str], Awaitable[frozenset[str] | None]]
+    ) -> Verdict:
+        """What a plugin answers to `Plugin.on_account`.
+
+        Args:
+            session: of who has logged in.
+            look: finds what tells the passwords of a name from others, by now; None: nobody is
+                called so any more.
+        """
+        seen = session.kept.of(Seen)
+        now = trio.current_time()
+        if (
+            seen.plugin != self._tools.name
+            or seen.login != session.login
+            or now - seen.at < LOOKING
+        ):
+            return CONTINUE
+        seen.at = now
+        found = await self.find(seen.name, look)
+        if found == "down":
+            return CONTINUE  # who cannot be asked sends nobody away
+        if found is None:
+            return Reject((7, 13), "the login is over", note="is not there any more")
+        if seen.proofs and not seen.proofs & found:
+            return Reject((7, 13), "the login is over", note="has another password by now")
+        return CONTINUE
 
     async def within(self, ask: Callable[[], Awaitable[T]]) -> T | Literal["down"]:
         """Ask, in its turn and in time."""

@@ -8,6 +8,7 @@ somebody must be such as nobody can choose for himself.
 from __future__ import annotations
 
 import hashlib
+import math
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -161,7 +162,8 @@ class OAuth(AsksOverNetwork[Settings]):
             address for name in settings.addresses for address in _addresses(claims.get(name))
         ]
         try:
-            granted = Granted(login, tuple(dict.fromkeys(addresses)))
+            until = math.inf if meaning.exp is None else meaning.exp
+            granted = Granted(login, tuple(dict.fromkeys(addresses)), until=until)
         except ValueError as error:
             raise DownError(str(error)) from None
         self._known.pop(key, None)

@@ -64,6 +64,7 @@ USAGE_AGE: Final = 3600.0
 
 _UNKNOWN: Final = "is not in the file"
 _WRONG: Final = "the password is wrong"
+_DISABLED: Final = "the user is disabled"
 
 
 class Settings(Table, frozen=True, kw_only=True):
@@ -94,6 +95,12 @@ class _Kept(Struct, frozen=True):
     apps: Mapping[str, str]
     disabled: bool
 
+    @property
+    def proofs(self) -> set[str]:
+        """By what he can have logged in."""
+        found = {*self.apps, self.hash or ""}
+        return found if self.scram is None else found | {str(self.scram)}
+
 
 class _Users(Struct, frozen=True):
     """All of them, by name.
@@ -104,6 +111,18 @@ class _Users(Struct, frozen=True):
 
     by_name: Mapping[str, _Kept]
     like: str
+
+
+class _Proved(Struct):
+    """By what a client has logged in, or is about to: a hash, or a verifier.
+
+    Attributes:
+        plugin: who has let it in.
+    """
+
+    plugin: str = ""
+    login: str = ""
+    by: str = ""
 
 
 class UsersFile(PluginWith[Settings]):
@@ -184,11 +203,11 @@ class UsersFile(PluginWith[Settings]):
         except ValueError:
             password = ""  # nobody's
         if user is not None and (app := user.apps.get(hash_app_password(password))) is not None:
-            return self._granted(user, app)
+            return self._granted(session, user, app)
         kept = user.hash if user is not None else None
         digest = _digest(kept or "")
         if user is not None and self._sure.recall(user.granted.login, password) == digest:
-            return self._granted(user, "")
+            return self._granted(session, user, "")
         try:
             with trio.fail_after(PATIENCE):
                 right = await self._hashing.verify(
@@ -205,7 +224,7 @@ class UsersFile(PluginWith[Settings]):
             return Reject((7, 8), "authentication failed", note=_WRONG)
         if not user.disabled:
             self._sure.keep(digest, user.granted.login, password)
-        return self._granted(user, "")
+        return self._granted(session, user, "")
 
     @override
     async def on_verifier(self, session: Session, user: str) -> Known | Verdict:
@@ -215,7 +234,28 @@ class UsersFile(PluginWith[Settings]):
             return CONTINUE
         if found.disabled:
             return _disabled()
+        self._note(session, found, str(found.scram))
         return Known(found.scram, found.granted)
+
+    @override
+    async def on_account(self, session: Session) -> Verdict:
+        proved = session.kept.of(_Proved)
+        if proved.plugin != self.tools.name or proved.login != session.login:
+            return CONTINUE  # another plugin knows him
+        await self._look()
+        user = self._find(proved.login)
+        if user is None:
+            return _ended("is not in the file any more")
+        if user.disabled:
+            return _ended(_DISABLED)
+        if proved.by not in user.proofs:
+            return _ended("has another password by now")
+        session.addresses = user.granted.addresses
+        return CONTINUE
+
+    def _note(self, session: Session, user: _Kept, by: str) -> None:
+        proved = session.kept.of(_Proved)
+        proved.plugin, proved.login, proved.by = self.tools.name, user.granted.login, by
 
     @override
     async def on_disconnect(self, session: Session) -> None:
@@ -229,12 +269,14 @@ class UsersFile(PluginWith[Settings]):
         except ValueError:
             return None
 
-    def _granted(self, user: _Kept, app: str) -> Granted | Verdict:
+    def _granted(self, session: Session, user: _Kept, app: str) -> Granted | Verdict:
         if user.disabled:
             self.tools.count("disabled")
             return _disabled()
         login, addresses = user.granted.login, user.granted.addresses
         self._used.setdefault(login, {})[app] = self.tools.clock()
+        by = next(each for each, name in user.apps.items() if name == app) if app else user.hash
+        self._note(session, user, by or "")
         self.tools.count("granted_app" if app else "granted")
         return Granted(login, addresses, app) if app else user.granted
 
@@ -288,4 +330,8 @@ def _digest(text: str) -> str:
 
 def _disabled() -> Reject:
     # The listener tells nobody but our log: who guesses does not learn whom there is.
-    return Reject((7, 13), "authentication failed", note="the user is disabled")
+    return Reject((7, 13), "authentication failed", note=_DISABLED)
+
+
+def _ended(why: str) -> Reject:
+    return Reject((7, 13), "the login is over", note=why)

@@ -86,7 +86,7 @@ class UsersHttp(AsksOverNetwork[Settings]):
     async def on_authenticate(
         self, session: Session, credentials: Credentials
     ) -> Granted | Verdict:
-        async def ask(name: str, password: str) -> Said:
+        async def ask(name: str, password: str, _: list[str]) -> Said:
             told = {
                 "user": name,
                 "password": password,
@@ -95,7 +95,7 @@ class UsersHttp(AsksOverNetwork[Settings]):
             }
             return await self._ask(name, msgspec.json.encode(told))
 
-        return await self._elsewhere.judge(credentials, ask)
+        return await self._elsewhere.judge(session, credentials, ask)
 
     async def _ask(self, name: str, body: bytes) -> Said:
         answer = await self._post(self._address, self._fields, body, most=_ANSWER)

@@ -7,7 +7,7 @@ an empty password, which servers take for the wish to be nobody, is never sent (
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ from elemta.plugins.built_in.elsewhere import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from elemta.net.ldap import Entry
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
@@ -37,6 +39,8 @@ log = logger(__name__)
 
 _PORTS: Final = {"ldap": 389, "ldaps": 636}
 _USER: Final = "{user}"
+#: Attributes by which directories tell when a password was changed: OpenLDAP's, Microsoft's.
+_CHANGED: Final = ("pwdChangedTime", "pwdLastSet")
 #: Addresses of one user that are looked at.
 _ADDRESSES: Final = 1000
 
@@ -108,6 +112,7 @@ class UsersLdap(AsksOverNetwork[Settings]):
         self._attributes = [
             *([settings.login] if settings.login is not None else []),
             *settings.addresses,
+            *_CHANGED,
         ]
         self._password: str | None = None
 
@@ -119,12 +124,37 @@ class UsersLdap(AsksOverNetwork[Settings]):
     async def on_authenticate(
         self, session: Session, credentials: Credentials
     ) -> Granted | Verdict:
-        return await self._elsewhere.judge(credentials, self._ask)
+        return await self._elsewhere.judge(session, credentials, self._ask)
 
-    async def _ask(self, name: str, password: str) -> Said:
+    @override
+    async def on_account(self, session: Session) -> Verdict:
+        async def look(name: str) -> frozenset[str] | None:
+            async with self._asked() as client:
+                entry = await self._find(client, name)
+            return None if entry is None else frozenset((_changed(entry),))
+
+        return await self._elsewhere.holds(session, look)
+
+    async def _ask(self, name: str, password: str, changed: list[str]) -> Said:
+        async with self._asked() as client:
+            entry = await self._find(client, name)
+            if entry is None:
+                return "unknown"
+            if not entry.name or not await client.bind(entry.name, password):
+                return "wrong"
+            changed.append(_changed(entry))
+            return self._granted(entry, name)
+
+    @asynccontextmanager
+    async def _asked(self) -> AsyncGenerator[LdapClient]:
+        """A conversation with the directory.
+
+        Raises:
+            DownError: there is none, or it breaks.
+        """
         try:
             async with aclosing(await self._connect()) as client:
-                return await self._converse(client, name, password)
+                yield client
         except (OSError, LdapError, trio.BrokenResourceError) as error:
             raise DownError(str(error) or str(error.__cause__ or "the connection broke")) from error
 
@@ -136,7 +166,12 @@ class UsersLdap(AsksOverNetwork[Settings]):
             )
         return LdapClient(stream)
 
-    async def _converse(self, client: LdapClient, name: str, password: str) -> Said:
+    async def _find(self, client: LdapClient, name: str) -> Entry | None:
+        """Whoever is called so.
+
+        Raises:
+            DownError: there are several, or the directory does not know us.
+        """
         settings = self.settings
         if not self._implicit and self._context is not None:
             await client.start_tls(self._context, self._host)
@@ -150,14 +185,9 @@ class UsersLdap(AsksOverNetwork[Settings]):
         found = await client.search(
             settings.base, wanted, self._attributes, seconds=max(1, int(settings.timeout))
         )
-        if not found:
-            return "unknown"
         if len(found) > 1:
             raise DownError(f"{len(found)} entries are meant by one name")
-        [entry] = found
-        if not entry.name or not await client.bind(entry.name, password):
-            return "wrong"
-        return self._granted(entry, name)
+        return found[0] if found else None
 
     def _granted(self, entry: Entry, name: str) -> Granted:
         settings = self.settings
@@ -176,3 +206,9 @@ class UsersLdap(AsksOverNetwork[Settings]):
             return Granted(name, tuple(dict.fromkeys(addresses[:_ADDRESSES])))
         except ValueError as error:
             raise DownError(str(error)) from None
+
+
+def _changed(entry: Entry) -> str:
+    """Differs once his password is another, as far as the directory tells."""
+    told = [entry.attributes.get(each.lower(), ()) for each in _CHANGED]
+    return f"{entry.name} {told}"

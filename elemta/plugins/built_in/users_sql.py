@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Self
 
@@ -26,7 +27,7 @@ from elemta.plugins.built_in.elsewhere import LATER, Asked, DownError, Elsewhere
 from elemta.plugins.built_in.hashing import Hashing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from elemta.plugins import Session, Verdict
     from elemta.protocol import Credentials
@@ -121,7 +122,15 @@ class UsersSql(PluginWith[Settings]):
     async def on_authenticate(
         self, session: Session, credentials: Credentials
     ) -> Granted | Verdict:
-        return await self._elsewhere.judge(credentials, self._ask)
+        return await self._elsewhere.judge(session, credentials, self._ask)
+
+    @override
+    async def on_account(self, session: Session) -> Verdict:
+        async def look(name: str) -> frozenset[str] | None:
+            rows = await self._rows(name)
+            return frozenset(each for row in rows for each in _proofs(row)) if rows else None
+
+        return await self._elsewhere.holds(session, look)
 
     @override
     async def on_verifier(self, session: Session, user: str) -> Known | Verdict:
@@ -135,22 +144,27 @@ class UsersSql(PluginWith[Settings]):
             return None
 
         found = await self._elsewhere.find(user, find)
+        if isinstance(found, Known):
+            proofs = frozenset((str(found.verifier),))
+            self._elsewhere.note(session, user, found.granted.login, proofs)
         return LATER if found == "down" else found or CONTINUE
 
-    async def _ask(self, name: str, password: str) -> Said:
+    async def _ask(self, name: str, password: str, proved: list[str]) -> Said:
         rows = await self._rows(name)
         app = hash_app_password(password)
-        own: list[tuple[str, _Row]] = []
+        own: list[tuple[str, str, _Row]] = []
         for row in rows:
             kept = row["password"]
             if isinstance(kept, str) and kept.startswith(_APP):
                 if kept == app:
+                    proved.append(kept)
                     return self._granted(row, name)
             elif isinstance(kept, str) and kept:
-                own.append((_checked(kept, name), row))
-        for kept, row in own[:_OWN]:
+                own.append((kept, _checked(kept, name), row))
+        for written, kept, row in own[:_OWN]:
             self._like = kept if costs(kept) != costs(self._like) else self._like
             if await self._verify(kept, password):
+                proved.append(written)
                 return self._granted(row, name)
         if not own:
             like = self._like
@@ -200,6 +214,15 @@ class UsersSql(PluginWith[Settings]):
             else:
                 found.append(text)
         return found
+
+
+def _proofs(row: _Row) -> Iterator[str]:
+    """What of a row somebody can have proved that he knows."""
+    if isinstance(kept := row["password"], str):
+        yield kept
+    if isinstance(told := row.get("scram"), str) and told:
+        with suppress(ValueError):
+            yield str(ScramVerifier.parse(told))
 
 
 def _texts(told: object) -> Sequence[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import argon2
 import pytest
 import trio
+from msgspec.structs import replace
 
 from elemta.config import ConfigError
 from elemta.login import (
@@ -21,7 +22,7 @@ from elemta.login import (
 )
 from elemta.plugins import CONTINUE, Defer, Granted, Known, Reject
 from elemta.plugins.built_in import hashing
-from elemta.plugins.built_in.users_file import Settings, UsersFile
+from elemta.plugins.built_in.users_file import LOOK, Settings, UsersFile
 from elemta.plugins.plugin import hooks
 from elemta.protocol import Credentials
 from elemta.testing import a_session, some_tools
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from elemta.plugins import Verdict
+    from elemta.plugins import Session, Verdict
 
 CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
 HASH = CHEAP.hash("correct horse")
@@ -305,8 +306,10 @@ async def test_few_passwords_are_hashed_at_a_time_and_who_waits_too_long_may_com
 
 async def test_scram_can_be_left_out(place: Place) -> None:
     without = UsersFile(Settings(file=place.file.path, scram=False))
-    assert hooks(without) == ("on_authenticate",)
-    assert hooks(place.plugin) == ("on_authenticate", "on_verifier", "on_disconnect")
+    assert hooks(without) == ("on_authenticate", "on_account")
+    assert hooks(place.plugin) == (
+        *("on_authenticate", "on_verifier", "on_account", "on_disconnect"),
+    )
 
 
 def test_a_path_must_be_whole() -> None:
@@ -315,3 +318,73 @@ def test_a_path_must_be_whole() -> None:
 
 
 CONTINUE_KIND = type(CONTINUE)
+
+
+# Who is in, and sends on.
+
+
+async def logged_in(place: Place, password: str = "correct horse") -> Session:
+    session = a_session()
+    found = await place.plugin.on_authenticate(session, Credentials("bob@example.org", password))
+    assert isinstance(found, Granted)
+    session.login, session.app = found.login, found.app
+    return session
+
+
+async def over(place: Place, session: Session) -> str:
+    """Why a login is over; empty: it is not."""
+    await trio.sleep(LOOK)
+    found = await place.plugin.on_account(session)
+    return found.note if isinstance(found, Reject) else ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"disabled": True}, "the user is disabled"),
+        ({"password": CHEAP.hash("another")}, "has another password by now"),
+        ({"addresses": []}, ""),
+        ({"apps": {}}, ""),
+    ],
+)
+async def test_a_login_is_over_once_the_file_says_so(
+    changes: dict[str, object], why: str, place: Place, autojump_clock: MockClock
+) -> None:
+    session = await logged_in(place)
+    assert await over(place, session) == ""
+    place.write({"bob@example.org": replace(BOB, **changes)})
+    assert await over(place, session) == why
+    if "addresses" in changes:
+        assert session.addresses == ()
+    place.write({})
+    assert await over(place, session) == "is not in the file any more"
+
+
+async def test_an_app_password_that_is_taken_away_ends_what_came_by_it(
+    place: Place, autojump_clock: MockClock
+) -> None:
+    session = await logged_in(place, APP)
+    place.write({"bob@example.org": replace(BOB, password=CHEAP.hash("another"))})
+    assert await over(place, session) == ""
+    place.write({"bob@example.org": replace(BOB, apps={})})
+    assert await over(place, session) == "has another password by now"
+
+
+async def test_a_proof_holds_as_long_as_its_verifier(
+    place: Place, autojump_clock: MockClock
+) -> None:
+    session = a_session()
+    await place.plugin.on_verifier(session, "bob@example.org")
+    session.login = "bob@example.org"
+    place.write({"bob@example.org": replace(BOB, password=CHEAP.hash("another"))})
+    assert await over(place, session) == ""
+    verifier = str(ScramVerifier.of("another", iterations=4096))
+    place.write({"bob@example.org": replace(BOB, scram=verifier)})
+    assert await over(place, session) == "has another password by now"
+
+
+async def test_who_was_let_in_by_others_is_theirs(place: Place, autojump_clock: MockClock) -> None:
+    session = await logged_in(place)
+    session.login = "eve@example.org"
+    place.write({})
+    assert await over(place, session) == ""

@@ -10,6 +10,7 @@ import trustme
 from elemta.config import ConfigError
 from elemta.net.ldap import ber, compile_filter
 from elemta.plugins import CONTINUE, Defer, Granted, Reject
+from elemta.plugins.built_in.elsewhere import LOOKING
 from elemta.plugins.built_in.users_ldap import Settings, UsersLdap
 from elemta.protocol import Credentials
 from elemta.testing import a_session, some_tools
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from elemta.plugins import Verdict
+    from elemta.plugins import Session, Verdict
 
 DN = "uid=bob,ou=people,dc=example"
 SERVICE = "cn=elemta,dc=example"
@@ -274,3 +275,28 @@ async def test_another_password_in_the_file_holds_from_the_next_reload_on(
 def test_the_default_filter_is_one() -> None:
     assert compile_filter(Settings(url="ldap://x", base="dc=x").filter.replace("{user}", "bob"))
     assert Settings(url="ldap://x", base="dc=x").remember == Seconds(300)
+
+
+async def over(plugin: UsersLdap, session: Session) -> str:
+    """Why a login is over; empty: it is not."""
+    await trio.sleep(LOOKING)
+    found = await plugin.on_account(session)
+    return found.note if isinstance(found, Reject) else ""
+
+
+async def test_a_login_is_over_once_the_directory_says_so(
+    service: FakeService, directory: Directory, autojump_clock: MockClock
+) -> None:
+    plugin = await a_plugin(service, addresses=["mail"])
+    directory.found = [(DN, {"pwdLastSet": ["1"]})]
+    session = a_session()
+    found = await plugin.on_authenticate(session, Credentials("bob", "horse"))
+    assert isinstance(found, Granted)
+    session.login = found.login
+    assert await over(plugin, session) == ""
+    directory.found = [(DN, {"pwdLastSet": ["2"]})]
+    assert await over(plugin, session) == "has another password by now"
+    directory.found = []
+    assert await over(plugin, session) == "is not there any more"
+    directory.found = [FOUND, FOUND]
+    assert await over(plugin, session) == "", "who cannot be asked sends nobody away"

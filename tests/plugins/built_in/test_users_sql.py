@@ -12,6 +12,7 @@ from elemta.config import ConfigError
 from elemta.login import ScramVerifier, hash_app_password
 from elemta.plugins import CONTINUE, Defer, Granted, Known, Reject
 from elemta.plugins.built_in import hashing
+from elemta.plugins.built_in.elsewhere import LOOKING
 from elemta.plugins.built_in.users_sql import UsersSql
 from elemta.plugins.plugin import hooks
 from elemta.protocol import Credentials
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from elemta.plugins import Verdict
+    from elemta.plugins import Session, Verdict
 
-HASH = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash("horse")
+CHEAP = argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+HASH = CHEAP.hash("horse")
 VERIFIER = ScramVerifier.of("horse", iterations=4096)
 APP = "abcd-efgh-ijkm-npqr-stuv-wxyz-2345"
 QUERY = "SELECT login, password, scram, addresses, app FROM users WHERE name = :user"
@@ -149,13 +151,13 @@ async def test_an_answer_that_is_none_puts_off(place: Place, query: str) -> None
 
 async def test_scram_gets_what_is_kept_for_it(place: Place) -> None:
     plugin = await place.plugin(scram=True)
-    assert hooks(plugin) == ("on_authenticate", "on_verifier")
+    assert hooks(plugin) == ("on_authenticate", "on_verifier", "on_account")
     assert await plugin.on_verifier(a_session(), "BOB@example.org") == Known(VERIFIER, GRANTED)
     for other in ("nick", "eve", "a b"):
         assert await plugin.on_verifier(a_session(), other) == CONTINUE
     place.do("UPDATE users SET scram = 'nonsense'")
     assert isinstance(await plugin.on_verifier(a_session(), "bob@example.org"), Defer)
-    assert hooks(await place.plugin()) == ("on_authenticate",)
+    assert hooks(await place.plugin()) == ("on_authenticate", "on_account")
 
 
 @pytest.mark.parametrize(
@@ -185,3 +187,36 @@ def test_without_its_driver_postgresql_is_a_mistake_of_the_configuration(
         UsersSql.configured(
             {"database": "postgresql://u@h/d", "query": QUERY}, "plugins[0].settings"
         )
+
+
+async def logged_in(plugin: UsersSql, password: str) -> Session:
+    session = a_session()
+    found = await plugin.on_authenticate(session, Credentials("bob@example.org", password))
+    assert isinstance(found, Granted)
+    session.login = found.login
+    return session
+
+
+async def over(plugin: UsersSql, session: Session) -> str:
+    """Why a login is over; empty: it is not."""
+    await trio.sleep(LOOKING)
+    found = await plugin.on_account(session)
+    return found.note if isinstance(found, Reject) else ""
+
+
+async def test_a_login_is_over_once_the_database_says_so(
+    place: Place, autojump_clock: MockClock
+) -> None:
+    plugin = await place.plugin()
+    session = await logged_in(plugin, "horse")
+    again = await logged_in(plugin, "horse")  # remembered
+    assert await over(plugin, session) == await over(plugin, again) == ""
+    place.do("UPDATE users SET password = ? WHERE app IS NULL", CHEAP.hash("new"))
+    assert await plugin.on_account(again) == CONTINUE, "it is not asked each time"
+    assert await over(plugin, session) == "has another password by now"
+    assert await over(plugin, again) == "has another password by now"
+    session = await logged_in(plugin, "new")
+    place.do("DELETE FROM users")
+    assert await over(plugin, session) == "is not there any more"
+    place.do("DROP TABLE users")
+    assert await over(plugin, session) == "", "who cannot be asked sends nobody away"
