@@ -114,6 +114,19 @@ def drop(who: Identity) -> None:
     os.environ.update(HOME="/", USER=who.name, LOGNAME=who.name)
 
 
+def runnable(program: str) -> None:
+    """See that whom we have become can start a program, as several nodes need it.
+
+    Raises:
+        StartError: we cannot.
+    """
+    if not os.access(program, os.X_OK):
+        raise StartError(
+            f"{program} cannot be executed by {_me()}, who is to start the nodes with it: "
+            "let him, or take another Python, or set `nodes: 1`"
+        )
+
+
 class Files(Struct, frozen=True, kw_only=True):
     """What the descriptors of this process are enough for.
 

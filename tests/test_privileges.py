@@ -173,3 +173,11 @@ def test_only_the_process_that_is_meant_feeds_the_watchdog() -> None:
     assert systemd.watchdog({"WATCHDOG_USEC": "30000000"}) == 30.0
     assert systemd.watchdog({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": me}) == 30.0
     assert systemd.watchdog({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}) is None
+
+
+def test_a_program_that_we_may_not_run_is_told_before_nodes_are_started(tmp_path: Path) -> None:
+    privileges.runnable(sys.executable)
+    program = tmp_path / "python"
+    program.touch(mode=0o600)
+    with pytest.raises(StartError, match=f"{program} cannot be executed by '{ME}'"):
+        privileges.runnable(str(program))

@@ -95,6 +95,7 @@ def serve(config: Config, path: Path | None, *, allow_root: bool) -> int:
         elif place is not None:
             trio.run(_node(config, bound, path.absolute(), place, certificates))
         elif len(wanted := places(config)) > 1:
+            privileges.runnable(sys.executable)
             command = [sys.executable, *sys.orig_argv[1:]]  # as this process was started
             file = path.absolute()
             trio.run(partial(nodes.run, config, bound, wanted, command=command, file=file, api=api))

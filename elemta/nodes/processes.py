@@ -303,12 +303,16 @@ class _Nodes:
         }
         environ.pop("WATCHDOG_PID", None)  # it is ours; a node has one like it
         node.heard = trio.current_time()
-        node.process = process = await trio.lowlevel.open_process(
-            list(self._command),
-            env=environ,
-            pass_fds=[self._lifeline, *(each.socket.fileno() for each in bound)],
-            process_group=0,  # Ctrl-C is for us: a node that hears it too would stop at once
-        )
+        try:
+            node.process = process = await trio.lowlevel.open_process(
+                list(self._command),
+                env=environ,
+                pass_fds=[self._lifeline, *(each.socket.fileno() for each in bound)],
+                process_group=0,  # Ctrl-C is for us: a node that hears it too would stop at once
+            )
+        except OSError as error:
+            self._end(f"node {node.place} cannot be started: {self._command[0]}: {error.strerror}")
+            return
         log.info("node.started", node=node.place.number, pid=process.pid)
         try:
             if self._stop.is_set():
@@ -322,12 +326,18 @@ class _Nodes:
             node.ready, node.status = False, "not running"
         if self._stop.is_set():
             return
-        if not self._started:
-            text = f"node {node.place} has ended with code {code}: see above"
-            self._failed = self._failed or StartError(text)
-            self._stop.set()
-            return
-        raise NodeEndedError(f"node {node.place} has ended with code {code}")
+        self._end(f"node {node.place} has ended with code {code}")
+
+    def _end(self, why: str) -> None:
+        """Give up, if we have only just begun.
+
+        Raises:
+            NodeEndedError: else; the node is started anew after a while.
+        """
+        if self._started:
+            raise NodeEndedError(why)
+        self._failed = self._failed or StartError(f"{why}: see above")
+        self._stop.set()
 
     async def _tell_ready(self) -> None:
         """Say that we are ready once all nodes are, for the first time."""
@@ -377,10 +387,17 @@ class _Nodes:
         )
 
     def _troubles(self) -> Iterator[str]:
-        """What is wrong with this process; what is with a node, its own socket tells, or lacks."""
+        """What is wrong with this process; what is with a node, its own socket tells, or lacks.
+
+        Of one that ends again and again there may be none to tell.
+        """
         for part in self._supervision.parts:
-            if part.failure is not None and not part.name.startswith("node "):
+            if part.failure is None:
+                continue
+            if not part.name.startswith("node "):
                 yield f"{part.name} failed: {part.failure}"
+            elif part.restarts or not part.running:
+                yield f"{part.name} was started again {part.restarts} times: {part.failure}"
 
     def _status(self) -> str:
         """How all of them are: what is the same of several is said once."""

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from elemta import config
+from elemta.control.client import connect
 from elemta.listener.sockets import bind
 from elemta.nodes import Place, places, run
 from elemta.nodes.processes import Node
@@ -110,6 +111,31 @@ async def test_a_node_that_ends_is_started_again(tmp_path: Path) -> None:
 async def test_a_server_whose_nodes_cannot_start_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="has ended with code 78"):
         await serve(tmp_path, UNWILLING)
+
+
+async def test_a_program_that_cannot_be_run_is_told(tmp_path: Path) -> None:
+    told = settings(tmp_path)
+    missing = tmp_path / "python"
+    with pytest.raises(StartError, match=f"cannot be started: {missing}: No such file"):
+        await run(
+            told, bind(told), places(told), command=[str(missing)], file=tmp_path / "elemta.yaml"
+        )
+
+
+async def test_a_node_that_ends_again_and_again_is_a_trouble_of_the_server(
+    tmp_path: Path,
+) -> None:
+    socket_path = settings(tmp_path).control_socket
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, tmp_path, FRAIL)
+        await until(tmp_path / "started", ["1/2", "2/2"])
+        (tmp_path / "fall").touch()
+        await until(tmp_path / "started", ["1/2", "2/2", "2/2"])
+        async with connect(socket_path) as client:
+            status = await client.status()
+        told = "node 2 was started again 1 times: NodeEndedError: node 2/2 has ended with code 3"
+        assert told in status.troubles
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 class FrailApi:
