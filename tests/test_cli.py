@@ -167,7 +167,7 @@ def test_check_warns_of_open_relays_and_of_what_is_never_asked(here: Path) -> No
         "routes:\n"
         '  - {match: "*", senders: ["@a.example"], via: ["smtp://a.example"]}\n'
         '  - {match: "*.b.example", via: ["smtp://b.example"]}\n'
-        "  - {match: bank.b.example, tls: required}\n"
+        "  - {match: bank.b.example, tls: required, server_name: domain}\n"
         '  - {match: "*"}\n'
         "  - {match: c.example, tls: required}\n"
         "plugins: [{name: authentication-results}, {name: dmarc}]\n"
@@ -179,6 +179,8 @@ def test_check_warns_of_open_relays_and_of_what_is_never_asked(here: Path) -> No
         "relay.networks[0]: 0.0.0.0/0 is everybody, who may send to any domain",
         "relay.networks[1]: ::/0 is everybody, who may send to any domain",
         'relay.domains[0]: "*" lets everybody send to any domain',
+        "routes[2].server_name: with `tls: required` servers are asked for domain, and nobody "
+        "looks whether they are that: `tls: verified` does",
         "routes[2] (bank.b.example) is never asked, as the first match wins and routes[1]"
         " (*.b.example) stands before it",
         "routes[4] (c.example) is never asked, as the first match wins and routes[3] (*)"

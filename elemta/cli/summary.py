@@ -82,6 +82,7 @@ def warnings(config: Config) -> Iterator[str]:
         ):
             yield f"{at}.auth: always lets anybody on the way to it read passwords"
     yield from _open_relays(config)
+    yield from _unverified(config)
     yield from _never_asked(config)
     yield from _too_early(config)
     if config.user is not None and not _is_user(config.user):
@@ -100,6 +101,17 @@ def _is_user(name: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _unverified(config: Config) -> Iterator[str]:
+    for index, route in enumerate(config.routes):
+        policy = route.encryption or config.delivery.tls
+        if route.server_name is not None and policy in ("opportunistic", "required"):
+            yield (
+                f"routes[{index}].server_name: with `tls: {policy}` servers are asked for "
+                f"{route.server_name}, and nobody looks whether they are that: "
+                "`tls: verified` does"
+            )
 
 
 def _open_relays(config: Config) -> Iterator[str]:
