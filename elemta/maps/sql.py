@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -43,7 +44,7 @@ class Rows(Struct, frozen=True):
     """What a query finds.
 
     Attributes:
-        names: of the columns, in small letters.
+        names: of the columns, in small letters; there may be none where there are no rows.
         rows: their values.
     """
 
@@ -226,10 +227,14 @@ class Postgresql:
     def _ask(self, connection: psycopg.Connection, parameters: Parameters) -> Rows:
         kept = False
         try:
-            cursor = connection.execute(self._query.encode(), parameters)
-            rows: list[tuple[object, ...]] = cursor.fetchmany(MOST)
+            cursor = connection.cursor()
+            # Row by row: else all that a query finds would be in memory before the first is read.
+            found = cursor.stream(self._query.encode(), parameters)
+            rows: list[tuple[object, ...]] = list(islice(found, MOST))
+            # Of no rows nobody knows their columns.
             names = tuple(each.name.lower() for each in cursor.description or ())
-            if not self._closed and len(self._kept) < KEPT:
+            whole = len(rows) < MOST
+            if whole and not self._closed and len(self._kept) < KEPT:
                 self._kept.append(connection)
                 kept = True
             return Rows(names, rows)

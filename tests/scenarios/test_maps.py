@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from typing_extensions import override
 
+from elemta.config import Query
+from elemta.maps import database_of
+from elemta.maps.sql import MOST
 from tests.scenarios import messages, ports
 from tests.scenarios.directories import postgresql
 from tests.scenarios.test_users import needs_postgresql
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from tests.scenarios.conftest import MakeDaemon
     from tests.scenarios.daemon import Daemon
+    from tests.scenarios.directories import PostgreSql
 
 pytestmark = pytest.mark.scenario
 
@@ -43,11 +47,23 @@ def answers(daemon: Daemon, address: str, code: int) -> bool:
     return recipient(daemon, address)[0] == code
 
 
+def see_that_much_is_not_fetched(database: PostgreSql) -> None:
+    """Of what a query finds no more than is used: all of it would be gigabytes."""
+    known = ("key", "local_part", "domain")
+    for number, rows in ((0, 0), (1, 1), (10**9, MOST), (2, 2)):
+        query = Query.parse(f"SELECT generate_series(1, {number}), :key::text", known)
+        asked = database_of(database.url, query, 20.0, "maps.x")
+        for _ in range(2):
+            assert len(asked.query({"key": "bob"}).rows) == rows
+        asked.close()
+
+
 @needs_postgresql
 def test_a_database_has_the_users_and_what_is_down_is_put_off(
     make_elemta: MakeDaemon, place: Path
 ) -> None:
     with postgresql(place / "postgresql") as database:
+        see_that_much_is_not_fetched(database)
         database.do("CREATE TABLE users (name text, domain text, PRIMARY KEY (name, domain))")
         database.do("CREATE TABLE aliases (address text, led text)")
         database.do("INSERT INTO users VALUES ('bob', 'example.org'), ('o''brien', 'example.org')")

@@ -56,6 +56,8 @@ MOST_HELD: Final = 100_000
 HELD_FOR: Final = 30 * DAY
 #: Seconds between two looks for what there is room for again.
 LOOKING: Final = 60.0
+#: Messages that are held which are looked at before others get their turn.
+SLICE: Final = 1000
 #: Seconds from the first account that is stopped to the mail about it, and those like it; and to
 #: the next try, if that cannot be written.
 GATHERING: Final = 60.0
@@ -433,16 +435,26 @@ class SendingLimits(Remembering, PluginWith[Settings]):
             await self._release()
 
     async def _release(self) -> None:
-        full: set[str] = set()
-        ours = [(key, row) for key, row in self._held.rows.items() if not row.brake]
-        for key, row in sorted(ours, key=_since):
+        accounts: dict[str, list[tuple[bytes, HeldRow]]] = {}
+        for number, (key, row) in enumerate(list(self._held.rows.items())):
+            if not number % SLICE:
+                await trio.lowlevel.checkpoint()  # there may be many, and others have to do, too
+            if not row.brake:
+                accounts.setdefault(row.account, []).append((key, row))
+        for held in accounts.values():
+            await trio.lowlevel.checkpoint()
+            if not await self._release_of(held):
+                return
+
+    async def _release_of(self, held: list[tuple[bytes, HeldRow]]) -> bool:
+        """Release what there is room for of one account; whether the queue lets us go on."""
+        for key, row in sorted(held, key=_since):
             mail = Mail(row.account, row.sender_domain, row.domains)
             now = self.tools.clock()
-            if row.account in full or self._held.get(key) is not row:
+            if self._held.get(key) is not row:
                 continue
             if self._trouble(mail, now) is not None:
-                full.add(row.account)
-                continue
+                return True
             self._take(mail, now)
             self._held.drop(key)
             try:
@@ -450,8 +462,9 @@ class SendingLimits(Remembering, PluginWith[Settings]):
             except StoreUnavailable:
                 # It has taken its room, and takes it once more later: too little is sent then.
                 self._held.put(key, row)
-                return
+                return False
             self._count("released")
+        return True
 
 
 def _since(held: tuple[bytes, HeldRow]) -> float:

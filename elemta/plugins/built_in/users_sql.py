@@ -188,7 +188,7 @@ class UsersSql(PluginWith[Settings]):
             found = await self.tools.in_thread(lambda: self._database.query(parameters))
         except MapDownError as error:
             raise DownError(str(error)) from error
-        if "password" not in found.names:
+        if found.rows and "password" not in found.names:
             raise DownError("the query has no column `password`")
         return [dict(zip(found.names, row, strict=True)) for row in found.rows[:_ROWS]]
 

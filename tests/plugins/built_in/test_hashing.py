@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import queue
+import threading
 from typing import TYPE_CHECKING
 
 import argon2
 import pytest
 import trio
+import trio.testing
 
-from elemta.plugins.built_in.hashing import Hashing
+from elemta.plugins.built_in import hashing
+from elemta.plugins.built_in.hashing import HASHING, Hashing
+from elemta.plugins.tools import in_thread
 from elemta.testing import some_tools
 
 if TYPE_CHECKING:
@@ -29,10 +34,10 @@ async def test_so_many_passwords_are_hashed_at_a_time(autojump_clock: MockClock)
         return call()
 
     tools.in_thread = slow  # type: ignore[assignment]
-    hashing, found = Hashing(2, tools), list[bool]()
+    two, found = Hashing(2, tools), list[bool]()
 
     async def verify(password: str) -> None:
-        found.append(await hashing.verify(HASH, password))
+        found.append(await two.verify(HASH, password))
 
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -53,10 +58,10 @@ async def test_what_is_begun_keeps_its_place_though_nobody_waits_for_it_any_more
         return call()
 
     tools.in_thread = slow  # type: ignore[assignment]
-    hashing, began = Hashing(1, tools), trio.current_time()
+    one, began = Hashing(1, tools), trio.current_time()
     with trio.move_on_after(1):
-        await hashing.verify(HASH, "horse")
-    assert await hashing.verify(HASH, "horse")
+        await one.verify(HASH, "horse")
+    assert await one.verify(HASH, "horse")
     assert [at - began for at in begun] == [0, 5]
 
 
@@ -70,3 +75,36 @@ async def test_no_hash_takes_for_ever(autojump_clock: MockClock) -> None:
     tools.in_thread = stuck  # type: ignore[assignment]
     with pytest.raises(trio.TooSlowError):
         await Hashing(1, tools).verify(HASH, "horse")
+
+
+async def test_who_is_stuck_keeps_his_place_until_his_thread_ends(
+    mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    begun, go_on = queue.SimpleQueue[str](), threading.Event()
+
+    def verify(kept: str, password: str) -> bool:
+        begun.put(password)
+        return go_on.wait(60)
+
+    monkeypatch.setattr(hashing, "verify_password", verify)
+    tools = some_tools()
+    tools.in_thread = in_thread
+    one_at_a_time, told = Hashing(1, tools), list[str]()
+
+    async def ask(password: str) -> None:
+        try:
+            told.append(f"{password}: {await one_at_a_time.verify(HASH, password)}")
+        except trio.TooSlowError:
+            told.append(f"{password}: too slow")
+
+    nursery.start_soon(ask, "one")
+    await trio.testing.wait_all_tasks_blocked()
+    assert await trio.to_thread.run_sync(begun.get) == "one"
+    mock_clock.jump(HASHING)
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == ["one: too slow"]
+    nursery.start_soon(ask, "two")
+    await trio.testing.wait_all_tasks_blocked()
+    assert begun.empty()
+    go_on.set()
+    assert await trio.to_thread.run_sync(begun.get) == "two"
