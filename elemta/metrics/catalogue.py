@@ -207,6 +207,7 @@ _ALL: Final = (
     ),
     _counter("elemta_rate_limit_requests_total", "What was held against limits by rate."),
     _counter("elemta_rate_limit_whitelist_hits_total", "What limits by rate did not concern."),
+    _counter("elemta_rate_limit_blacklist_hits_total", "Recipients denied to listed networks."),
     _counter("elemta_rate_limit_connections_hit_total", "Connections that were too many."),
     _counter("elemta_rate_limit_messages_hit_total", "Messages that were too many."),
     _counter("elemta_rate_limit_recipients_hit_total", "Recipients that were too many."),

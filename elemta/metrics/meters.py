@@ -31,7 +31,7 @@ LAG: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5
 
 #: What limits by rate count.
 RATES: Final = (
-    *("requests", "whitelist_hits"),
+    *("requests", "whitelist_hits", "blacklist_hits"),
     *("connections_hit", "messages_hit", "recipients_hit", "volume_hit"),
 )
 

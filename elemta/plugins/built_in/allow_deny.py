@@ -209,6 +209,8 @@ class AllowDeny(PluginWith[Settings]):
         if side.allows:
             # What others say of a client is not for a recipient who wants all mail.
             return Accept(note=note) if side is own else CONTINUE
+        if side.kind == "network":  # the name that the original has for it
+            self.tools.meters.rate_limits["blacklist_hits"] += 1
         if self.settings.action == "defer":
             return Defer(POLICY, self.settings.text, note)
         return Reject(POLICY, self.settings.text, note)

@@ -96,6 +96,15 @@ async def test_the_most_specific_entry_decides(
     assert await outcome(plugin(allow=allow, deny=deny)) == want
 
 
+@pytest.mark.parametrize(("deny", "counted"), [(NET, 1), (HELO, 0), (SENDER, 0), (RCPT, 0)])
+async def test_who_is_denied_by_his_network_is_counted_as_he_always_was(
+    deny: dict[str, list[str]], counted: int
+) -> None:
+    made = plugin(deny=deny)
+    assert await outcome(made) == "refused"
+    assert made.tools.meters.rate_limits["blacklist_hits"] == counted
+
+
 async def test_a_claim_vouches_for_one_message_alone() -> None:
     made = plugin(allow=SENDER)
     session = a_session()
