@@ -30,7 +30,7 @@ _QUIET = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 #: Milliseconds that anything may take to be seen.
-PATIENCE = 10_000
+PATIENCE = 30_000
 
 
 class Sandbox:
@@ -57,7 +57,7 @@ class Sandbox:
 
     def wait(self) -> None:
         """Wait until it takes mail."""
-        ports.eventually(lambda: ports.greets(self.port), within=30.0, what="a greeting")
+        ports.eventually(lambda: ports.greets(self.port), what="a greeting")
         ports.eventually(lambda: _LINK.search(self.log.read_text()), what="the one-time link")
 
     @property
@@ -73,7 +73,7 @@ class Sandbox:
 
     def send(self, content: bytes, recipient: str = "you@example.org") -> str:
         """Hand in a message; returns its id."""
-        with smtplib.SMTP("127.0.0.1", self.port, "client.example", timeout=30.0) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, "client.example", timeout=60.0) as client:
             client.ehlo()
             client.mail("alice@example.net")
             client.rcpt(recipient)

@@ -76,7 +76,7 @@ class Daemon:
                 stderr=log,
             )
         if wait:
-            ports.eventually(self._ready, within=30.0, what="the daemon's greeting")
+            ports.eventually(self._ready, what="the daemon's greeting")
 
     def _ready(self) -> bool:
         assert self.process is not None
@@ -164,7 +164,7 @@ class Daemon:
         sender: str = "alice@example.org",
     ) -> str:
         """Hand in a message; returns its id. Raises what smtplib raises."""
-        with smtplib.SMTP("127.0.0.1", self.port, "client.example", timeout=30.0) as client:
+        with smtplib.SMTP("127.0.0.1", self.port, "client.example", timeout=60.0) as client:
             client.ehlo_or_helo_if_needed()
             for code, text in [client.mail(sender), *map(client.rcpt, recipients)]:
                 if code != 250:

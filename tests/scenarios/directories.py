@@ -100,7 +100,7 @@ class Slapd:
     def load(self, entries: str) -> None:
         subprocess.run(
             ["/usr/sbin/slapadd", "-f", self._folder / "slapd.conf"],
-            input=entries.encode(), capture_output=True, check=True, timeout=30.0,
+            input=entries.encode(), capture_output=True, check=True, timeout=60.0,
         )  # fmt: skip
 
     def start(self) -> None:
@@ -169,7 +169,7 @@ class PostgreSql:
                 stdout=log,
                 stderr=log,
             )
-        ports.eventually(self._answers, within=30.0, what="PostgreSQL")
+        ports.eventually(self._answers, what="PostgreSQL")
 
     def do(self, statement: str, *values: object) -> None:
         """Change something in it."""

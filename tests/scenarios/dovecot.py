@@ -125,7 +125,7 @@ class Dovecot:
         subprocess.run(
             [program("doveadm"), "-c", str(self._configuration), "expunge", "-u", user,
              "mailbox", "INBOX", "ALL"],
-            check=True, capture_output=True, timeout=30.0,
+            check=True, capture_output=True, timeout=60.0,
         )  # fmt: skip
 
     def mail(self, user: str) -> list[bytes]:

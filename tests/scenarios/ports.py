@@ -72,8 +72,12 @@ def listens(port: int, host: str = "127.0.0.1") -> bool:
     return True
 
 
-def eventually(probe: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
-    """Ask until the answer is true, and return it; fail after `within` seconds."""
+def eventually(probe: Callable[[], T], *, within: float = 60.0, what: str = "") -> T:
+    """Ask until the answer is true, and return it; fail after `within` seconds.
+
+    Nobody waits so long for what works, and a busy machine may be slow: what must not take long is
+    another question.
+    """
     deadline = time.monotonic() + within
     while not (answer := probe()):
         if time.monotonic() > deadline:

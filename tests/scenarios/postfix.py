@@ -121,7 +121,7 @@ def postfix(
 def _stop(program: str, folder: Path, server: subprocess.Popen[bytes]) -> None:
     subprocess.run(
         [program, "-c", str(folder / "etc"), "abort"],
-        capture_output=True, check=False, timeout=30.0,
+        capture_output=True, check=False, timeout=60.0,
     )  # fmt: skip
     try:
         server.wait(10.0)

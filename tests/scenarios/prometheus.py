@@ -31,7 +31,7 @@ class Prometheus:
 
     def wait(self) -> None:
         """Wait until it is ready: some seconds."""
-        ports.eventually(self._ready, within=30.0, what="Prometheus to be ready")
+        ports.eventually(self._ready, what="Prometheus to be ready")
 
     def _ready(self) -> bool:
         try:

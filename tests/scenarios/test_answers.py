@@ -59,7 +59,7 @@ class Cases:
             )
             for case in sinks
         }
-        ports.eventually(self._tried, within=30.0, what="a first attempt at each")
+        ports.eventually(self._tried, what="a first attempt at each")
         listed = str(daemon.ask("queue", "list"))
         self.waited = {case for case, message_id in self.ids.items() if message_id in listed}
         for (step, _), sink in sinks.items():

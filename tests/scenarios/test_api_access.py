@@ -121,9 +121,7 @@ def test_who_may_come_in_and_who_may_not(make_elemta: MakeDaemon) -> None:
     stored = json.loads((daemon.data / "tokens.json").read_text())["tokens"][0]
     assert curl("/v1/status", token=stored["hash"]).status == 401
     daemon.tell("token", "revoke", "not-admin")
-    ports.eventually(
-        lambda: curl("/v1/status", token=reader).status == 401, within=3, what="the revocation"
-    )
+    ports.eventually(lambda: curl("/v1/status", token=reader).status == 401, what="the revocation")
 
     # The link of the first start, and a browser's session.
     invited = re.compile(r"^elemta: to log in, once and within an hour: (.*)$", re.MULTILINE)
@@ -234,9 +232,9 @@ def test_no_client_holds_up_the_end_nor_the_mail(make_elemta: MakeDaemon) -> Non
             ports.eventually(lambda: len(daemon.maildir("bob@example.org")) == 1)
             began = time.monotonic()
             daemon.signal(signal.SIGTERM)
-            code = ports.eventually(lambda: _closed(program), within=10, what="the goodbye")
-        assert daemon.wait(within=10) == 0
-        assert time.monotonic() - began < 5
+            code = ports.eventually(lambda: _closed(program), what="the goodbye")
+        assert daemon.wait(within=20) == 0
+        assert time.monotonic() - began < 20, "not as long as its clients like"
         assert code == 1001, "the server goes away (RFC 6455 §7.4.1)"
 
 
@@ -287,14 +285,14 @@ def test_two_nodes_have_one_api_encrypted(make_elemta: MakeDaemon, place: Path) 
     try:
         began = time.monotonic()
         ports.eventually(lambda: curl("/health").status == 503, what="the trouble")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20
         assert curl("/health/live").status == 200
     finally:
         os.kill(pid, signal.SIGCONT)
     ports.eventually(lambda: curl("/health").status == 200, what="both nodes again")
     began = time.monotonic()
     assert daemon.terminate() == 0
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 20
 
 
 def test_a_server_whose_api_has_no_place_does_not_start(make_elemta: MakeDaemon) -> None:

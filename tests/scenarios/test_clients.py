@@ -49,7 +49,7 @@ def test_what_swaks_sends_arrives_at_each_recipient(elemta: Daemon, place: Path)
         ["swaks", "--server", f"127.0.0.1:{elemta.port}", "--from", "alice@example.org",
          "--to", "bob@example.org,carol@example.org", "--data", f"@{message}",
          "--pipeline", "--suppress-data"],
-        check=True, timeout=30.0, stdout=subprocess.PIPE,
+        check=True, timeout=60.0, stdout=subprocess.PIPE,
     )  # fmt: skip
 
     for mailbox in ("bob@example.org", "carol@example.org"):
@@ -68,7 +68,7 @@ def test_what_curl_uploads_lies_in_the_maildir_unchanged(elemta: Daemon, place: 
         ["curl", "--silent", "--show-error", f"smtp://127.0.0.1:{elemta.port}/client.example",
          "--mail-from", "alice@example.org", "--mail-rcpt", "bob@example.org",
          "--upload-file", str(message)],
-        check=True, timeout=30.0,
+        check=True, timeout=60.0,
     )  # fmt: skip
 
     (content,) = _arrived(elemta)
@@ -99,7 +99,7 @@ def test_elemta_send_says_what_the_server_answered(elemta: Daemon, place: Path) 
     sent = subprocess.run(
         [*command, "--port", str(elemta.port), "--from", "alice@example.org",
          "--to", "bob@example.org", "--file", str(message)],
-        check=True, timeout=30.0, capture_output=True, text=True,
+        check=True, timeout=60.0, capture_output=True, text=True,
     )  # fmt: skip
 
     assert sent.stdout.startswith("250 2.0.0 ")

@@ -343,7 +343,7 @@ def test_top_draws_anew_until_it_is_interrupted(desk: Desk) -> None:
         assert line, "it ended by itself"
         drawn += line.startswith("DESTINATION")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
+    _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "\n")
     shown = _on_a_terminal(desk, "\x03", "top", "--interval", "50ms", until=b"\x1b[J")
     assert shown.startswith("\x1b[Hmx.example.org")
@@ -515,7 +515,7 @@ def _watching(desk: Desk, *options: str) -> Iterator[Iterator[str]]:
         yield iter(process.stdout)
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def _served(desk: Desk) -> int:

@@ -41,12 +41,12 @@ GROUNDS: Final[dict[Literal["light", "dark"], str]] = {
 PLUGINS: Final = [
     PluginStatus(
         name="example_plugins.of_a_third_party:Judge", about="Judges <b>mail</b>.", enabled=True,
-        hooks=("on_rcpt", "on_inspect"), timeout=30.0, asked=12, objected=5, failed=1,
+        hooks=("on_rcpt", "on_inspect"), timeout=60.0, asked=12, objected=5, failed=1,
         kinds=("rcpt", "security"), listeners=("mx",), events={"seen": 7},
         on_failure={"on_rcpt": "continue", "on_inspect": "defer"},
     ),
     PluginStatus(
-        name="dkim", about="Verifies.", enabled=True, hooks=("on_inspect",), timeout=30.0,
+        name="dkim", about="Verifies.", enabled=True, hooks=("on_inspect",), timeout=60.0,
         kinds=("security",), on_failure={"on_inspect": "quarantine"},
     ),
     PluginStatus(name="spf", about="Looks.", enabled=False, hooks=("on_inspect",), timeout=5.0),

@@ -59,7 +59,7 @@ def opendkim(folder: Path, message: bytes, records: dict[str, str]) -> list[str]
 
 
 def hand_in(daemon: Daemon, message: bytes) -> None:
-    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         client.mail("alice@example.org", ["BODY=8BITMIME"])
         client.rcpt("bob@far.example")

@@ -81,7 +81,7 @@ class Place:
         url = f"{self.url.replace('http', 'ws')}/v1/events{query}"
         headers = {"Authorization": f"Bearer {self.token}"}
         with websocket_of(url, additional_headers=headers) as client:
-            yield (event for frame in iter(lambda: client.recv(timeout=20), "")
+            yield (event for frame in iter(lambda: client.recv(timeout=60), "")
                    for event in json.loads(frame))  # fmt: skip
 
 
@@ -123,17 +123,25 @@ def test_foreign_clients_hear_all_that_happens_and_resume_where_they_were(watche
     assert (queued["type"], deferred["type"], deferred["id"]) == ("Queued", "Deferred", later)
     assert deferred["reply"] == "451 4.2.0 the mailbox is busy"
 
-    heard = subprocess.run(
-        ["curl", "-sN", "--max-time", "3", "-H", f"Authorization: Bearer {watched.token}",
-         f"{watched.url}/v1/events?since={told[0]['number']}&type=Finished&type=Queued"],
-        capture_output=True, text=True, timeout=20.0,
-    ).stdout  # fmt: skip
+    query = f"since={told[0]['number']}&type=Finished&type=Queued"
+    with subprocess.Popen(
+        ["curl", "-sN", "--max-time", "60", "-H", f"Authorization: Bearer {watched.token}",
+         f"{watched.url}/v1/events?{query}"],
+        stdout=subprocess.PIPE, text=True,
+    ) as curl:  # fmt: skip
+        assert curl.stdout is not None
+        heard = ""
+        while heard.count("data: ") < 3:
+            line = curl.stdout.readline()
+            assert line, heard
+            heard += line
+        curl.kill()
     data = [json.loads(line[6:]) for line in heard.splitlines() if line.startswith("data: ")]
     assert [each["type"] for each in data] == ["Hello", "Finished", "Queued"]
     assert f"id: {queued['number']}\n" in heard
 
     listing = watched.begin("queue", "list", "--json")
-    out, error = listing.communicate(timeout=30)
+    out, error = listing.communicate(timeout=60)
     assert (listing.returncode, error) == (0, "")
     assert [each["id"] for each in json.loads(out)] == [later]
 
@@ -141,7 +149,7 @@ def test_foreign_clients_hear_all_that_happens_and_resume_where_they_were(watche
         next(events)
         began = time.monotonic()
         assert daemon.terminate() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
 
 
 def test_a_pipe_of_events_outlives_a_restart_and_ends_with_its_reader(watched: Place) -> None:
@@ -163,7 +171,7 @@ def test_a_pipe_of_events_outlives_a_restart_and_ends_with_its_reader(watched: P
 
         process.stdout.close()  # as `head` does
         daemon.send(MESSAGE)
-        assert process.wait(timeout=30) == 128 + signal.SIGPIPE
+        assert process.wait(timeout=60) == 128 + signal.SIGPIPE
         assert "trying again in 0.5 s\n" in process.stderr.read()
 
 
@@ -178,7 +186,7 @@ class Terminal:
             [*self._tmux, "new-session", "-d", "-x", "100", "-y", "30", command],
             env={**place.daemon.environment_of_commands(), "LANG": "C.UTF-8"},
             check=True,
-            timeout=20,
+            timeout=60,
         )
 
     def shown(self) -> str:
@@ -191,7 +199,7 @@ class Terminal:
             return text in self.last
 
         try:
-            ports.eventually(seen, within=20, what=text)
+            ports.eventually(seen, what=text)
         except AssertionError:
             raise AssertionError(f"{text!r} is not in\n{self.last}") from None
 
@@ -200,7 +208,7 @@ class Terminal:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._tmux, *arguments], capture_output=True, text=True, timeout=20, check=True
+            [*self._tmux, *arguments], capture_output=True, text=True, timeout=60, check=True
         )
 
 

@@ -143,7 +143,7 @@ def test_curl_and_msmtp_show_a_token(with_tokens: House) -> None:
 def test_fault_15_a_restart_helps_nobody_who_guesses(house: House, place: Path) -> None:
     def guess(password: str) -> int:
         with smtplib.SMTP_SSL(
-            "127.0.0.1", house.implicit, timeout=30.0, context=house.trusting()
+            "127.0.0.1", house.implicit, timeout=60.0, context=house.trusting()
         ) as client:
             client.ehlo()
             code, _ = client.docmd("AUTH", "PLAIN " + plain(password))

@@ -36,7 +36,7 @@ DOMAIN = {"name": "example.org", "delimiter": "+", "mailbox_map": "users", "alia
 
 def recipient(daemon: Daemon, address: str) -> tuple[int, str]:
     """What is answered to RCPT."""
-    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         client.mail("ann@far.example")
         code, text = client.rcpt(address)

@@ -127,7 +127,7 @@ class Stuck:
         )
         time.sleep(chance.uniform(0.0, 0.05))
         self.daemon.kill()
-        asked.communicate(timeout=30.0)
+        asked.communicate(timeout=60.0)
         self.daemon.start()
 
     def waiting(self) -> int:

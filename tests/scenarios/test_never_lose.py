@@ -58,7 +58,7 @@ def test_what_was_promised_is_never_lost(make_elemta: MakeDaemon) -> None:
             here = (messages.scenario_id(m) for m in daemon.maildir("bob@example.org"))
             return sink.ids + collections.Counter(here)
 
-        ports.eventually(lambda: daemon.waiting() == 0, within=40.0, what="an empty queue")
+        ports.eventually(lambda: daemon.waiting() == 0, what="an empty queue")
         arrived = where()
         lost = senders.promised - arrived.keys()
         twice = sum(count - 1 for count in arrived.values())

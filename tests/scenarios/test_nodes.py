@@ -70,8 +70,8 @@ def test_a_node_that_is_killed_is_started_again_and_loses_nothing(
 
     os.kill(before[2], signal.SIGKILL)
 
-    ports.eventually(lambda: nodes_of(daemon)[2] != before[2], within=20.0)
-    ports.eventually(lambda: len(daemon.events("daemon.ready")) == 3, within=20.0)
+    ports.eventually(lambda: nodes_of(daemon)[2] != before[2])
+    ports.eventually(lambda: len(daemon.events("daemon.ready")) == 3)
     listed = daemon.ask("queue", "list", "--limit", "1000")
     assert isinstance(listed, list)
     assert {each["id"] for each in listed} == ids
@@ -94,7 +94,7 @@ def test_an_account_has_its_limit_once_and_a_node_that_starts_anew_knows_of_it(
 
     before = nodes_of(daemon)
     os.kill(before[2], signal.SIGKILL)
-    ports.eventually(lambda: len(daemon.events("daemon.ready")) == 3, within=20.0)
+    ports.eventually(lambda: len(daemon.events("daemon.ready")) == 3)
     known = len(held(daemon))
     for _ in range(20):
         daemon.send(messages.numbered("x"), ["bob@far.example"])
@@ -113,7 +113,7 @@ def test_the_nodes_end_with_the_process_that_keeps_them(make_elemta: MakeDaemon)
     daemon.start()
     pids = nodes_of(daemon).values()
     daemon.kill()
-    ports.eventually(lambda: not any(runs(pid) for pid in pids), within=20.0)
+    ports.eventually(lambda: not any(runs(pid) for pid in pids))
 
 
 def test_mail_of_a_node_that_is_no_more_wanted_is_still_sent(make_elemta: MakeDaemon) -> None:
@@ -128,7 +128,7 @@ def test_mail_of_a_node_that_is_no_more_wanted_is_still_sent(make_elemta: MakeDa
     daemon.settings |= {"nodes": 1, "routes": [{"match": "*", "via": ["maildir"]}]}
     daemon.start()
     daemon.tell("queue", "flush")
-    ports.eventually(lambda: len(daemon.maildir("bob@far.example")) == len(ids), within=30.0)
+    ports.eventually(lambda: len(daemon.maildir("bob@far.example")) == len(ids))
     assert daemon.terminate() == 0
 
 

@@ -55,7 +55,7 @@ def kept(elemta: Daemon) -> list[bytes]:
 
 
 def test_smtplib_logs_in_and_may_relay_by_the_route_of_a_plugin(elemta: Daemon) -> None:
-    with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=60.0) as client:
         with pytest.raises(smtplib.SMTPRecipientsRefused):
             client.sendmail("a@example.org", ["bob@elsewhere.example"], messages.AWKWARD)
         client.login("alice", PASSWORD)
@@ -74,7 +74,7 @@ def test_swaks_logs_in(mechanism: str, elemta: Daemon) -> None:
         ["swaks", "--server", f"127.0.0.1:{elemta.port}", "--from", "alice@example.org",
          "--to", f"{mechanism.lower()}@elsewhere.example", "--auth", mechanism,
          "--auth-user", "alice", "--auth-password", PASSWORD],
-        check=True, timeout=30.0, stdout=subprocess.PIPE,
+        check=True, timeout=60.0, stdout=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def test_curl_logs_in(elemta: Daemon) -> None:
         ["curl", "--silent", "--show-error", f"smtp://127.0.0.1:{elemta.port}/client.example",
          "--user", f"alice:{PASSWORD}", "--mail-from", "alice@example.org",
          "--mail-rcpt", "carol@elsewhere.example", "--upload-file", "-"],
-        check=True, timeout=30.0, input=b"Subject: hi\r\n\r\nhello\r\n",
+        check=True, timeout=60.0, input=b"Subject: hi\r\n\r\nhello\r\n",
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.scenario, needs("postfix"), needs_root]
 
 def test_postfix_relays_in(elemta: Daemon, start_postfix: StartPostfix) -> None:
     postfix = start_postfix(elemta.port)
-    with smtplib.SMTP("127.0.0.1", postfix.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", postfix.port, "client.example", timeout=60.0) as client:
         client.sendmail(
             "alice@far.example",
             [f"{name}@example.org" for name in ("bob", "carol")],
@@ -53,7 +53,7 @@ def test_two_hundred_messages_come_through_postfix_once_each(
 ) -> None:
     postfix = start_postfix(elemta.port)
     names = [f"many-{number}" for number in range(200)]
-    with smtplib.SMTP("127.0.0.1", postfix.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", postfix.port, "client.example", timeout=60.0) as client:
         for name in names:
             client.sendmail("alice@far.example", ["bob@example.org"], messages.numbered(name))
 

@@ -28,7 +28,7 @@ class Client:
     """A connection on which a scenario says each line itself."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=20.0)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=60.0)
         self._lines = self._socket.makefile("rb")
 
     def say(self, octets: bytes) -> bytes:
@@ -103,7 +103,7 @@ def test_a_client_that_never_ends_its_message_does_not_hold_up_the_end(
 
 
 def test_sighup_reloads_and_sessions_go_on(elemta: Daemon) -> None:
-    with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=20.0) as client:
+    with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         assert client.mail("alice@example.org")[0] == 250
         elemta.settings["domains"] = [
@@ -116,7 +116,7 @@ def test_sighup_reloads_and_sessions_go_on(elemta: Daemon) -> None:
 
         def knows() -> bool:
             # Foreign domains are relayed for loopback: only ours knows its mailboxes.
-            with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=20.0) as other:
+            with smtplib.SMTP("127.0.0.1", elemta.port, "client.example", timeout=60.0) as other:
                 other.ehlo()
                 other.mail("alice@example.org")
                 return other.rcpt("nobody@new.example")[0] == 550

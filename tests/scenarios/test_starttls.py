@@ -30,7 +30,7 @@ def sink(place: Path) -> Iterator[Sink]:
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
          "-nodes", "-days", "2", "-subj", "/CN=sink.example",
          "-keyout", str(key), "-out", str(certificate)],
-        check=True, capture_output=True, timeout=30.0,
+        check=True, capture_output=True, timeout=60.0,
     )  # fmt: skip
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)

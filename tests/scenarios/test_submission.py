@@ -53,7 +53,7 @@ class House:
              "-nodes", "-days", "2", "-subj", "/CN=mx.example.org",
              "-addext", "subjectAltName=IP:127.0.0.1",
              "-keyout", str(key), "-out", str(self.certificate)],
-            check=True, capture_output=True, timeout=30.0,
+            check=True, capture_output=True, timeout=60.0,
         )  # fmt: skip
         people = {"kind": "submission"}
         elemta.settings |= {
@@ -236,9 +236,9 @@ def test_nodemailer(house: House, implicit: bool) -> None:
 def smtplib_client(house: House, implicit: bool) -> smtplib.SMTP:
     if implicit:
         return smtplib.SMTP_SSL(
-            "127.0.0.1", house.implicit, "client.example", timeout=30.0, context=house.trusting()
+            "127.0.0.1", house.implicit, "client.example", timeout=60.0, context=house.trusting()
         )
-    client = smtplib.SMTP("127.0.0.1", house.starttls, "client.example", timeout=30.0)
+    client = smtplib.SMTP("127.0.0.1", house.starttls, "client.example", timeout=60.0)
     client.starttls(context=house.trusting())
     return client
 
@@ -258,7 +258,7 @@ def test_a_dialogue_as_thunderbirds(house: House) -> None:
     text = message().replace(b"\n.\n", b"\n..\n").replace(b"\n", b"\r\n")
     plain = b64encode(f"\0{ANN}\0{PASSWORD}".encode()).decode()
     with (
-        socket.create_connection(("127.0.0.1", house.implicit), timeout=30.0) as plain_socket,
+        socket.create_connection(("127.0.0.1", house.implicit), timeout=60.0) as plain_socket,
         house.trusting().wrap_socket(plain_socket, server_hostname="127.0.0.1") as client,
         client.makefile("rb") as heard,
     ):
@@ -302,12 +302,12 @@ def test_who_is_not_logged_in_sends_nothing_and_port_25_lets_nobody_log_in(house
         with pytest.raises(smtplib.SMTPSenderRefused) as refused:
             client.sendmail(ANN, [BOB], message())
         assert refused.value.smtp_code == 530
-    with smtplib.SMTP("127.0.0.1", house.starttls, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", house.starttls, "client.example", timeout=60.0) as client:
         client.ehlo()
         assert "auth" not in client.esmtp_features
         with pytest.raises(smtplib.SMTPNotSupportedError):
             client.login(ANN, PASSWORD)
-    with smtplib.SMTP("127.0.0.1", house.elemta.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", house.elemta.port, "client.example", timeout=60.0) as client:
         client.starttls(context=house.trusting())
         client.ehlo()
         assert "auth" not in client.esmtp_features

@@ -87,14 +87,14 @@ def test_smtplib_by_starttls_and_by_tls_first(
     elemta: Daemon, authority: Authority, implicit: int
 ) -> None:
     trusting = authority.client()
-    with smtplib.SMTP("localhost", elemta.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("localhost", elemta.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         assert client.has_extn("starttls")
         client.starttls(context=trusting)
         client.ehlo()
         assert not client.has_extn("starttls")
         brings(client)
-    with smtplib.SMTP_SSL("localhost", implicit, timeout=30.0, context=trusting) as client:
+    with smtplib.SMTP_SSL("localhost", implicit, timeout=60.0, context=trusting) as client:
         brings(client)
     for content in arrived(elemta, 2):
         assert b"by mx.example.org with ESMTPS (version=TLSv1.3 cipher=TLS_AES_" in content
@@ -109,7 +109,7 @@ def test_swaks(elemta: Daemon, authority: Authority, implicit: int, how: str) ->
         ["swaks", "--server", f"127.0.0.1:{port}", "--from", "alice@example.org",
          "--to", "bob@example.org", how, "--tls-ca-path", str(authority.file), "--tls-verify",
          "--tls-sni", "mx.example.org"],
-        check=True, timeout=30.0, stdout=subprocess.PIPE,
+        check=True, timeout=60.0, stdout=subprocess.PIPE,
     )  # fmt: skip
     (content,) = arrived(elemta)
     assert b"with ESMTPS (version=TLSv1." in content
@@ -119,7 +119,7 @@ def s_client(port: int, authority: Authority, *more: str, said: str = "QUIT\r\n"
     done = subprocess.run(
         ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-CAfile", str(authority.file),
          "-verify_return_error", *more],
-        input=said, text=True, capture_output=True, timeout=30.0, check=False,
+        input=said, text=True, capture_output=True, timeout=60.0, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
 
@@ -162,7 +162,7 @@ def test_a_renewed_certificate_is_shown_on_reload_and_sessions_go_on(
     elemta: Daemon, authority: Authority, implicit: int
 ) -> None:
     trusting = authority.client()
-    with smtplib.SMTP_SSL("localhost", implicit, timeout=30.0, context=trusting) as client:
+    with smtplib.SMTP_SSL("localhost", implicit, timeout=60.0, context=trusting) as client:
         client.ehlo()
         before = serial(implicit, trusting)
         authority.issue("mx.example.org", "localhost", "127.0.0.1")
@@ -190,7 +190,7 @@ def test_a_client_is_known_by_its_certificate_and_a_wrong_one_is_refused(
     elemta: Daemon, authority: Authority, implicit: int, place: Path
 ) -> None:
     known = authority.client("printer.example.org")
-    with smtplib.SMTP_SSL("localhost", implicit, timeout=30.0, context=known) as client:
+    with smtplib.SMTP_SSL("localhost", implicit, timeout=60.0, context=known) as client:
         brings(client)
     (event,) = ports.eventually(lambda: elemta.events("client.certificate"))
     assert "O=trustme" in str(event["subject"])
@@ -199,7 +199,7 @@ def test_a_client_is_known_by_its_certificate_and_a_wrong_one_is_refused(
     strange = authority.client()
     Authority(place / "strangers").certify(strange, "printer.example.org")
     with pytest.raises((ssl.SSLError, OSError, smtplib.SMTPServerDisconnected)):  # noqa: SIM117
-        with smtplib.SMTP_SSL("localhost", implicit, timeout=30.0, context=strange) as client:
+        with smtplib.SMTP_SSL("localhost", implicit, timeout=60.0, context=strange) as client:
             client.ehlo()
     (event,) = ports.eventually(lambda: elemta.events("client.tls_failed"))
     assert "unable to get local issuer certificate" in str(event["problem"])

@@ -54,7 +54,7 @@ class Watching:
 
 def waits(port: int) -> socket.socket:
     """A client that says who it is, tries to log in though nobody asked, and waits."""
-    client = socket.create_connection(("127.0.0.1", port), timeout=30.0)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60.0)
     for said, code in (
         ("", "220"),
         ("EHLO patient.example", "250 "),
@@ -102,7 +102,7 @@ def test_what_is_said_is_seen_while_it_is_said(make_elemta: MakeDaemon, nodes: i
                 done = subprocess.run(
                     ["swaks", "--server", f"127.0.0.1:{daemon.port}", "--from", "alice@example.org",
                      "--to", "bob@far.example", "--body", "for nobody else", "--helo", "swaks"],
-                    check=True, timeout=30.0, stdout=subprocess.PIPE, text=True,
+                    check=True, timeout=60.0, stdout=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 id_ = done.stdout.split("queued as ")[1].split()[0]
                 ports.eventually(

@@ -41,7 +41,7 @@ def let_in(make_elemta: MakeDaemon, *plugins: dict[str, object]) -> Daemon:
 
 def log_in(daemon: Daemon, user: str, password: str) -> int:
     """The code that answers AUTH PLAIN."""
-    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         said = base64.b64encode(f"\0{user}\0{password}".encode()).decode()
         code, _ = client.docmd("AUTH", f"PLAIN {said}")
@@ -77,7 +77,7 @@ def log_in_by_scram(daemon: Daemon, user: str, password: str) -> int:
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
         return f"{final},p={base64.b64encode(proof).decode()}"
 
-    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=30.0) as client:
+    with smtplib.SMTP("127.0.0.1", daemon.port, "client.example", timeout=60.0) as client:
         client.ehlo()
         assert "SCRAM-SHA-256" in client.esmtp_features["auth"].split()
         try:
