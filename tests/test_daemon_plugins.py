@@ -121,7 +121,7 @@ async def bring(client: Client) -> str:
 
 async def test_plugins_live_as_long_as_somebody_asks_them(tmp_path: Path, told: list[str]) -> None:
     wanted, streams = [text(tmp_path, "old")], list[trio.SocketStream]()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             run = partial(_serve, load(wanted[0]), wanted)
             address = await nursery.start(lambda task_status: run(task_status=task_status))
@@ -166,7 +166,7 @@ async def test_a_server_stops_though_a_plugin_is_about_to_start(
     tmp_path: Path, told: list[str]
 ) -> None:
     wanted = [text(tmp_path, "old")]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             run = partial(_serve, load(wanted[0]), wanted)
             await nursery.start(lambda task_status: run(task_status=task_status))

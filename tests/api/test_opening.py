@@ -82,7 +82,7 @@ def test_there_is_no_api_where_none_is_asked_for(tmp_path: Path) -> None:
 
 
 async def test_it_serves_until_it_is_to_stop(tmp_path: Path) -> None:
-    with closing(opened(settings(tmp_path))) as api, trio.fail_after(10):
+    with closing(opened(settings(tmp_path))) as api, trio.fail_after(60):
         async with api.serving(Supervision().keep, FakeControl().steered_by):
             assert (await get(api, "/health/live")).startswith(b"HTTP/1.1 200 ")
             assert (await get(api, "/v1/status")).startswith(b"HTTP/1.1 401 ")
@@ -96,7 +96,7 @@ async def test_a_name_that_is_not_ours_is_refused_where_this_machine_alone_can_a
     tmp_path: Path,
 ) -> None:
     config = settings(tmp_path, origins=["https://mail.example.org"])
-    with closing(opened(config)) as api, trio.fail_after(10):
+    with closing(opened(config)) as api, trio.fail_after(60):
         async with api.serving(Supervision().keep, FakeControl().steered_by):
             for host, status in (("evil.example", b"421"), ("mail.example.org", b"200")):
                 stream = await trio.open_tcp_stream("127.0.0.1", int(api.urls[0].split(":")[2]))
@@ -111,7 +111,7 @@ async def test_an_api_that_fails_is_started_again(
     tmp_path: Path, logged: Callable[[], str]
 ) -> None:
     supervision = Supervision()
-    with closing(opened(settings(tmp_path))) as api, trio.fail_after(20):
+    with closing(opened(settings(tmp_path))) as api, trio.fail_after(60):
         failures = 0
         control = FakeControl()
 
@@ -155,7 +155,7 @@ async def test_the_first_start_has_a_link_and_no_other_does(
 ) -> None:
     links: list[str | None] = []
     for _ in range(2):
-        with closing(opened(settings(tmp_path))) as api, trio.fail_after(10):
+        with closing(opened(settings(tmp_path))) as api, trio.fail_after(60):
             links.append(api.invite())
             async with api.serving(Supervision().keep, FakeControl().steered_by):
                 await get(api, "/health/live")
@@ -226,7 +226,7 @@ def files(tmp_path: Path) -> Files:
 
 
 async def test_a_certificate_makes_it_https(tmp_path: Path, files: Files) -> None:
-    with closing(opened(files.settings(tmp_path))) as api, trio.fail_after(10):
+    with closing(opened(files.settings(tmp_path))) as api, trio.fail_after(60):
         assert api.urls[0].startswith("https://127.0.0.1:")
         async with api.serving(Supervision().keep, FakeControl().steered_by):
             assert await files.shown(api)

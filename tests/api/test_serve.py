@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 App: TypeAlias = "Callable[[Scope, ASGIReceiveCallable, ASGISendCallable], Awaitable[None]]"
 
+#: Seconds that a busy machine may take for what takes none.
+PATIENCE = 20.0
 #: More than the buffers of a connection hold.
 BIG = b"x" * (8 * 2**20)
 
@@ -91,13 +93,11 @@ class Listening:
     async def connect(self) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
 
-    async def stop(self, within: float) -> None:
-        """End, and see that it takes no longer than that."""
-        began = trio.current_time()
+    async def stop(self) -> None:
+        """End, and see that it does, whatever clients do: a busy machine may take some seconds."""
         self.stopping.set()
-        with trio.fail_after(within + 5):
+        with trio.fail_after(PATIENCE):
             await self.ended.wait()
-        assert trio.current_time() - began <= within
 
 
 async def hear_all(stream: Stream) -> bytes:
@@ -401,11 +401,19 @@ async def listening(nursery: trio.Nursery) -> Listening:
     return server
 
 
+@pytest.fixture
+def long_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for clients that are given time waits longer than a test does."""
+    monkeypatch.setattr(serve, "GRACE", 10 * PATIENCE)
+
+
+@pytest.mark.usefixtures("long_grace")
 async def test_a_server_that_nobody_uses_stops_at_once(listening: Listening) -> None:
     await trio.testing.wait_all_tasks_blocked()
-    await listening.stop(within=0.5)
+    await listening.stop()
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_client_between_two_requests_does_not_hold_up_the_end(
     nursery: trio.Nursery,
 ) -> None:
@@ -414,7 +422,7 @@ async def test_a_client_between_two_requests_does_not_hold_up_the_end(
     async with await server.connect() as stream:
         await stream.send_all(request())
         await hear_answer(stream)
-        await server.stop(within=0.5)
+        await server.stop()
         assert await hear_all(stream) in (b"", b"well\n")
 
 
@@ -425,10 +433,10 @@ async def test_who_does_not_read_does_not_hold_up_the_end(ask: bytes, listening:
     assert isinstance(app, Seen)
     async with await listening.connect() as stream:
         await stream.send_all(ask)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await app.began.wait()
         await trio.sleep(0.1)  # the buffers are full by then
-        await listening.stop(within=serve.GRACE + 1)
+        await listening.stop()
 
 
 async def test_who_does_not_read_does_not_hold_up_a_cancellation(listening: Listening) -> None:
@@ -436,7 +444,7 @@ async def test_who_does_not_read_does_not_hold_up_a_cancellation(listening: List
     assert isinstance(app, Seen)
     async with trio.open_nursery() as nursery, await listening.connect() as stream:
         await stream.send_all(request())
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await app.began.wait()
         other = Listening(Seen())
         nursery.start_soon(other.run)
@@ -445,8 +453,8 @@ async def test_who_does_not_read_does_not_hold_up_a_cancellation(listening: List
             await trio.testing.wait_all_tasks_blocked(0.05)
             began = trio.current_time()
             nursery.cancel_scope.cancel()
-    assert trio.current_time() - began < 1
-    await listening.stop(within=serve.GRACE + 1)
+    assert trio.current_time() - began < PATIENCE
+    await listening.stop()
 
 
 async def test_one_client_cannot_have_all_places(nursery: trio.Nursery) -> None:
@@ -463,7 +471,7 @@ async def test_one_client_cannot_have_all_places(nursery: trio.Nursery) -> None:
         assert (await hear_answer(stream)).startswith(b"HTTP/1.1 200 ")
     for stream in streams:
         await trio.aclose_forcefully(stream)
-    await server.stop(within=1)
+    await server.stop()
 
 
 async def test_the_sockets_can_be_served_again(nursery: trio.Nursery) -> None:

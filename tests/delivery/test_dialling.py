@@ -50,7 +50,7 @@ async def test_mail_goes_out_by_tcp_and_fails_over_from_a_closed_port(
         .replace("match: routed.example", "match: routed.example, source: [127.0.0.2]")
     )
     async with world(tmp_path, config=config, clock=time.time, tcp=True) as here:
-        with here.queue.events.subscribe() as events, trio.fail_after(10):
+        with here.queue.events.subscribe() as events, trio.fail_after(60):
             id_ = await here.send("bob@routed.example")
             while here.states(id_) != [State.DELIVERED]:
                 await anext(events)

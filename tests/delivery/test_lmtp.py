@@ -146,7 +146,7 @@ async def test_mail_goes_out_over_a_unix_socket(
     path = tmp_path / "lmtp"
     config = load(CONFIGURED.replace(f"lmtp://{LOCAL}", f"lmtp://{path}"))
     async with world(tmp_path, config=config, clock=time.time, tcp=True) as here:
-        with here.queue.events.subscribe() as events, trio.fail_after(10):
+        with here.queue.events.subscribe() as events, trio.fail_after(60):
             id_ = await here.send("bob@us.example")
             while here.states(id_) != [DELIVERED]:
                 await anext(events)

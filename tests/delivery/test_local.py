@@ -63,7 +63,7 @@ async def test_a_letter_that_comes_back_to_its_mailbox_is_refused_and_others_are
 
 async def test_a_message_that_comes_back_to_its_maildir_fails_for_good(tmp_path: Path) -> None:
     async with world(tmp_path, clock=time.time) as here:
-        with here.queue.events.subscribe() as events, trio.fail_after(10):
+        with here.queue.events.subscribe() as events, trio.fail_after(60):
             id_ = await here.send("bob@us.example", body=LOOP)
             while here.states(id_) != [State.FAILED]:
                 await anext(events)
@@ -72,7 +72,7 @@ async def test_a_message_that_comes_back_to_its_maildir_fails_for_good(tmp_path:
 async def test_a_program_that_is_not_there_keeps_all_its_mail_waiting(tmp_path: Path) -> None:
     config = load(CONFIG + "  - {match: prog.example, via: ['pipe:/nonexistent/program']}\n")
     async with world(tmp_path, config=config, clock=time.time) as here:
-        with here.queue.events.subscribe() as events, trio.fail_after(10):
+        with here.queue.events.subscribe() as events, trio.fail_after(60):
             ids = [await here.send(f"{name}@prog.example") for name in ("bob", "eve")]
             while here.states(ids[0]) + here.states(ids[1]) != [State.DEFERRED] * 2:
                 await anext(events)

@@ -17,7 +17,7 @@ DEFERRED, DELIVERED = State.DEFERRED, State.DELIVERED
 
 
 async def eventually(here: World, id_: str, state: State) -> None:
-    with trio.fail_after(10), here.queue.events.subscribe(since=0) as events:
+    with trio.fail_after(60), here.queue.events.subscribe(since=0) as events:
         while state not in here.states(id_):
             await anext(events)
 

@@ -345,7 +345,7 @@ async def test_without_pipelining_each_chunk_is_answered_before_the_next() -> No
 async def test_a_chunk_that_is_refused_ends_the_message() -> None:
     talk = await chunked()
     chunks = Chunks(talk)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         outcomes = await send_in_chunks(talk, chunks, refuse=3)
     assert outcomes == [Outcome(Result.FAILED, reply(552, "too much"), remote=True)]
     assert len(chunks.sizes) < 40, "the rest is spared"

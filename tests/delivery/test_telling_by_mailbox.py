@@ -23,7 +23,7 @@ ONE, HOME = "198.51.100.1", "198.51.100.2"
 
 async def all_done(here: World) -> None:
     """Wait until nothing is left to deliver."""
-    with trio.fail_after(10), here.queue.events.subscribe(since=0) as events:
+    with trio.fail_after(60), here.queue.events.subscribe(since=0) as events:
         while here.messages():
             await anext(events)
 

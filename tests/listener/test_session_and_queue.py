@@ -30,7 +30,7 @@ async def test_what_was_answered_for_is_on_the_disk(tmp_path: Path) -> None:
     large = b"Subject: large\r\n\r\n" + (b"x" * 998 + b"\r\n") * 700
     answers: list[str] = []
     reserve = Reserve(octets=0, share=0, inodes=0)
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with open_queue(
             tmp_path / "queue", RetryPolicy(), lane=lambda *_: "maildir", reserve=reserve
         ) as queue:

@@ -388,7 +388,7 @@ async def test_what_was_handed_in_is_on_the_disk_and_known_after_a_start(tmp_pat
     reserve = Reserve(octets=0, share=0, inodes=0)
     ids: list[str] = []
     for again in (False, True):
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with open_queue(
                 tmp_path / "queue", RetryPolicy(), lane=lambda *_: "maildir", reserve=reserve
             ) as queue:

@@ -74,7 +74,7 @@ class Seat:
     @asynccontextmanager
     async def taken(self) -> AsyncGenerator[Seat]:
         """While the monitor runs; afterwards the terminal must be as it was."""
-        with os.fdopen(self.theirs, "w", closefd=False) as file, trio.fail_after(20):
+        with os.fdopen(self.theirs, "w", closefd=False) as file, trio.fail_after(60):
             console = Console(file=file, force_terminal=True, width=80, height=24, highlight=False)
             desk = Desk(console, self.reach, self.theirs)
             try:

@@ -37,7 +37,7 @@ async def test_keys_are_told_as_they_are_pressed_and_the_terminal_is_put_back() 
         assert termios.tcgetattr(theirs)[3] & termios.ISIG  # Ctrl-C stays what it is
         found: list[str] = []
         os.write(ours, b"s\x1b[A")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with aclosing(pressed(theirs)) as keys:
                 async for key in keys:
                     found.append(key)

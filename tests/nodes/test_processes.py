@@ -74,7 +74,7 @@ listeners: [{{name: mx, address: "127.0.0.1:0"}}]
 
 async def until(path: Path, wanted: list[str]) -> None:
     """Processes have no virtual time: look until they have done it."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while await trio.to_thread.run_sync(words, path) != wanted:  # noqa: ASYNC110 # a process writes it
             await trio.sleep(0.01)
 

@@ -964,7 +964,7 @@ async def test_a_queue_with_a_thread_of_its_own_keeps_all_its_promises(tmp_path:
                 while True:
                     workers.start_soon(deliver, await queue.claim())
 
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run)
                 async with trio.open_nursery() as producers:

@@ -60,7 +60,7 @@ class House:
 
     async def refusal(self, path: str, headers: dict[str, str] = READ) -> tuple[int, Any]:
         """How a websocket is refused."""
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             try:
                 async with self.websocket(path, headers) as socket:
                     await socket.receive()
