@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +21,18 @@ profiles.load()
 # start would do the same, though tests say it to them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: As in the Makefile.
+ROOMS = frozenset({"queue", "protocol", "message"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what covers a room of its own."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and item.path.relative_to(here).parts[0] in ROOMS:
+            item.add_marker("covered")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
