@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from elemta import log
 from fuzz import profiles
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 pytest_plugins = ["elemta.testing.fixtures"]
 
@@ -40,6 +42,15 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     if isinstance(val, (str, bytes)) and len(val) > 60:
         return f"{argname}-{val[:40]!r}"
     return None
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What is logged, a JSON line an event."""
+    stream = io.StringIO()
+    log.configure("json", stream=stream)
+    yield stream
+    log.configure()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from elemta import log
 from elemta.config import load
 from elemta.delivery.routing import Router
 from elemta.protocol import Notify, RcptParams
@@ -16,7 +14,8 @@ from elemta.queue import Filter, Reroute, State, Suspension
 from tests.delivery.world import BODY, CONFIG, World, on_virtual_time, to, world
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    import io
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 ONE, TWO = "198.51.100.1", "198.51.100.2"
@@ -32,15 +31,6 @@ async def here(tmp_path: Path) -> AsyncIterator[World]:
     async with world(tmp_path) as made:
         made.domain("b.example", ("mx.b.example", ONE))
         yield made
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """What is logged, a JSON line an event."""
-    stream = io.StringIO()
-    log.configure("json", stream=stream)
-    yield stream
-    log.configure()
 
 
 async def settle(seconds: float = 1) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 from base64 import b64encode
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,6 @@ import pytest
 import trio
 from typing_extensions import override
 
-from elemta import log as logs
 from elemta.control.tracing import sessions, transcripts
 from elemta.plugins import (
     CONTINUE,
@@ -26,7 +24,7 @@ from elemta.plugins import (
 from tests.dialogue import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import io
 
     from trio.testing import MockClock
 
@@ -338,14 +336,6 @@ async def test_who_speaks_behind_a_password_is_cut_off(server: Server) -> None:
 
 
 # Secrets.
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    logs.configure("json", "debug", stream=stream)
-    yield stream
-    logs.configure()
 
 
 async def test_passwords_are_neither_logged_nor_written_down(

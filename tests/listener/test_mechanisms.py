@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import json
 import re
 from base64 import b64decode, b64encode
@@ -15,7 +14,6 @@ import pytest
 import trio
 from typing_extensions import override
 
-from elemta import log as logs
 from elemta.config import load
 from elemta.control.tracing import transcripts
 from elemta.listener.authentication import mechanisms
@@ -25,7 +23,7 @@ from elemta.plugins import CONTINUE, Chain, Defer, Granted, Known, Loaded, Plugi
 from tests.dialogue import CONFIG, NOW, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import io
 
     from trio.testing import MockClock
 
@@ -430,14 +428,6 @@ async def test_other_rules_hold_after_a_reload() -> None:
 
 
 # What is told.
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    logs.configure("json", "debug", stream=stream)
-    yield stream
-    logs.configure()
 
 
 async def test_what_becomes_of_logins_stands_in_the_log_and_no_secret_does(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, ClassVar
 
@@ -8,7 +7,6 @@ import pytest
 import trio
 from typing_extensions import override
 
-from elemta import log
 from elemta.plugins import (
     CONTINUE,
     Chain,
@@ -25,7 +23,8 @@ from elemta.protocol import Mailbox
 from elemta.queue import Addressee
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    import io
+    from collections.abc import Mapping, Sequence
 
     from trio.testing import MockClock
 
@@ -68,14 +67,6 @@ def choosing(*plugins: Plugin, on_failure: str | None = None) -> tuple[Choosing,
     made = Choosing(Clock())
     made.chain = Chain(loaded)
     return made, loaded
-
-
-@pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    stream = io.StringIO()
-    log.configure("json", stream=stream)
-    yield stream
-    log.configure()
 
 
 def test_the_first_that_knows_says_where_it_goes() -> None:

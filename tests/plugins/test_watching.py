@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -9,7 +8,6 @@ import pytest
 import trio
 from typing_extensions import override
 
-from elemta import log
 from elemta.plugins import Chain, Loaded, Plugin, Watching
 from elemta.plugins.watching import BUFFER, Hand
 from elemta.queue import (
@@ -28,6 +26,7 @@ from tests.queue.mail import CONTENT, envelope, now, settle_next, virtual_queue
 from tests.queue.steering import Postmaster, states, timeline
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
@@ -76,14 +75,6 @@ async def watched(folder: Path, chain: Chain) -> AsyncIterator[tuple[Queue, Watc
 
 def chain(*plugins: Plugin, timeout: float = 30) -> Chain:
     return Chain([Loaded(each, timeout) for each in plugins])
-
-
-@pytest.fixture
-def lines() -> AsyncIterator[io.StringIO]:
-    stream = io.StringIO()
-    log.configure("json", stream=stream)
-    yield stream
-    log.configure()
 
 
 async def test_a_plugin_hears_what_happens_in_order(
