@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 import yaml
 from click.testing import CliRunner
 
@@ -155,3 +158,63 @@ def test_check_of_the_configuration_finds_certificates_that_are_wrong(
     done = CliRunner().invoke(main, ["check", "--config", str(tmp_path / "elemta.yaml")])
     assert done.exit_code == 78
     assert "elemta.yaml:4:18: tls.certificates[0].certificate: " in done.output
+
+
+def test_one_that_nobody_is_shown_is_complained_of(
+    authority: Authority, cert: Callable[..., Result]
+) -> None:
+    pairs = [
+        authority.issue("mx.example", "mail.example"),
+        authority.issue("mail.example", file="again"),
+        authority.issue("mail.example", file="rsa", key_type=trustme.KeyType.RSA),
+        authority.issue("mail.example", "pop.example", file="more"),
+    ]
+    told = json.loads(cert("check", "--json", pairs=pairs).output)
+    assert told == [
+        {
+            "place": "tls.certificates[1]",
+            "problem": "nobody is shown it: tls.certificates[0] is for the same, and has the same "
+            "kind of key",
+        }
+    ]
+    assert "key        RSA 2048" in cert("info", pairs=pairs).output
+
+
+@pytest.mark.parametrize("kinds", [["ECDSA"], ["ECDSA", "RSA"]])
+def test_a_server_is_asked_for_its_certificate_of_each_kind_of_key(
+    kinds: list[str], authority: Authority, cert: Callable[..., Result]
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for kind in kinds:
+        pair = authority.issue("mx.example", file=kind, key_type=trustme.KeyType[kind])
+        context.load_cert_chain(pair["certificate"], pair["key"])
+
+    def serve() -> None:
+        while True:
+            client, _ = listening.accept()
+            client.settimeout(10)
+            with (
+                client,
+                suppress(OSError),
+                context.wrap_socket(client, server_side=True) as encrypted,
+            ):
+                if encrypted.recv(1) == b"!":
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        place = f"127.0.0.1:{listening.getsockname()[1]}"
+        asking = ("check", place, "--tls", "implicit", "--name", "mx.example")
+        told = json.loads(cert(*asking, "--json").output)
+        shown = cert(*asking).output
+        with (
+            socket.create_connection(listening.getsockname()) as client,
+            authority.client().wrap_socket(client, server_hostname="mx.example") as encrypted,
+        ):
+            encrypted.sendall(b"!")
+        thread.join()
+    found = [told, *told["others"]]
+    assert [each["key"].partition(" ")[0] for each in found] == kinds
+    assert all("not trusted by this machine" in each["problems"][0] for each in found)
+    assert shown.count("  subject ") == len(kinds)

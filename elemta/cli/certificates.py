@@ -92,6 +92,7 @@ def check_own(config: Config, *, as_json: bool) -> int:
         (pair, complaint) for pair in _pairs(config) for complaint in _complaints(pair, now)
     ]
     pairs = [pair for pair in _pairs(config) if pair.place.startswith("tls.")]
+    complaints += _unseen(pairs)
     if pairs and not _covered(config.hostname, pairs):
         complaints.append((pairs[0], f"none of them is for {config.hostname}, the hostname"))
     if as_json:
@@ -119,28 +120,53 @@ def check_server(place: HostPort, name: str, *, implicit: bool, as_json: bool) -
     except Unavailable as error:
         click.echo(f"{place}: {error}", err=True)
         return codes.UNAVAILABLE
-    now, certificate = time.time(), seen.certificate
-    problems = [f"not trusted by this machine: {seen.problem}"] if not seen.trusted else []
-    if (complaint := certificate.complaint(now)) is not None:
-        problems.append(f"it {complaint}")
+    found = [seen, *_others(place, name, seen, implicit=implicit)]
+    now = time.time()
+    problems = [problem for each in found for problem in _problems(each, now)]
     if as_json:
-        told: dict[str, Value] = {
-            "version": seen.version,
-            "cipher": seen.cipher,
-            "trusted": seen.trusted,
-            "problems": [*problems],
-            **_plain(certificate, now),
-        }
-        del told["file"], told["issuers"]
+        told = _told(seen, now)
+        told["others"] = [_told(each, now) for each in found[1:]]
         say_json(told)
     else:
-        say(f"{place}: {seen.version} {seen.cipher}")
-        for line in _lines(certificate, now):
-            say(line)
-        say("  trusted    " + ("yes" if seen.trusted else f"no: {seen.problem}"))
-        for each in problems[not seen.trusted :]:
-            say(f"  problem    {each}")
+        for each in found:
+            say(f"{place}: {each.version} {each.cipher}")
+            for line in _lines(each.certificate, now):
+                say(line)
+            say("  trusted    " + ("yes" if each.trusted else f"no: {each.problem}"))
+            for problem in _problems(each, now)[not each.trusted :]:
+                say(f"  problem    {problem}")
     return codes.DAMAGED if problems else 0
+
+
+def _others(place: HostPort, name: str, seen: Seen, *, implicit: bool) -> Iterator[Seen]:
+    """What the server shows to clients that can check another kind of key alone."""
+    for kind in ("ECDSA", "RSA"):
+        if kind != seen.certificate.kind:
+            try:
+                other = trio.run(_look, place, name, implicit, f"ECDHE-{kind}-AES128-GCM-SHA256")
+            except Unavailable:  # as most servers have one
+                continue
+            if other.certificate.kind == kind:
+                yield other
+
+
+def _problems(seen: Seen, now: float) -> list[str]:
+    problems = [] if seen.trusted else [f"not trusted by this machine: {seen.problem}"]
+    if (complaint := seen.certificate.complaint(now)) is not None:
+        problems.append(f"it {complaint}")
+    return problems
+
+
+def _told(seen: Seen, now: float) -> dict[str, Value]:
+    told: dict[str, Value] = {
+        "version": seen.version,
+        "cipher": seen.cipher,
+        "trusted": seen.trusted,
+        "problems": [*_problems(seen, now)],
+        **_plain(seen.certificate, now),
+    }
+    del told["file"], told["issuers"]
+    return told
 
 
 def _pairs(config: Config) -> list[Pair]:
@@ -165,6 +191,23 @@ def _complaints(pair: Pair, now: float) -> Iterator[str]:
     if order is not None:
         yield order
     yield from found.doubts(now)
+
+
+def _unseen(pairs: list[Pair]) -> Iterator[tuple[Pair, str]]:
+    """Those that no client is shown, as others come before them."""
+    taken: dict[tuple[str, str], Pair] = {}
+    for pair in pairs:
+        try:
+            found = described(pair.certificate)
+        except CertificateError:  # that is complained of elsewhere
+            continue
+        before = [taken.get((name, found.kind)) for name in found.names]
+        first = before[0] if before else None
+        if first is not None and None not in before:
+            why = f"{first.place} is for the same, and has the same kind of key"
+            yield pair, f"nobody is shown it: {why}"
+        for name in found.names:
+            taken.setdefault((name, found.kind), pair)
 
 
 def _covered(host: str, pairs: list[Pair]) -> bool:
@@ -201,14 +244,20 @@ def _lines(certificate: Certificate, now: float) -> Iterator[str]:
     yield f"  key        {certificate.key}"
 
 
-async def _look(place: HostPort, name: str, implicit: bool) -> Seen:
+async def _look(place: HostPort, name: str, implicit: bool, cipher: str = "") -> Seen:
     """Connect twice at most: the `ssl` module does not show what it does not trust.
 
     Raises:
         Unavailable: it cannot be reached, or does not encrypt.
     """
     problem = ""
-    trusting = ssl.create_default_context()
+    trusting, any_one = ssl.create_default_context(), unverified_client()
+    if cipher:
+        any_one = ssl.create_default_context()
+        any_one.check_hostname, any_one.verify_mode = False, ssl.CERT_NONE
+        for each in (trusting, any_one):
+            each.maximum_version = ssl.TLSVersion.TLSv1_2
+            each.set_ciphers(cipher)
     try:
         with trio.fail_after(PATIENCE):
             try:
@@ -218,7 +267,7 @@ async def _look(place: HostPort, name: str, implicit: bool) -> Seen:
                 if not isinstance(cause, ssl.SSLCertVerificationError):
                     raise
                 problem = cause.verify_message
-                encrypted = await _encrypted(place, name, unverified_client(), implicit=implicit)
+                encrypted = await _encrypted(place, name, any_one, implicit=implicit)
     except TlsError as error:
         raise Unavailable(f"the handshake failed: {error}") from error
     except trio.TooSlowError:

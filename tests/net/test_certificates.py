@@ -435,3 +435,62 @@ def test_a_pair_that_is_none_is_told_what_is_wrong_with_it(
 
 def _first(path: Path) -> str:
     return path.read_text().partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----"
+
+
+async def kind_shown(
+    certificates: Certificates, authority: Authority, name: str | None, ciphers: str = ""
+) -> tuple[str, bool]:
+    """The kind of key that a client is shown, and whether a login may be bound to that one."""
+    ours, theirs = memory_transport_pair()
+    told: list[Encryption] = []
+
+    async def serve() -> None:
+        told.append((await serve_tls(theirs, certificates.shown("off")))[1])
+
+    context = authority.client()
+    context.check_hostname = False
+    if ciphers:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        encrypted = await start_tls(ours, context, server_name=name)
+    octets = encrypted.tls.getpeercert(binary_form=True)
+    assert octets is not None
+    found = described_as_sent(octets)
+    assert told[0].server_end_point in (b"", found.end_point)
+    return found.kind, bool(told[0].server_end_point)
+
+
+RSA = trustme.KeyType.RSA
+
+
+@pytest.mark.parametrize("name", ["mx.example", None, "mail.example"])
+async def test_a_client_is_shown_the_kind_of_key_that_it_can_check(
+    authority: Authority, name: str | None
+) -> None:
+    ecdsa = authority.issue("mx.example", "mail.example")
+    rsa = authority.issue("mx.example", "mail.example", file="rsa", key_type=RSA)
+    other = authority.issue("other.example")
+    for pairs in ((ecdsa, rsa, other), (rsa, other, ecdsa)):
+        certificates = Certificates.read(a_table(*pairs))
+        for kind in ("ECDSA", "RSA"):
+            cipher = f"ECDHE-{kind}-AES128-GCM-SHA256"
+            assert await kind_shown(certificates, authority, name, cipher) == (kind, True)
+        # Of TLS 1.3 it is not told which was shown.
+        assert (await kind_shown(certificates, authority, name))[1] is False
+        assert await kind_shown(certificates, authority, "other.example") == ("ECDSA", True)
+
+
+async def test_a_name_that_only_one_of_them_has_is_shown_that_one(authority: Authority) -> None:
+    ecdsa = authority.issue("mx.example", "mail.example")
+    rsa = authority.issue("mx.example", "pop.example", file="rsa", key_type=RSA)
+    certificates = Certificates.read(a_table(ecdsa, rsa))
+    assert await kind_shown(certificates, authority, "mail.example") == ("ECDSA", True)
+    assert await kind_shown(certificates, authority, "pop.example") == ("RSA", True)
+
+
+async def test_of_two_with_the_same_kind_of_key_the_first_is_shown(authority: Authority) -> None:
+    first = authority.issue("mx.example", "first.example")
+    certificates = Certificates.read(a_table(first, authority.issue("mx.example", file="second")))
+    assert await shown(certificates, "mx.example", authority) == ["mx.example", "first.example"]

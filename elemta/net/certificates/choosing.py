@@ -1,4 +1,7 @@
-"""Several certificates, of which each client is shown the right one, by the name it asks for."""
+"""Several certificates, of which each client is shown the right one, by the name it asks for.
+
+A name may have one for each kind of key: then OpenSSL shows the one that the client can check.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from elemta.net.tls import Encryption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
+    from elemta.config import Certificate as Pair
     from elemta.config import ClientCertificates, Tls
     from elemta.net.certificates.describing import Certificate
 
@@ -47,17 +50,25 @@ class ShownCertificates:
         self, table: Tls, known: Sequence[Certificate], demand: ClientCertificates
     ) -> None:
         self._verified = demand != "off"
-        contexts = [
-            _context(table, each.certificate, each.key, demand) for each in table.certificates
-        ]
-        self.context = contexts[0]
-        self._by_name: dict[str, ssl.SSLContext] = {}
-        self._contexts = contexts  # what an id stands for must live as long
-        self._end_points: dict[int, bytes] = {}
-        for context, each in zip(contexts, known, strict=True):
-            self._end_points[id(context)] = each.end_point
+        #: Which are for a name: the first of each kind of key.
+        by_name: dict[str, tuple[int, ...]] = {}
+        for place, each in enumerate(known):
             for name in each.names:
-                self._by_name.setdefault(name, context)
+                others = by_name.get(name, ())
+                if all(known[other].kind != each.kind for other in others):
+                    by_name[name] = (*others, place)
+        usual = by_name[known[0].names[0]] if known[0].names else (0,)
+        pairs = table.certificates
+        contexts = {
+            places: _context(table, [pairs[place] for place in places], demand)
+            for places in dict.fromkeys((usual, *by_name.values()))
+        }
+        self.context = contexts[usual]
+        self._by_name = {name: contexts[places] for name, places in by_name.items()}
+        self._contexts = contexts  # what an id stands for must live as long
+        self._shown = {
+            id(context): [known[place] for place in places] for places, context in contexts.items()
+        }
         self.context.sslobject_class = _Asking
         self.context.sni_callback = self._choose
 
@@ -69,8 +80,18 @@ class ShownCertificates:
             cipher=cipher,
             server_name=tls.asked if isinstance(tls, _Asking) else "",
             client="" if client is None else subject_of(client),
-            server_end_point=self._end_points.get(id(tls.context), b""),
+            server_end_point=self._end_point(self._shown.get(id(tls.context), []), cipher),
         )
+
+    def _end_point(self, shown: Sequence[Certificate], cipher: str) -> bytes:
+        """That of the one which the client was shown; empty: that is not known.
+
+        OpenSSL takes the one that the client can check. Of TLS 1.2 the cipher tells which that was;
+        in TLS 1.3 the two have nothing to do with each other, and the `ssl` module does not say.
+        """
+        if len(shown) > 1:
+            shown = [each for each in shown if f"-{each.kind}-" in cipher]
+        return shown[0].end_point if len(shown) == 1 else b""
 
     def _choose(self, tls: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
         """Called within the handshake, when the client says whom it wants (RFC 6066 §3)."""
@@ -102,12 +123,11 @@ def ignore_strange_names() -> None:
     sys.unraisablehook = hear
 
 
-def _context(
-    table: Tls, certificate: Path, key: Path, demand: ClientCertificates
-) -> ssl.SSLContext:
+def _context(table: Tls, pairs: Sequence[Pair], demand: ClientCertificates) -> ssl.SSLContext:
     context = server_context(table.minimum)
     try:
-        load_pair(context, certificate, key)
+        for each in pairs:
+            load_pair(context, each.certificate, each.key)
         context.verify_mode = _DEMANDS[demand]
         if demand != "off" and table.client_authorities is not None:
             trust(context, table.client_authorities)

@@ -54,6 +54,11 @@ class Certificate(Struct, frozen=True, kw_only=True):
     open_key: bool = False
 
     @property
+    def kind(self) -> str:
+        """The kind of its key alone: ``ECDSA``, ``RSA``, ``Ed25519``."""
+        return self.key.partition(" ")[0]
+
+    @property
     def name(self) -> str:
         """What people call it: its first name."""
         return self.names[0] if self.names else self.subject
