@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: Rows of one statement: Python lets go of its lock at each statement, and has to win it back.
 ROWS: Final = 64
+#: Octets that the log grows by at a time, at most; it grows by its own size as long as it is small.
+STRETCH: Final = 2**20
+_ZEROS: Final = bytes(STRETCH)
 
 
 class Store:
@@ -56,6 +59,7 @@ class Store:
             raise
         for each in (folder, folder.parent):  # SQLite syncs the name of its log, not its own
             sync_folder(each)
+        self._log = _Log(database(folder))
         self.bodies = BodyFiles(bodies)
         self.last_key = self._number("SELECT max(key) FROM message")
         """The highest key that was ever given, as far as is known."""
@@ -78,11 +82,12 @@ class Store:
             self._write(rows)
             for operation in operations:
                 operation.run(connection)
-            connection.execute("COMMIT")
+            connection.commit()  # as a statement it lets go of Python's lock four times, not once
         except BaseException:
             if connection.in_transaction:  # SQLite rolls back by itself when the disk fails
                 connection.execute("ROLLBACK")
             raise
+        self._log.stretch()
         self.history += len(rows.finished) // 3
         for id in rows.dead_files:  # noqa: A001 # the word of people
             self.bodies.remove(id)
@@ -136,7 +141,37 @@ class Store:
                 self.write_tally()
             self.connection.close()
         finally:
+            self._log.close()
             os.close(self._lock)
+
+
+class _Log:
+    """SQLite's log, which is to grow seldom.
+
+    A commit that makes a file longer has its length made durable, too: the file system commits its
+    own journal then, by a thread of the kernel's and a second flush of the disk. So there is room
+    for many commits behind the last one, of zeros: SQLite reads a log up to the first frame whose
+    checksum is wrong, and begins anew at its start once all was moved into the database.
+
+    Args:
+        path: of the database, which is open: its log is there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(f"{path}-wal", os.O_WRONLY | os.O_CLOEXEC)
+        self._size = 0
+
+    def stretch(self) -> None:
+        """Make room if the last commit had to. Only for whoever writes the log, between commits."""
+        with contextlib.suppress(OSError):  # the disk is full: then there is no room
+            size = os.fstat(self._file).st_size
+            if size > self._size:
+                size += os.pwrite(self._file, _ZEROS[: min(size, STRETCH)], size)
+            self._size = size
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._file)
 
 
 def database(folder: Path) -> Path:

@@ -220,15 +220,23 @@ class ThreadWriter:
         self._meters.groups.observe(len(group))
         trouble = _trouble(results)
         self._ailing = trouble is not None
-        self._tell(partial(self._health.learn, trouble))
+        told: Results = []
         for operations, error in results:
             done = operations
             if error is not None:
                 self._kept += [operation for operation in operations if operation.keep]
                 done = [operation for operation in operations if not operation.keep]
-            self._tell(partial(_finish, done, error))
+            told.append((done, error))
+        self._tell(partial(self._finish, told, trouble))
         if self._closing and self._kept:
             log.error("store.outcomes_lost", count=len(self._kept))
+
+    def _finish(self, results: Results, trouble: Exception | None) -> None:
+        """In Trio's thread, once for a group: each call into it wakes it by a system call."""
+        self._health.learn(trouble)
+        for operations, error in results:
+            for operation in operations:
+                operation.done(error)
 
     def _tell(self, what: Callable[[], object]) -> None:
         with contextlib.suppress(trio.RunFinishedError):  # nobody is left to be told
@@ -328,11 +336,6 @@ def _trouble(results: Results) -> Exception | None:
 
 def _reads(operation: Operation) -> bool:
     return operation.reads
-
-
-def _finish(done: Sequence[Operation], error: Exception | None) -> None:
-    for operation in done:
-        operation.done(error)
 
 
 def probe(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+import shutil
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from elemta.queue.ids import IdSource
 from elemta.queue.load import Load, load_entry
 from elemta.queue.operation import Call
 from elemta.queue.schema import INLINE, Phase
-from elemta.queue.store import ROWS, Store
+from elemta.queue.store import ROWS, STRETCH, Store
 from elemta.queue.window import LOAD, NO_KEY, Cursors
 from tests.queue.mail import CONTENT, address
 
@@ -60,6 +62,33 @@ def load(store: Store, begin: Cursors = START, until: float = 1e12) -> tuple[lis
     store.apply([operation])
     operation.written()
     return got[0]
+
+
+def test_the_log_grows_seldom_as_each_time_costs_the_disk_a_flush(
+    store: Store, tmp_path: Path
+) -> None:
+    log = tmp_path / "queue" / "queue.db-wal"
+    sizes: list[int] = []
+    for _ in range(400):
+        store.apply([insert()])
+        sizes.append(log.stat().st_size)
+    grown = [after - before for before, after in itertools.pairwise(sizes) if after > before]
+    assert sizes[-1] > 2 * STRETCH
+    assert len(grown) < 15
+    assert max(grown) < STRETCH + 2**17
+
+
+def test_a_log_with_room_behind_its_end_is_read_to_its_end(store: Store, tmp_path: Path) -> None:
+    names = [new_id() for _ in range(3)]
+    for name in names:
+        store.apply([insert(name)])
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "queue", copy)  # as a kill leaves it: nobody has closed the log
+    (copy / "queue.db-shm").unlink()
+    assert (copy / "queue.db-wal").read_bytes().endswith(bytes(4096))
+    again = Store(copy)
+    assert [entry.message.id for entry in load(again)[0]] == names
+    again.close()
 
 
 @pytest.mark.parametrize("number", [1, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS])
