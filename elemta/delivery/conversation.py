@@ -11,8 +11,7 @@ The rules of this file:
 from __future__ import annotations
 
 import ssl
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
@@ -37,7 +36,7 @@ from elemta.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from types import TracebackType
 
     from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 
 #: Seconds that `Conversation.listen` waits for what might come.
 _LISTEN: Final = 0.001
+#: Seconds that a deadline may come early (`Phase.lasts`).
+_SLACK: Final = 1.0
 #: Octets of a line without end after which it is written down as it is.
 _LONG: Final = 4096
 
@@ -72,6 +73,7 @@ class Conversation:
         secret: how the conversation is encrypted, e.g. ``TLSv1.3 TLS_AES_256_GCM_SHA384``, with
             `` verified`` behind it if the host has proved who it is; empty if it is not.
         given: octets of content since somebody set it to 0.
+        phase: what we wait for, in words, should we wait in vain.
 
     Resource handling:
         `close` closes the transport, and ends the dialogue.
@@ -100,8 +102,7 @@ class Conversation:
         #: Takes a command to be written with the next `flush`: a line, in BDAT with its content
         #: behind it. Called for each command: a method of ours in between would cost as much again.
         self.say: Final = self._unsent.append
-        #: What we wait for, should we wait in vain.
-        self._phase = "the greeting"
+        self.phase = "the greeting"
 
     def give(self, octets: bytes, size: int) -> None:
         """Take content that follows a 354, to be written with the next `flush`.
@@ -219,29 +220,19 @@ class Conversation:
         self._transport.close()
         self._dialogue.end()
 
-    @contextmanager
-    def within(self, seconds: float, phase: str) -> Generator[trio.CancelScope]:
-        """One phase. However it fails, nothing more can be said on this connection.
+    def within(self, seconds: float, phase: str) -> Phase:
+        """One phase, or several one after the other (`Phase.becomes`).
+
+        However it fails, nothing more can be said on this connection.
 
         Args:
             seconds: that it may take.
             phase: what is waited for in it, in words.
 
         Raises:
-            ConversationOverError: it took longer, or the connection is gone.
+            ConversationOverError: on leaving: it took longer, or the connection is gone.
         """
-        self._phase = phase
-        try:
-            with trio.fail_after(seconds) as scope:
-                yield scope
-        except trio.TooSlowError:
-            raise self.ends(made(451, 4, 2, f"timed out waiting for {phase}")) from None
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            text = f"connection lost while waiting for {phase}: {error}"
-            raise self.ends(made(451, 4, 2, text)) from error
-        except BaseException:
-            self.over = True
-            raise
+        return Phase(self, seconds, phase)
 
     def ended(self, answer: Answer) -> ConversationOverError:
         """To raise for what ends a conversation instead of an answer to what we said."""
@@ -250,7 +241,7 @@ class Conversation:
         if isinstance(answer, Broken):
             return self.ends(made(451, 5, 0, f"the host broke the protocol: {answer.reason}"))
         assert isinstance(answer, Closed), f"nobody asked for {answer}"
-        return self.ends(made(451, 4, 2, f"the host hung up while we waited for {self._phase}"))
+        return self.ends(made(451, 4, 2, f"the host hung up while we waited for {self.phase}"))
 
     def ends(self, reply: Reply, *, remote: bool = False) -> ConversationOverError:
         """To raise where the conversation cannot go on."""
@@ -258,3 +249,53 @@ class Conversation:
         if not remote:
             self._dialogue.said("C", reply.text)
         return ConversationOverError(reply, remote=remote)
+
+
+class Phase:
+    """A part of a conversation with a deadline; made by `Conversation.within`.
+
+    One scope for all that is said of a message, and a class: a generator round that of
+    `trio.fail_after`, for each phase anew, cost more than what is said in it.
+    """
+
+    __slots__ = ("_deadline", "_scope", "_talk")
+
+    def __init__(self, talk: Conversation, seconds: float, phase: str) -> None:
+        self._talk = talk
+        self._deadline = trio.current_time() + seconds
+        self._scope = trio.CancelScope(deadline=self._deadline)
+        talk.phase = phase
+
+    def __enter__(self) -> Self:
+        self._scope.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        talk = self._talk
+        if error is not None:
+            talk.over = True
+        self._scope.__exit__(kind, error, at)
+        if self._scope.cancelled_caught:
+            raise talk.ends(made(451, 4, 2, f"timed out waiting for {talk.phase}")) from None
+        if isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError):
+            text = f"connection lost while waiting for {talk.phase}: {error}"
+            raise talk.ends(made(451, 4, 2, text)) from error
+
+    def lasts(self, seconds: float) -> None:
+        """It may take so long from now on, or up to `_SLACK` less.
+
+        A deadline that is moved costs as much as a command: among quick answers it stays.
+        """
+        deadline = trio.current_time() + seconds
+        if not deadline - _SLACK < self._deadline <= deadline:
+            self._scope.deadline = self._deadline = deadline
+
+    def becomes(self, seconds: float, phase: str) -> None:
+        """Something else is waited for from now on, and may take so long (`lasts`)."""
+        self._talk.phase = phase
+        self.lasts(seconds)

@@ -154,6 +154,11 @@ class Router:
         """Where to deliver a recipient's mail of a sender."""
         return self._way(recipient, sender)[0]
 
+    def way(self, recipient: Destined, sender: ReversePath) -> tuple[Route, str]:
+        """Both: `route`, and its `lane`, whose name is long to be made."""
+        route, lane, _ = self._way(recipient, sender)
+        return route, lane
+
     async def ask(
         self,
         recipient: Destined,

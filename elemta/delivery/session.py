@@ -53,6 +53,7 @@ from elemta.queue import Message, Recipient, Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from elemta.delivery.conversation import Phase
     from elemta.net.dialogues import Dialogue
     from elemta.net.transport import Transport
     from elemta.protocol import Credentials, Token
@@ -157,7 +158,7 @@ class SmtpSession:
         return (
             not self._talk.over
             and smtp.outstanding == 0
-            and smtp.state in _BETWEEN_MESSAGES
+            and (smtp.state is ClientState.READY or smtp.state in _BETWEEN_MESSAGES)
             and self._sent < smtp.extensions.limits.get("MAILMAX", self._sent + 1)
         )
 
@@ -255,7 +256,8 @@ class SmtpSession:
         self._talk.given = 0
         self._dialogue.about(message.id)
         try:
-            await self._send_envelope(message, recipients, body, needed, transaction)
+            with self._talk.within(self._timeouts.envelope, "the answer to the envelope") as phase:
+                await self._transact(message, recipients, body, needed, transaction, phase)
         except ConversationOverError as over:
             # A 421 is a refusal whenever it comes; it is silence that leaves us in doubt.
             in_doubt = transaction.content_sent and not over.remote
@@ -353,56 +355,55 @@ class SmtpSession:
 
     # A transaction.
 
-    async def _send_envelope(
+    async def _transact(
         self,
         message: Message,
         recipients: Sequence[Recipient],
         body: StoredBody,
         params: MailParams,
         transaction: Transaction,
+        phase: Phase,
     ) -> None:
         """The whole transaction; what is asked for in one group depends on PIPELINING."""
         talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
         offered = smtp.extensions
         unasked = self._unasked(body)
         plain = offered.smtputf8 or not params.smtputf8
-        with talk.within(timeouts.envelope, "the answer to the envelope") as scope:
-            if trio.current_time() - self._quiet_since > STALE:
-                await talk.listen()
-            if smtp.state is not ClientState.READY:
-                scope.deadline = trio.current_time() + timeouts.reset
-                await self._say(smtp.reset(), transaction)
-            scope.deadline = trio.current_time() + timeouts.envelope
-            sender = message.sender
-            if not plain and sender is not None:
-                sender = spelling(sender, offered)
-            await self._say(smtp.mail(sender, params), transaction)
-            for recipient in recipients:
-                if not transaction.undecided:
-                    return  # MAIL was refused
-                scope.deadline = trio.current_time() + timeouts.envelope
-                address = recipient.address if plain else spelling(recipient.address, offered)
-                assert address is not None, "who cannot be named here was left out"
-                await self._say(smtp.rcpt(address, recipient.params), transaction)
-            if unasked is None and offered.pipelining:
-                if not offered.chunking:
-                    talk.say(smtp.data())
-                await self._settle(transaction, each=scope)
+        if trio.current_time() - self._quiet_since > STALE:
+            await talk.listen()
+        if smtp.state is not ClientState.READY:
+            await self._say(smtp.reset(), transaction, phase, timeouts.reset)
+        sender = message.sender
+        if not plain and sender is not None:
+            sender = spelling(sender, offered)
+        await self._say(smtp.mail(sender, params), transaction, phase, timeouts.envelope)
+        for recipient in recipients:
+            if not transaction.undecided:
+                return  # MAIL was refused
+            address = recipient.address if plain else spelling(recipient.address, offered)
+            assert address is not None, "who cannot be named here was left out"
+            rcpt = smtp.rcpt(address, recipient.params)
+            await self._say(rcpt, transaction, phase, timeouts.envelope)
         if unasked is not None:
-            with talk.within(timeouts.message, "the answer to the message"):
-                transaction.content_sent = True
-                talk.say(smtp.chunk(unasked, last=True))
-                await self._settle(transaction)
-        elif offered.chunking:
+            phase.becomes(timeouts.message, "the answer to the message")
+            transaction.content_sent = True
+            talk.say(smtp.chunk(unasked, last=True))
+            await self._settle(transaction)
+            return
+        if offered.pipelining:
+            if not offered.chunking:
+                talk.say(smtp.data())
+            await self._settle(transaction, each=phase)
+        if offered.chunking:
             if smtp.accepted:
-                await self._send_chunks(body, transaction)
-        else:
-            if not offered.pipelining and smtp.accepted:
-                with talk.within(timeouts.data, "the answer to DATA"):
-                    talk.say(smtp.data())
-                    await self._settle(transaction)
-            if smtp.state is ClientState.DATA:
-                await self._send_content(body, transaction)
+                await self._send_chunks(body, transaction, phase)
+            return
+        if not offered.pipelining and smtp.accepted:
+            phase.becomes(timeouts.data, "the answer to DATA")
+            talk.say(smtp.data())
+            await self._settle(transaction)
+        if smtp.state is ClientState.DATA:
+            await self._send_content(body, transaction, phase)
 
     def _unasked(self, body: StoredBody) -> bytes | None:
         """The content, if it can go out by BDAT in one group with its envelope, as it is."""
@@ -412,7 +413,7 @@ class SmtpSession:
         fits = len(octets) <= MAX_UNASKED and octets.endswith(b"\r\n") and has_clean_lines(octets)
         return octets if fits else None
 
-    async def _send_chunks(self, body: StoredBody, transaction: Transaction) -> None:
+    async def _send_chunks(self, body: StoredBody, transaction: Transaction, phase: Phase) -> None:
         """The content by BDAT, once the host has said that somebody is to get it."""
         talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
         ahead = MAX_UNANSWERED if smtp.extensions.pipelining else 0
@@ -421,67 +422,80 @@ class SmtpSession:
             last = lines.feed(body.octets)
         else:
             last = b""  # each but the last is told to be none
-            with talk.within(timeouts.block, "the host to take the content") as scope:
-                async with aclosing(body.chunks()) as pieces:
-                    async for piece in pieces:
-                        if last:
-                            talk.say(smtp.chunk(last, last=False))
-                            await talk.flush()
-                            await self._settle(transaction, ahead)
-                            if not smtp.accepted:
-                                break
-                        last = lines.feed(piece)
-                        scope.deadline = trio.current_time() + timeouts.block
-        with talk.within(timeouts.message, "the answer to the message"):
-            if smtp.accepted:
-                transaction.content_sent = True
-                talk.say(smtp.chunk(last + lines.end(), last=True))
-            await self._settle(transaction)
+            phase.becomes(timeouts.block, "the host to take the content")
+            async with aclosing(body.chunks()) as pieces:
+                async for piece in pieces:
+                    if last:
+                        talk.say(smtp.chunk(last, last=False))
+                        await talk.flush()
+                        await self._settle(transaction, ahead)
+                        if not smtp.accepted:
+                            break
+                    last = lines.feed(piece)
+                    phase.lasts(timeouts.block)
+        phase.becomes(timeouts.message, "the answer to the message")
+        if smtp.accepted:
+            transaction.content_sent = True
+            talk.say(smtp.chunk(last + lines.end(), last=True))
+        await self._settle(transaction)
 
-    async def _send_content(self, body: StoredBody, transaction: Transaction) -> None:
+    async def _send_content(self, body: StoredBody, transaction: Transaction, phase: Phase) -> None:
         """What follows a 354: nothing but the dot, if nobody was accepted (RFC 2920 §3.1)."""
         talk, smtp, timeouts = self._talk, self._talk.smtp, self._timeouts
-        with talk.within(timeouts.block, "the host to take the content") as scope:
-            if smtp.accepted and body.octets is not None:
-                talk.give(smtp.content(body.octets), len(body.octets))
-            elif smtp.accepted:
-                async with aclosing(body.chunks()) as pieces:
-                    async for piece in pieces:
-                        talk.give(smtp.content(piece), len(piece))
-                        await talk.flush()
-                        scope.deadline = trio.current_time() + timeouts.block
-            transaction.content_sent = smtp.accepted > 0
-            talk.give_end(smtp.content_end())
+        long = body.octets is None or body.size > MAX_UNASKED
+        if long:  # what is shorter needs no waiting for the host to take it
+            phase.becomes(timeouts.block, "the host to take the content")
+        if smtp.accepted and body.octets is not None:
+            talk.give(smtp.content(body.octets), len(body.octets))
+        elif smtp.accepted:
+            async with aclosing(body.chunks()) as pieces:
+                async for piece in pieces:
+                    talk.give(smtp.content(piece), len(piece))
+                    await talk.flush()
+                    phase.lasts(timeouts.block)
+        transaction.content_sent = smtp.accepted > 0
+        talk.give_end(smtp.content_end())
+        if long:
             await talk.flush()
-        with talk.within(timeouts.message, "the answer to the message"):
-            await self._settle(transaction)
+        phase.becomes(timeouts.message, "the answer to the message")
+        await self._settle(transaction)
 
-    async def _say(self, octets: bytes, transaction: Transaction) -> None:
-        """Say something now, or as part of a group where the host takes groups."""
+    async def _say(
+        self, octets: bytes, transaction: Transaction, phase: Phase, seconds: float
+    ) -> None:
+        """Say something as part of a group, or where the host takes none, now.
+
+        Args:
+            octets: what is said.
+            transaction: what it is about.
+            phase: what we are in.
+            seconds: that the answer may take, if we wait for it.
+        """
         talk = self._talk
         talk.say(octets)
         if not talk.smtp.extensions.pipelining:
+            phase.lasts(seconds)
             await self._settle(transaction)
 
     async def _settle(
-        self, transaction: Transaction, ahead: int = 0, each: trio.CancelScope | None = None
+        self, transaction: Transaction, ahead: int = 0, each: Phase | None = None
     ) -> None:
         """Hear the answers to what was said, to all but `ahead` of it.
 
         Args:
             transaction: what it is about.
             ahead: how many answers may be owed still.
-            each: the deadline of this scope is for one answer of an envelope, not for all of them
+            each: the deadline of this phase is for one answer of an envelope, not for all of them
                 (RFC 5321 §4.5.3.2: each command has its time).
         """
         talk, smtp = self._talk, self._talk.smtp
         while True:
             while not isinstance(event := smtp.next_event(), Wait):
                 self._note(event, transaction)
-                if each is not None:
-                    each.deadline = trio.current_time() + self._timeouts.envelope
             if smtp.outstanding <= ahead:
                 return
+            if each is not None:
+                each.lasts(self._timeouts.envelope)
             await talk.flush()
             await talk.read()
 

@@ -133,7 +133,8 @@ class Delivery:
         self._random = random
         self._dialogues = dialogues or Dialogues(config.limits.transcripts, clock)
         self._draining = False
-        self._waits: set[trio.CancelScope] = set()
+        self._claiming = trio.CancelScope()
+        self._resting: set[Claim] = set()
         self.reporter = Reporter(config, queue.new_id, clock, plugins)
         self._settlement = Settlement(queue, self.reporter, clock, self._meters)
         self._security = Security(config.delivery.tls)
@@ -204,7 +205,7 @@ class Delivery:
     async def run(self) -> None:
         """Deliver until cancelled, or until `drain`: then until what was begun is finished."""
         async with trio.open_nursery() as workers:
-            with self._waiting():
+            with trio.CancelScope() as self._claiming:
                 while not self._draining:
                     claim = await self._queue.claim()
                     workers.start_soon(self._work, claim)
@@ -212,8 +213,9 @@ class Delivery:
     def drain(self) -> None:
         """Begin nothing more. `run` returns when what was begun is finished."""
         self._draining = True
-        for scope in self._waits:
-            scope.cancel()
+        self._claiming.cancel()
+        for claim in tuple(self._resting):
+            claim.dismiss()
 
     async def _work(self, claim: Claim) -> None:
         """Be a worker of one lane until nothing more is to do there."""
@@ -254,8 +256,11 @@ class Delivery:
             return None
         work = claim.take()
         if work is None and (carrier.connected or claim.lane == LOCAL_LANE):
-            with self._waiting():
+            self._resting.add(claim)
+            try:
                 work = await claim.wait(self._idle)
+            finally:
+                self._resting.remove(claim)
         return work
 
     async def _try(self, claim: Claim, work: Work, carrier: Carrier) -> None:
@@ -405,12 +410,17 @@ class Delivery:
         Returns:
             How the destination met us that the work stands for; None: nothing went there.
         """
+        sender = work.message.sender
+        if len(recipients) == 1 and not self._router.asks:  # nearly always
+            route, lane = self._router.way(recipients[0], sender)
+            if lane == work.lane:
+                return await self._go(route, recipients, work, body, carrier, found)
         groups: dict[Route, list[Recipient]] = {}
         for recipient in recipients:
             if self._router.asks:
-                route, _ = await self._router.ask(recipient, work.message.sender)
+                route, _ = await self._router.ask(recipient, sender)
             else:
-                route = self._router.route(recipient, work.message.sender)
+                route = self._router.route(recipient, sender)
             groups.setdefault(route, []).append(recipient)
         own: list[tuple[Route, list[Recipient]]] = []
         for route, group in groups.items():
@@ -476,8 +486,6 @@ class Delivery:
             log.exception("delivery.body_unreadable", id=work.message.id)
             return None
 
-    # Waiting, and not.
-
     async def _connect(self, candidate: Candidate) -> Transport:
         limit = self._connect_timeout
         if not candidate.port:
@@ -485,18 +493,6 @@ class Delivery:
         return await connect(
             candidate.address, candidate.port, source=candidate.source, timeout=limit
         )
-
-    @contextmanager
-    def _waiting(self) -> Generator[None]:
-        """Wait in here for something new to do; `drain` ends that."""
-        with trio.CancelScope() as scope:
-            if self._draining:
-                scope.cancel()
-            self._waits.add(scope)
-            try:
-                yield
-            finally:
-                self._waits.discard(scope)
 
 
 async def _allowed(

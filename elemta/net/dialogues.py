@@ -182,7 +182,7 @@ class Dialogue:
         del self._said[: len(old)]
         for _, _, words in old:
             self._left += len(words) + _EACH
-            self.cut += len(lines(words))
+            self.cut += count_of(words)
 
 
 #: What is told to who listens.
@@ -289,6 +289,13 @@ def lines(words: Words) -> tuple[str, ...]:
         del found[-1]
     texts = (each.removesuffix(b"\r").decode("utf-8", "backslashreplace") for each in found)
     return tuple(map(printable, texts))
+
+
+def count_of(words: Words) -> int:
+    """How many `lines` there are."""
+    if isinstance(words, str):
+        return 1
+    return words.count(b"\n") + (not words.endswith(b"\n"))
 
 
 def printable(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from typing import Final
 
 from elemta.protocol.errors import RemoteProtocolError
@@ -19,6 +20,10 @@ from elemta.protocol.reply import Reply, Status
 MAX_LINE: Final = 4096
 #: Lines of one reply that we read.
 MAX_LINES: Final = 100
+#: Octets of what a server says in one line over and over, and of how many such is remembered what
+#: they came to.
+_SHORT: Final = 80
+_REMEMBERED: Final = 128
 #: Letters of one line that we keep: what `Reply` takes.
 _KEPT: Final = 496
 
@@ -77,6 +82,17 @@ class Replies:
 
 def read_reply(code: int, texts: list[bytes]) -> Reply:
     """A reply as a value; an enhanced status code is taken off where it agrees with the code."""
+    if len(texts) == 1 and len(texts[0]) <= _SHORT and code != 334:  # a challenge may be secret
+        return _short_reply(code, texts[0])
+    return _reply(code, texts)
+
+
+@lru_cache(_REMEMBERED)
+def _short_reply(code: int, text: bytes) -> Reply:
+    return _reply(code, [text])
+
+
+def _reply(code: int, texts: list[bytes]) -> Reply:
     status: Status | None = None
     lines: list[str] = []
     for text in texts:

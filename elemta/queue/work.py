@@ -135,6 +135,11 @@ class Claim:
         work = None if empty else self._queue.take(self, self._most)
         trio.lowlevel.reschedule(task, outcome.Value(work))
 
+    def dismiss(self) -> None:
+        """End the waiting with nothing, if somebody waits."""
+        if self._task is not None:
+            self.hand(empty=True)
+
     def succeeded(self) -> None:
         """The destination took something: the lane's window grows."""
         self._queue.succeeded(self._lane)

@@ -73,6 +73,7 @@ def test_the_first_match_wins_and_own_domains_come_first(
     for _ in range(2):  # found, then remembered
         assert router.route(at(domain), None) == route
         assert router.lane(at(domain), None) == lane
+        assert router.way(at(domain), None) == (router.route(at(domain), None), lane)
 
 
 WAYS = """

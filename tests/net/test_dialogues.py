@@ -5,7 +5,15 @@ import weakref
 
 import pytest
 
-from elemta.net.dialogues import MOST, Dialogue, Dialogues, Standing, lines, unheard
+from elemta.net.dialogues import (
+    MOST,
+    Dialogue,
+    Dialogues,
+    Standing,
+    count_of,
+    lines,
+    unheard,
+)
 from elemta.net.feed import Lost
 
 
@@ -57,6 +65,7 @@ def test_what_is_said_is_remembered_in_order_with_its_time() -> None:
 )
 def test_no_line_is_shown_that_was_not_said(words: bytes | str, shown: list[str]) -> None:
     assert list(lines(words)) == shown
+    assert count_of(words) == len(shown)
 
 
 def test_conversations_that_go_on_are_listed_the_oldest_first() -> None:

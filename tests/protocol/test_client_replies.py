@@ -95,6 +95,16 @@ def test_what_is_no_reply_ends_the_conversation(octets: bytes, reason: str) -> N
         client.quit()
 
 
+@pytest.mark.parametrize("text", ["5.1.1 no", "2.0.0 yes", "", "x" * 80, "5.1.1 " + "x" * 80])
+def test_a_reply_that_is_remembered_is_the_one_that_is_read(text: str) -> None:
+    for code in (220, 554, 220, 450, 554):
+        octets = f"{code} {text}\r\n".encode()
+        status, rest = None, text
+        if text.startswith(f"{code // 100}."):
+            status, rest = (int(text[2]), int(text[4])), text[6:]
+        assert heard(octets) == Greeting(Reply(code, status, (rest,)))
+
+
 def test_replies_to_the_limits_are_read() -> None:
     longest = b"554 " + b"x" * (MAX_LINE - 6) + b"\r\n"
     assert isinstance(heard(longest), Greeting)

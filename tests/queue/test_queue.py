@@ -38,6 +38,7 @@ from elemta.queue import (
     Tuning,
     Unparked,
     View,
+    Work,
     open_queue,
 )
 from elemta.queue.floor import LOOK
@@ -474,6 +475,32 @@ async def test_who_waits_can_be_cancelled_and_misses_nothing(
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
         queued = await queue.accept(envelope("c@x"), CONTENT)
+        assert await settle_next(queue, Result.DELIVERED) == queued
+
+
+async def test_who_waits_can_be_dismissed_and_misses_nothing(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with virtual_queue(tmp_path / "queue") as queue:
+        await queue.accept(envelope("a@x"), CONTENT)
+        with await queue.claim() as claim:
+            claim.dismiss()  # does not wait
+            work = claim.take()
+            assert work is not None
+            with work:
+                await queue.settle(work, attempts(work, Result.DELIVERED))
+            found: list[Work | None] = []
+
+            async def wait() -> None:
+                found.append(await claim.wait(1000))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await wait_all_tasks_blocked()
+                claim.dismiss()
+            assert found == [None]
+            assert trio.current_time() < 1
+        queued = await queue.accept(envelope("b@x"), CONTENT)
         assert await settle_next(queue, Result.DELIVERED) == queued
 
 
