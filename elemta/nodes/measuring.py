@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elemta.control.facts import Metric
-    from elemta.nodes.cluster import Reach
+    from elemta.nodes.asking import Reach
 
 #: Seconds that a node gets to answer. Whoever asks us has its own patience, 10 s mostly.
 PATIENCE: Final = 3.0

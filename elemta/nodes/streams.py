@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from elemta.control.interface import Control
-    from elemta.nodes.cluster import Reach
+    from elemta.nodes.asking import Reach
 
 log = logger(__name__)
 

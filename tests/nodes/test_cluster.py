@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from elemta.control.interface import Control, Happening
-    from elemta.nodes.cluster import Reach
+    from elemta.nodes.asking import Reach
 
 
 CONFIG = """
