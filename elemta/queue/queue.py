@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import random
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from elemta.queue import events as happened
 from elemta.queue.arrival import Arrivals
 from elemta.queue.bodies import StoredBody, is_large
-from elemta.queue.change import Settle
 from elemta.queue.counting import Counting
 from elemta.queue.errors import StoreUnavailable
-from elemta.queue.floor import Floor
 from elemta.queue.gate import Gate
 from elemta.queue.grip import Errand
 from elemta.queue.ids import IdSource, key_of
 from elemta.queue.incoming import Incoming
-from elemta.queue.model import Result, State
 from elemta.queue.operation import Call
 from elemta.queue.residence import Residence
 from elemta.queue.retry import Patience
 from elemta.queue.schedule import Schedule
 from elemta.queue.steering import Steering
+from elemta.queue.trials import Trials
 from elemta.queue.window import Window
-from elemta.queue.work import Claim, Work
 from elemta.queue.writer import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from elemta.metrics.meters import Meters
     from elemta.queue.action import Action, MakesReports, Tally
@@ -38,9 +34,7 @@ if TYPE_CHECKING:
     from elemta.queue.destination import Census, Destination
     from elemta.queue.entry import Entry
     from elemta.queue.filter import Filter
-    from elemta.queue.lane import Lane
     from elemta.queue.model import (
-        Attempt,
         Envelope,
         LaneOf,
         Message,
@@ -55,12 +49,10 @@ if TYPE_CHECKING:
     from elemta.queue.standing import Standing
     from elemta.queue.store import Store
     from elemta.queue.suspension import Suspension, Suspensions
+    from elemta.queue.work import Claim, Work
     from elemta.queue.writer import Writer
 
 T = TypeVar("T")
-
-#: Outcomes that may wait to be written before `settle` waits too.
-PENDING: Final = 2000
 
 
 class Queue:
@@ -73,6 +65,7 @@ class Queue:
         new_id: gives ids; they are wanted before the message is here.
         lane_of: where a recipient goes.
         room: whether the disk has more left than its reserve. While it has not, take no mail.
+        settle: writes what became of an attempt; see `Trials.settle`.
         run: for `open_queue`: look at the clock whenever something is due, until cancelled.
         bodies: for `Incoming`.
         counting: how much happened when.
@@ -111,25 +104,28 @@ class Queue:
         self._schedule = Schedule(
             lane, resident.entries, word=self._next_word, limits=limits, workers=workers
         )
-        self._floor = Floor(self, self._schedule, clock)
-        self._gate = Gate(suspensions, self._schedule, self._floor, self.events, clock)
-        self._residence = Residence(
+        self._trials = Trials(self, self._schedule, self.events, clock, meters)
+        floor = self._trials.floor
+        self._gate = Gate(suspensions, self._schedule, floor, self.events, clock)
+        self._residence: Residence = Residence(
             writer,
             clock,
             resident,
             self._schedule,
-            self._floor,
+            floor,
             deadline=self.deadline,
             memory=memory,
             finished=self._finished,
             timely=lambda now: self._gate.end_over(self._residence, now),
         )
+        self._trials.residence = self._residence
         self._arrivals = Arrivals(self, reader, writer, self._residence, clock)
         self._steering = Steering(self, reader, writer, self._schedule, self._residence, clock)
         self.counting = Counting(self.events, store.connection, writer, clock)
         self.lane_of = self._schedule.lane_of
         self._waiting = resident.entries
         self.run = self._residence.run
+        self.settle = self._trials.settle
 
     # What the listener needs.
 
@@ -244,41 +240,7 @@ class Queue:
         Resource handling:
             Enter the claim at once: leaving it gives the place back.
         """
-        return await self._floor.claim()
-
-    async def settle(
-        self,
-        work: Work,
-        attempts: Sequence[Attempt],
-        reports: Sequence[Report] = (),
-        *,
-        durable: bool = False,
-    ) -> None:
-        """Write what became of an attempt: outcomes, reports, and an end if all is done, at once.
-
-        It counts from now on, and is written soon, again and again if the disk does not let us.
-        A crash before that means that the recipients are tried once more.
-
-        Args:
-            work: whose recipients these are; those not named stay open.
-            attempts: one for each recipient. DEFERRED ones are tried again by the retry policy.
-            reports: messages to queue, durable together with it.
-            durable: wait for that. Otherwise this waits only when too much is pending, and is no
-                checkpoint.
-
-        Raises:
-            ValueError: an attempt at a recipient that is not open in this work.
-        """
-        now, entry = self._clock(), work.entry
-        changed = self._apply(work, attempts, now)
-        inserts = [self.queue_report(report) for report in reports]
-        settle = Settle(entry, changed, attempts, inserts, now, self._residence.settled)
-        if not entry.stands and entry.works <= 1:
-            self._residence.drop_content(entry)
-        settle.urgent = durable
-        self._residence.submit(settle)
-        if durable or self._residence.pending > PENDING:
-            await settle.wait(abandonable=True)
+        return await self._trials.floor.claim()
 
     async def hold(self, work: Work, recipient: Recipient, *, who: str, reason: str) -> bool:
         """Keep a recipient of a work from being tried, as an operator's `Hold` does others.
@@ -340,6 +302,13 @@ class Queue:
         self._schedule.reroute(lane, now)
         self._residence.restart(now)
 
+    async def body_of(self, entry: Entry) -> StoredBody:
+        """See `Work.body`."""
+        message = entry.message
+        if entry.content is not None:
+            return StoredBody(message, entry.content, self.bodies, self.in_thread)
+        return await self._reader.open_body(message, self.in_thread)
+
     def _next_word(self, message: Message, recipient: Recipient) -> float:
         return self.patience.next_word(message, recipient)
 
@@ -350,141 +319,10 @@ class Queue:
         message = arrivals.message(report.envelope, None, len(content), eight_bit=eight_bit)
         return arrivals.insert_of(message, content)
 
-    def _apply(self, work: Work, attempts: Sequence[Attempt], now: float) -> list[Recipient]:
-        """Move recipients to where attempts leave them, in memory."""
-        for attempt in attempts:
-            if attempt.number not in work.open:
-                raise ValueError(f"recipient {attempt.number} is not open in this work")
-        entry = work.entry
-        changed: list[Recipient] = []
-        chance = random.random()  # noqa: S311 # one for all: what is tried together now can be so again
-        for attempt in attempts:
-            recipient = work.open.pop(attempt.number)
-            recipient.attempts += 1
-            recipient.last = attempt.reply
-            recipient.warned = recipient.warned or attempt.warned
-            recipient.state, recipient.due = _STATES[attempt.result], 0.0
-            if recipient.state is State.DEFERRED:
-                if attempt.expired:
-                    recipient.state = State.EXPIRED
-                else:
-                    policy = self.patience.policy(recipient, entry.message.sender)
-                    delay = policy.delay(recipient.attempts, lambda: chance)
-                    deadline = self.patience.deadline(entry.message, recipient)
-                    recipient.due = min(now + delay, max(now, deadline))
-            if recipient.state is not State.DELIVERED:
-                self._schedule.note(attempt.destination, str(attempt.reply))
-            entry.left -= recipient.state.final
-            changed.append(recipient)
-            self._publish(entry.message.id, recipient, attempt, now)
-        return changed
-
-    def _publish(
-        self,
-        id: MessageId,  # noqa: A002 # the word of people
-        recipient: Recipient,
-        attempt: Attempt,
-        now: float,
-    ) -> None:
-        where = (id, recipient.address, attempt.destination, attempt.host, attempt.reply)
-        number = self.events.next()
-        match recipient.state:
-            case State.DELIVERED:
-                event: happened.QueueEvent = happened.Delivered(number, now, *where)
-            case State.DEFERRED:
-                event = happened.Deferred(number, now, *where, recipient.due)
-            case State.EXPIRED:
-                event = happened.Expired(number, now, *where)
-            case _:
-                event = happened.Failed(number, now, *where)
-        self.events.publish(event)
-
     def _finished(self, entry: Entry, now: float) -> None:
         number = self.events.next()
         self.events.publish(happened.Finished(number, now, entry.message.id))
         self._meters.stays.observe(now - entry.message.received_at)
-
-    # What a claim and a work need (`work.Gives`).
-
-    def take(self, claim: Claim, most: int) -> Work | None:
-        """See `Claim.take`."""
-        if not self._floor.may_go_on(claim):
-            return None
-        now = self._clock()
-        found = self._schedule.take(claim.place, most, now)
-        if found is None:
-            return None
-        entry, recipients, overdue = found
-        claim.taken += 1
-        entry.works += 1
-        if not overdue:
-            if not recipients[0].attempts:
-                self._meters.waits.observe(now - entry.message.received_at)
-            self.events.publish(
-                happened.AttemptStarted(
-                    self.events.next(),
-                    now,
-                    entry.message.id,
-                    claim.lane,
-                    tuple([each.address for each in recipients]),
-                )
-            )
-        return Work(self, entry, claim.lane, recipients, overdue=overdue)
-
-    def give_back(self, work: Work) -> None:
-        """See `Work`."""
-        entry, now = work.entry, self._clock()
-        entry.works -= 1
-        if work.open:
-            self._schedule.ready(entry, work.open.values(), now)
-            work.open = {}
-            self._residence.serve(now)
-        elif entry.left:
-            self._residence.rest(entry, now)
-
-    def rest(self, claim: Claim, deadline: float) -> bool:
-        """See `Claim.wait`."""
-        may = self._floor.rest(claim, deadline)
-        self._residence.wake_by(self._clock() + self._floor.next_look)
-        return may
-
-    def stir(self, claim: Claim) -> None:
-        """See `Claim.wait`."""
-        self._floor.stir(claim)
-
-    def succeeded(self, lane: Lane) -> None:
-        """See `Claim.succeeded`."""
-        if lane.parked_until is None:
-            self._schedule.succeeded(lane)
-            self._floor.serve()
-            return
-        now = self._clock()
-        self._schedule.released(lane, now)
-        self.events.publish(happened.Unparked(self.events.next(), now, lane.name))
-        self._residence.serve(now)
-
-    def failed(self, lane: Lane, *, park: bool, reason: str) -> None:
-        """See `Claim.failed`."""
-        now = self._clock()
-        lane.error = reason or lane.error
-        if self._schedule.failed(lane, now, park=park) and (until := lane.parked_until) is not None:
-            self._floor.end_rest(lane)
-            self._residence.wake_by(self._schedule.next_wake(now))
-            number = self.events.next()
-            self.events.publish(happened.Parked(number, now, lane.name, until, lane.error))
-        self._residence.serve(now)
-
-    def release(self, claim: Claim) -> None:
-        """See `Claim`."""
-        self._schedule.release(claim.place)
-        self._floor.serve()
-
-    async def body_of(self, entry: Entry) -> StoredBody:
-        """See `Work.body`."""
-        message = entry.message
-        if entry.content is not None:
-            return StoredBody(message, entry.content, self.bodies, self.in_thread)
-        return await self._reader.open_body(message, self.in_thread)
 
     # What people ask for.
 
@@ -578,10 +416,3 @@ class Queue:
         """
         errand = Errand(action=action, who=who, reason=reason, report=report)
         return await self._steering.act(errand, filter, limit)
-
-
-_STATES: Final = {
-    Result.DELIVERED: State.DELIVERED,
-    Result.DEFERRED: State.DEFERRED,
-    Result.FAILED: State.FAILED,
-}

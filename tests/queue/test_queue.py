@@ -915,7 +915,7 @@ async def test_reading_goes_on_when_the_disk_is_well_again(
 async def test_settling_waits_when_too_much_is_pending(
     tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("elemta.queue.queue.PENDING", 1)
+    monkeypatch.setattr("elemta.queue.trials.PENDING", 1)
     disks = Disks()
     async with virtual_queue(tmp_path / "queue", disk=disks) as queue:
         for name in "ab":
