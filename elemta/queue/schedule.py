@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from elemta.protocol import comparable_domain
-from elemta.queue.destination import Census, Destination
+from elemta.queue import overview
 from elemta.queue.lane import ENOUGH, FEW, Lane, Stand
 from elemta.queue.model import State
 from elemta.queue.rate import unlimited
-from elemta.queue.standing import Standing
 from elemta.queue.suspension import DOMAIN, Scopes
 
 if TYPE_CHECKING:
@@ -30,9 +29,11 @@ if TYPE_CHECKING:
 
     from elemta.protocol import ReversePath
     from elemta.queue.backlog import Item
+    from elemta.queue.destination import Census, Destination
     from elemta.queue.entry import Entry
     from elemta.queue.model import Destined, LaneOf, Message, Recipient
     from elemta.queue.rate import LaneLimits
+    from elemta.queue.standing import Standing
 
 #: Seconds between two looks at closed lanes, for what has no time left there.
 LOOK: Final = 10.0
@@ -506,55 +507,19 @@ class Schedule:
         if lane is not None:
             lane.error = error
 
+    # How it stands, for people.
+
     def census(self) -> Census:
         """How many lanes there are, without a picture of each."""
-        lanes, messages = Counter[str](), Counter[str]()
-        ready = 0
-        for lane in self._lanes.values():
-            backlog = lane.backlog
-            if backlog is None and not lane.closed:  # nearly all
-                ready += lane.ready
-                continue
-            condition = lane.condition
-            lanes[condition] += 1
-            messages[condition] += lane.ready + (0 if backlog is None else backlog.count)
-        lanes["open"] += len(self._lanes) - lanes.total()
-        messages["open"] += ready
-        return Census(destinations=lanes, messages=messages, workers=self.workers)
+        return overview.census(self._lanes.values(), self.workers)
 
     def standings(self, entry: Entry) -> dict[int, Standing]:
         """Where the recipients of a message are that are ready, by their numbers."""
-        found: dict[int, Standing] = {}
-        for name, stand in entry.stands.items():
-            here = Standing(lane=name, ahead=self._lanes[name].ahead(stand))
-            found.update((each.number, here) for each in stand.recipients)
-        for name, recipients in entry.shelved.items():
-            here = Standing(lane=name, ahead=self._lanes[name].ready, on_disk=True)
-            found.update((each.number, here) for each in recipients)
-        if entry.works:
-            sender = entry.message.sender
-            for each in entry.message.recipients:
-                if each.state is State.READY and each.number not in found:
-                    found[each.number] = Standing(lane=self._route(each, sender), tried=True)
-        return found
+        return overview.standings(entry, self._lanes, self._route)
 
     def destinations(self) -> list[Destination]:
         """How it stands with each lane."""
-        return [
-            Destination(
-                name=lane.name,
-                ready=lane.ready,
-                on_disk=lane.backlog.count if lane.backlog is not None else 0,
-                workers=lane.workers,
-                window=lane.window,
-                parked_until=lane.parked_until,
-                parks=lane.parks,
-                suspended=lane.suspended,
-                throttled_until=lane.throttled_until or lane.full_until,
-                error=lane.error,
-            )
-            for lane in self._lanes.values()
-        ]
+        return overview.destinations(self._lanes.values())
 
 
 def _split(
