@@ -108,7 +108,7 @@ MUTANTS: Final = [
     Mutant("two logins", "server.py", "if isinstance(parsed, Auth) and self._logged_in:", "if isinstance(parsed, Auth) and self._final:", TALK),
     Mutant("a login by challenge is forgotten", "server.py", "(verb is Verb.AUTH or verb is Verb.RESPONSE)", "verb is Verb.AUTH", TALK),
     Mutant("* is no base64", "server.py", 'if line == b"*":', 'if line == b"**":', TALK),
-    Mutant("an AUTH line has a command's limit", "server.py", "login = self._offer.mechanisms and", "login = self._final and", TALK),
+    Mutant("an AUTH line has a command's limit", "server.py", "if len(lines) > most and self._offer.mechanisms and", "if len(lines) > most and self._final and", TALK),
     Mutant("a response has a command's limit", "server.py", "line = self._lines.next_line(self._limits.login_line)", "line = self._lines.next_line(self._limits.command_line)", TALK),
     Mutant("a password is logged", "server.py", 'b"" if line == MASK or is_login(line) else line', "line", TALK),
     Mutant("a password stands in a transcript", "server.py", "return mask_login(line)", "return line", TALK),

@@ -198,8 +198,12 @@ class Listeners:
                 meters.connection_errors["too_many"] += 1
                 _shed(sock, client, reception, replies.TOO_MANY_CONNECTIONS)
             else:
-                with clients.hold(key), suppress(trio.BrokenResourceError):  # gone already
-                    await Session(SocketTransport(sock, address), reception).run()
+                with clients.hold(key):
+                    try:
+                        transport = SocketTransport(sock, address)
+                    except trio.BrokenResourceError:
+                        return  # gone already
+                    await Session(transport, reception).run()
 
 
 def _shed(sock: socket.socket, client: str, reception: Reception, goodbye: Reply) -> None:

@@ -204,6 +204,9 @@ class Session:
 
     async def _part(self) -> None:
         """Tell plugins that it is over, however it ended."""
+        if not any("on_disconnect" in each.waits for each in self._plugins.disconnect):
+            await self._plugins.on_disconnect(self._view)  # which nothing can interrupt
+            return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + FAREWELL):
             await self._plugins.on_disconnect(self._view)
 

@@ -163,7 +163,7 @@ class Wire:
         """Answer the last event; what is said waits for others, and for `next_event` or `flush`."""
         octets = self.smtp.send(answer)
         self._unsent.append(octets)
-        self._said("S", mask_challenges(octets))
+        self._said("S", mask_challenges(octets) if answer.code == 334 else octets)
 
     async def flush(self) -> None:
         """Write what is unsaid.

@@ -144,17 +144,18 @@ class SocketTransport:
 
     __slots__ = (
         *("_allowance", "_more", "_reason", "_socket", "_waiting"),
-        *("deadline", "local", "peer"),
+        *("deadline", "peer"),
     )
 
     def __init__(self, sock: socket.socket, peer: SocketAddress | None = None) -> None:
         try:
             sock.setblocking(False)
-            if sock.family != socket.AF_UNIX:
+            if peer is None:
+                peer = sock.getpeername()
+            if isinstance(peer, tuple):  # no Unix socket
                 # A reply must not wait for the acknowledgement of the one before it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.peer: Endpoint = endpoint(sock.getpeername() if peer is None else peer)
-            self.local: Endpoint = endpoint(sock.getsockname())
+            self.peer: Endpoint = endpoint(peer)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         self.deadline = math.inf
@@ -163,6 +164,11 @@ class SocketTransport:
         self._more = False  # there is likely more to read
         self._reason: Exception | None = None
         self._waiting = False
+
+    @property
+    def local(self) -> Endpoint:
+        """See `Transport`."""
+        return endpoint(self._socket.getsockname())  # few ask, so the kernel is not asked for all
 
     @property
     def waiting(self) -> bool:

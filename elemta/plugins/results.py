@@ -61,7 +61,13 @@ class Results:
 
     def first(self, kind: type[R]) -> R | None:
         """The first of this type, or None."""
-        return next(iter(self.of(kind)), None)
+        found = None if self._beneath is None else self._beneath.first(kind)
+        if found is not None:
+            return found
+        for _, each in self._found:
+            if isinstance(each, kind):
+                return each
+        return None
 
     def told(self) -> list[tuple[str, str]]:
         """All that have something to say, the session's first: which plugin's, and what."""

@@ -89,6 +89,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 _LIMITS: Final = Limits()
 _OFFER: Final = Offer()
+#: Stands where those of a message will be: most connections make them once, some never.
+_NO_CHECKS: Final = Checks(0)
 
 
 class ServerConnection:
@@ -147,7 +149,7 @@ class ServerConnection:
         self._must_refuse = False
         self._final = False
         # The message that is coming in: by DATA or by BDAT, never by both.
-        self._checks = self._new_checks()
+        self._checks = _NO_CHECKS
         self._dots: Dots | None = None
         self._chunk: Counted | None = None
         self._ready: deque[Content | ContentEnd] = deque()
@@ -305,7 +307,8 @@ class ServerConnection:
         if verb is Verb.DATA and state is State.DATA:
             self._checks = self._new_checks()
             self._dots = Dots(self._checks)
-            self._unstuff(self._dots, self._lines.take())
+            if self._lines:  # came after the command, and before our reply
+                self._unstuff(self._dots, self._lines.take())
         elif good and verb is Verb.RCPT:
             self._recipients += 1
         elif good and (verb is Verb.AUTH or verb is Verb.RESPONSE):
@@ -339,8 +342,10 @@ class ServerConnection:
         lines, limits = self._lines, self._limits
         if not lines:
             return None
-        login = self._offer.mechanisms and lines.starts_with(b"AUTH ")
-        line = lines.next_line(limits.login_line if login else limits.command_line)
+        most = limits.command_line
+        if len(lines) > most and self._offer.mechanisms and lines.starts_with(b"AUTH "):
+            most = limits.login_line
+        line = lines.next_line(most)
         if line is None:
             if lines.starts_with(grammar.TLS_HELLO):  # which may have no line end at all
                 return Refused(b"", grammar.NOT_SMTP, hostile=True)

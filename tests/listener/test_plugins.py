@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from elemta.listener.session import FAREWELL
-from elemta.plugins import CONTINUE, Chain, Loaded, Reject, Session
+from elemta.plugins import CONTINUE, Chain, Loaded, Plugin, Reject, Session
 from elemta.plugins import Transaction as Asked
 from tests.dialogue import Server
 from tests.plugins.saying import saying
@@ -120,6 +120,37 @@ async def test_plugins_are_told_of_a_session_that_is_cancelled_or_breaks(
         await refusing.expect("554 5.7.1 no")
         refusing.client.close()
     assert len(ended) == 2
+
+
+async def test_plugins_that_need_no_time_are_told_of_the_end_of_a_session_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    ended: list[str] = []
+
+    class Fails(Plugin):
+        name = "fails"
+
+        async def on_disconnect(self, session: Session) -> None:
+            raise OSError("no room for notes")
+
+    class Ends(Plugin):
+        name = "ends"
+
+        async def on_disconnect(self, session: Session) -> None:
+            ended.append(session.helo)
+
+    server = Server(Fails(), Ends())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        await _quits(server)
+    assert ended == ["client.example"]
+    server = Server(Fails(), Ends())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        await server.play(GREETED)
+        nursery.cancel_scope.cancel()
+    assert ended == ["client.example"] * 2
+    assert server.house.plugins.plugins[0].counts.failed == 1
 
 
 async def test_a_plugin_cannot_hold_up_the_end_of_a_session(autojump_clock: MockClock) -> None:

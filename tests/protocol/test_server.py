@@ -30,7 +30,7 @@ from elemta.protocol import (
     challenge,
     reply,
 )
-from tests.protocol.policy import Server, codes
+from tests.protocol.policy import OK, Server, codes
 
 ENVELOPE = "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
 EVERYTHING = Offer(
@@ -49,6 +49,19 @@ def test_a_whole_session_is_what_it_should_be() -> None:
         *[Hello, Mail, Rcpt, Data, Content, ContentEnd, Quit, Closed]
     ]
     assert server.smtp.state is State.CLOSED
+
+
+def test_what_comes_before_our_answer_to_data_is_content() -> None:
+    smtp = Server().smtp
+    smtp.receive_data(f"EHLO a\r\n{ENVELOPE}DATA\r\n".encode())
+    for _ in range(3):
+        smtp.next_event()
+        smtp.send(OK)
+    assert smtp.next_event() == Data()
+    smtp.receive_data(b"a\r\n.\r\nNOOP\r\n")
+    smtp.send(reply(354, 0, 0, "go"))
+    assert smtp.next_event() == Content(b"a\r\n")
+    assert smtp.next_event() == ContentEnd(None)
 
 
 def test_content_comes_in_as_few_pieces_as_it_came() -> None:
