@@ -38,9 +38,9 @@ OVERSIGNED: Final = (
     *("from", "reply-to", "to", "cc", "subject", "date", "message-id"),
     *("mime-version", "content-type", "content-transfer-encoding"),
 )
-#: Those of which one more is denied where there is one already. Where there is none, a mailing
-#: list that changes nothing else may add its own.
-_ONCE_THERE: Final = re.compile(r"list-.*")
+#: Those of which one more is denied where there is one already: programs would show either. Where
+#: there is none, a mailing list that changes nothing else may add its own.
+_ONCE_THERE: Final = re.compile(r"list-.*|sender|in-reply-to|references")
 #: Characters of a line, as far as it is ours to fold.
 _LINE: Final = 76
 #: What a line begins with that goes on with the one before it; or it is empty.

@@ -74,6 +74,12 @@ def test_what_is_signed_once_more_than_it_is_there_cannot_be_added() -> None:
     names = tags(signed(listed, ED))["h"].split(":")
     assert (names.count("list-unsubscribe"), names.count("list-id")) == (2, 2)
     assert verifies(signed(listed, ED))
+    # A list may add a Sender; nobody may add another one.
+    assert verifies(b"Sender: list@a.example\r\n" + message)
+    sent = signed(b"Sender: ann@us.example\r\nReferences: <1@us.example>\r\n" + MESSAGE, ED)
+    assert verifies(sent)
+    assert not verifies(b"Sender: eve@evil.example\r\n" + sent)
+    assert not verifies(b"References: <2@evil.example>\r\n" + sent)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import trio
 from typing_extensions import override
 
 from elemta.config import ConfigError, PluginEntry
+from elemta.delivery.signing import signed
 from elemta.plugins import (
     CONTINUE,
     AddHeader,
@@ -337,8 +338,8 @@ async def test_a_report_goes_without_the_fields_of_who_fails(keys: Path) -> None
 
     plugins = [Adds(AddHeader("X-First", "1")), Fails(), SeesAll()]
     async with running(CONFIG, plugins) as elemta:
-        reporter = elemta._parts.delivery.reporter
-        found = await reporter._signed(b"Subject: a report\r\n\r\n", "ID")
+        chain = elemta._parts.delivery.reporter._plugins()
+        found = await signed(chain, b"Subject: a report\r\n\r\n", "ID")
         assert found == b"X-Second: 2\r\nX-First: 1\r\nSubject: a report\r\n\r\n"
         assert {each.event for each in elemta.errors} == {"plugin.failed"}
         elemta.errors.clear()
@@ -353,9 +354,9 @@ async def test_a_report_does_not_wait_for_ever(keys: Path) -> None:
             await trio.sleep_forever()
 
     async with running(CONFIG, [Hangs()]) as elemta:
-        reporter = elemta._parts.delivery.reporter
+        chain = elemta._parts.delivery.reporter._plugins()
         report = b"Subject: a report\r\n\r\n"
-        assert await reporter._signed(report, "ID") == report
+        assert await signed(chain, report, "ID") == report
 
 
 async def test_each_that_signs_sees_what_the_ones_before_it_have_added(keys: Path) -> None:
