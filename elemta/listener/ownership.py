@@ -6,6 +6,11 @@ An account owns
 - what its plugin grants it (`elemta.plugins.Granted`);
 - what leads to these, and to nobody else: aliases and sub-addresses of our domains.
 
+Who resends a message (RFC 5322 §3.6.6) says so in Resent-From, and leaves From as it is. That makes
+From no less of a claim: programs show it alone, our signature would vouch for it, and a line that
+anybody can write must not be the way to write as anybody. So it must be his own all the same, and
+so must Resent-From.
+
 The null sender is nobody's address, so anybody may say it: reports and automatic answers do. From
 is held against the account then, too. An account that was granted ``*`` is asked nothing.
 """
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
 SENDER: Final = 553
 AUTHOR: Final = 550
 STATUS: Final = (7, 1)
+#: What is said to who has resent what another has written.
+_RESENT: Final = "to resend another's mail is not allowed here: forward it as an attachment"
 #: Letters of a login or an address that are told: a line of a reply has an end.
 _TOLD: Final = 150
 
@@ -108,12 +115,17 @@ class Ownership:
             return Reply(AUTHOR, STATUS, (f"a message has one From field, and {many}",))
         if hidden := hidden_author(header):
             return Reply(AUTHOR, STATUS, (f"{hidden}: not clear whose this is",))
+        resent = header.named(b"resent-from")[:1]  # what others have resent stands below
         for field, values in (
+            ("Resent-From", resent),
             ("From", named),
             ("Sender", header.named(b"sender")),
         ):
             for value in values:
                 if (refusal := await self._judge_field(session, field, value)) is not None:
+                    another = len(refusal.lines) > 1  # and not merely unclear, or unknown
+                    if another and resent and field != "Resent-From":
+                        return Reply(AUTHOR, STATUS, (refusal.lines[0], _RESENT))
                     return refusal
         return None
 

@@ -156,6 +156,9 @@ async def test_who_has_not_logged_in_is_not_asked() -> None:
         "From: Alice @ home <alice@here.example>",
         "From: alice@here.example\nX-From: bob@here.example\nSubject: x\n From: bob@here.example",
         "From: alice@here.example\nFrom bob@here.example Mon Nov 28 2026",
+        "Resent-From: sales@here.example\nResent-To: x@far.example\nFrom: alice@here.example",
+        # Somebody has resent it to her before.
+        "Resent-From: alice@here.example\nResent-From: bob@here.example\nFrom: alice@here.example",
     ],
 )
 async def test_a_message_may_be_of_its_account(text: str) -> None:
@@ -169,6 +172,15 @@ async def test_a_message_may_be_of_its_account(text: str) -> None:
         ("From: Alice <bob@here.example>", "From: <bob@here.example> is not an address of"),
         ("From: alice@here.example, bob@here.example", "From: <bob@here.example> is not"),
         ("From: alice@here.example\nSender: bob@here.example", "Sender: <bob@here.example> is not"),
+        # Who resends what another has written, or says that another does.
+        ("Resent-From: alice@here.example\nFrom: bob@here.example", "From: <bob@here.example> is"),
+        (
+            "Resent-From: alice@here.example\nResent-Sender: alice@here.example\n"
+            "From: alice@here.example\nSender: bob@here.example",
+            "Sender: <bob@here.example> is not",
+        ),
+        ("Resent-From: bob@here.example\nFrom: alice@here.example", "Resent-From: <bob@here.exam"),
+        ("Resent-From: Bob\nFrom: alice@here.example", "the field Resent-From is not clear:"),
         # What programs may take for the author.
         ("From: bob@here.example <alice@here.example>", "From: <bob@here.example> is not"),
         ("From: <alice@here.example> <bob@here.example>", "From: <bob@here.example> is not"),
@@ -206,6 +218,20 @@ async def test_what_is_not_clear_or_of_another_is_refused(text: str, told: str) 
     assert (refusal.code, refusal.enhanced) == (550, "5.7.1")
     assert told in refusal.lines[0]
     assert len(bytes(refusal)) < 1024
+
+
+async def test_who_resends_what_another_has_written_is_told_what_to_do_instead() -> None:
+    text = "Resent-From: alice@here.example\nFrom: bob@far.example"
+    refusal = await ownership().judge_authors(ALICE, header(text))
+    assert refusal is not None
+    assert refusal.lines[1] == (
+        "to resend another's mail is not allowed here: forward it as an attachment"
+    )
+    own = await ownership().judge_authors(ALICE, header("Resent-From: bob@here.example\n" + text))
+    assert own is not None
+    assert own.lines[1].startswith("look up whom your program writes as")
+    granted = session("alice@here.example", "*")
+    assert await ownership().judge_authors(granted, header(text)) is None
 
 
 async def test_octets_that_are_no_text_are_no_address() -> None:
