@@ -3,7 +3,7 @@
 Who may try is told by where he is and who he says he is; of each there is a count:
 
 - of a client's network (an IPv4 address, an IPv6 /64), whoever it says it is: so much in an hour,
-  and a ban where that goes on;
+  and a ban where that goes on; of an IPv6 /48, which has 65,536 of those, `WIDE` times as much;
 - of an account at one network: from the fifth wrong password in a row on each wait is twice as long
   as the one before;
 - of an account at all networks together that it has never been seen at.
@@ -63,6 +63,10 @@ DAY: Final = 86400.0
 #: Wrong passwords of an account at a network that are known again, and octets of the hash of each.
 _AGAIN: Final = 8
 _SHORT: Final = 4
+#: How much of an IPv6 address is a site, and how many times as often one may be wrong as a network:
+#: some have many people in it, and strangers to each other.
+SITE: Final = 48
+WIDE: Final = 10
 #: Networks in a day that an account can come to be at home at: more than anybody travels.
 HOMES: Final = 50
 #: Seconds in which what is known must be written at the end.
@@ -166,6 +170,7 @@ class Guesses:
         self._secret = secret or os.urandom(_SECRET)
         self._ledger = Ledger()
         self._networks = Book(_Network, MOST, self._joined_networks)
+        self._sites = Book(_Account, MOST, self._joined_sites)
         self._accounts = Book(_Account, MOST, self._joined_accounts)
         self._pairs = Book(_Pair, MOST, self._joined_pairs)
         self.configure(rules)
@@ -239,6 +244,7 @@ class Guesses:
         await self._ledger.open(owner)
         book = partial(self._ledger.book, common=True)
         self._networks = await book("networks", self._networks)
+        self._sites = await book("sites", self._sites)
         self._accounts = await book("accounts", self._accounts)
         self._pairs = await book("pairs", self._pairs)
 
@@ -272,6 +278,13 @@ class Guesses:
                 return Locked("banned", found.banned_until)
             if wait := self._wait(found.level, found.at, now):
                 return Locked("network", now + wait)
+        site = self._sites.get(short(_site(address))) if ":" in where else None
+        if (
+            site is not None
+            and not self._is_shared(address)
+            and (wait := self._wait(site.level, site.at, now, WIDE))
+        ):
+            return Locked("network", now + wait)
         known = self._accounts.get(short(account))
         if known is not None and (wait := self._wait(known.level, known.at, now)):
             return Locked("account", now + wait)
@@ -341,6 +354,13 @@ class Guesses:
             self._accounts.put(short(account), _Account(until, level, now, *moved))
         if not self._is_shared(address):
             self._count_network(short(where), now)
+            if ":" in where:
+                self._count_site(short(_site(address)), now)
+
+    def _count_site(self, key: bytes, now: float) -> None:
+        found = self._sites.get(key) or _Account(until=now)
+        level = self._level(found.level, found.at, now, WIDE) + 1
+        self._sites.put(key, _Account(now + self._seconds, level, now))
 
     def _count_network(self, key: bytes, now: float) -> None:
         rules = self._rules
@@ -390,6 +410,12 @@ class Guesses:
             banned_until=max(here.banned_until, there.banned_until),
         )
 
+    def _joined_sites(self, before: _Account | None, here: _Account, there: _Account) -> _Account:
+        was = before or _Account(here.at)
+        gained = here.level - self._level(was.level, was.at, here.at, WIDE)
+        level = there.level + max(0.0, gained)
+        return _Account(max(here.until, there.until), level, max(here.at, there.at))
+
     def _joined_accounts(
         self, before: _Account | None, here: _Account, there: _Account
     ) -> _Account:
@@ -427,14 +453,15 @@ class Guesses:
         """Seconds that an account has to wait at a network after so many wrong passwords."""
         return min(LONGEST, self._rules.lock * 2.0 ** min(wrong - FREE - 1, 30))
 
-    def _level(self, level: float, at: float, now: float) -> float:
+    def _level(self, level: float, at: float, now: float, times: int = 1) -> float:
         """What is left by now of what was wrong: it is forgotten evenly."""
-        return max(0.0, level - max(0.0, now - at) * self._count / self._seconds)
+        return max(0.0, level - max(0.0, now - at) * times * self._count / self._seconds)
 
-    def _wait(self, level: float, at: float, now: float) -> float:
-        """Seconds until one more may be wrong."""
-        over = self._level(level, at, now) - (self._count - 1)
-        return over * self._seconds / self._count if over > 0 else 0.0
+    def _wait(self, level: float, at: float, now: float, times: int = 1) -> float:
+        """Seconds until one more may be wrong, where that may be so many times as often."""
+        many = times * self._count
+        over = self._level(level, at, now, times) - (many - 1)
+        return over * self._seconds / many if over > 0 else 0.0
 
     def _at_home(self, pair: _Pair, now: float) -> bool:
         return bool(pair.good_at) and now - pair.good_at < self._rules.known
@@ -456,6 +483,10 @@ class Guesses:
 def _homes(account: _Account, now: float) -> float:
     """At how many networks it has come to be at home of late: that is forgotten evenly."""
     return max(0.0, account.homes - max(0.0, now - account.homed_at) * HOMES / DAY)
+
+
+def _site(address: str) -> str:
+    return network(address, ipv6=SITE)
 
 
 def _account(user: str) -> str:

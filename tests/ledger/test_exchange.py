@@ -129,6 +129,22 @@ async def test_a_node_that_is_cut_off_goes_on_and_is_heard_later(
             }
 
 
+async def test_what_came_though_nobody_could_say_so_is_counted_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with a_server(tmp_path) as server:
+        one, two = await nodes_of(server, 2)
+        two.deafen()
+        two.visits.add(b"a", later(server))
+        await settled()
+        assert one.visits.get(b"a") == Visit(later(server), 1)
+        two.visits.add(b"a", later(server))
+        two.cut_off()
+        two.reachable = True
+        await settled()
+        assert one.visits.get(b"a") == two.visits.get(b"a") == Visit(later(server), 2)
+
+
 async def test_a_node_that_starts_anew_knows_what_the_others_know(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

@@ -335,3 +335,18 @@ def test_time_that_goes_back_frees_nobody_for_long(guesses: Guesses, clock: Fake
     clock.now = EPOCH - DAY
     guesses.wrong(HOME, "ann")
     assert why(guesses, HOME) == "tries"
+
+
+def test_who_has_many_networks_of_ipv6_has_ten_times_the_guesses_and_no_more(
+    guesses: Guesses, clock: FakeClock
+) -> None:
+    guesses.right("2001:db8:0:ffff::1", "ann")
+    tries = 0
+    while why(guesses, f"2001:db8:0:{tries:x}::1", f"user{tries}") == "" and tries < 1000:
+        guesses.wrong(f"2001:db8:0:{tries:x}::1", f"user{tries}", "guess")
+        tries += 1
+    assert tries == 10 * RULES.failures.count
+    assert why(guesses, "2001:db8:0:ffff::1") == "", "who is at home there is not held to account"
+    assert why(guesses, "2001:db8:1::1", "zoe") == ""
+    clock.advance(RULES.failures.seconds / tries)
+    assert why(guesses, "2001:db8:0:ff::1", "zoe") == ""
