@@ -38,7 +38,8 @@ def test_quantities_have_their_units_and_defaults_are_filled_in() -> None:
     limits = values["limits"]
     assert isinstance(limits, dict)
     assert (limits["connections"], limits["memory"]) == (2000, "1000 B")
-    assert values["relay"] == {"networks": ["192.0.2.0/24"], "domains": []}
+    wanted = {"networks": ["192.0.2.0/24"], "domains": [], "domain_map": None}
+    assert values["relay"] == wanted
     assert values["shutdown_grace"] == "30 s"
     assert values["data_dir"] == "/var/lib/elemta"
     told = json.dumps(values)
