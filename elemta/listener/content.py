@@ -57,12 +57,20 @@ class Arrived:
         """See `elemta.plugins.Content`."""
         if most is not None and self.size > most:
             raise TooLargeError(f"{self.size} octets are more than {most}")
+        if self._whole is None and self._incoming is None:
+            self._whole = self._joined()
+        if self._whole is not None:
+            return self._whole
         async with self._reading:  # those that inspect come side by side
             if self._whole is None:
-                if self._incoming is not None and not await self._room():
+                if not await self._room():
                     raise TooLargeError(f"no memory for {self.size} octets")
                 self._whole = b"".join([piece async for piece in self.pieces()])
             return self._whole
+
+    def _joined(self) -> bytes:
+        """All of it, where that is in memory."""
+        return b"".join(self._pieces)
 
     async def _room(self) -> bool:
         """Whether there is memory for all of it; who asks after that knows the answer at once."""
@@ -102,6 +110,10 @@ class Finished(Arrived):
         self._head = head
         self._rest = whole
         self._before = before
+
+    @override
+    def _joined(self) -> bytes:
+        return self._head + self._rest._joined()[self._before :]
 
     @override
     async def pieces(self) -> AsyncGenerator[bytes]:

@@ -281,8 +281,9 @@ class Chain:
             else:
                 try:
                     async with trio.open_nursery() as nursery:
-                        for place, loaded in enumerate(self.inspect):
+                        for place, loaded in enumerate(self.inspect[1:], 1):
                             nursery.start_soon(inspect, place, loaded)
+                        await inspect(0, self.inspect[0])
                 except BaseExceptionGroup:
                     await trio.lowlevel.checkpoint_if_cancelled()  # in no group
                     raise

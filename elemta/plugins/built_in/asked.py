@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 class Asking:
     """Entered by whoever asks. It costs no checkpoint where nobody else does."""
 
-    __slots__ = ("_lock",)
+    __slots__ = ("_busy", "_over")
 
     def __init__(self) -> None:
-        self._lock = trio.Lock()
+        self._busy = False
+        self._over: trio.Event | None = None  # somebody waits for that
 
     async def __aenter__(self) -> None:
-        try:
-            self._lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._lock.acquire()
+        while self._busy:
+            if self._over is None:
+                self._over = trio.Event()
+            await self._over.wait()
+        self._busy = True
 
     async def __aexit__(
         self,
@@ -30,4 +32,7 @@ class Asking:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        self._busy = False
+        if self._over is not None:
+            self._over.set()
+            self._over = None
