@@ -107,7 +107,8 @@ class Authentication:
         self._known: Known | None = None  # whose proof is awaited
         self._proving = ""  # who he says he is
         self._began = 0.0  # when the client said what is judged now (Trio time)
-        self._since = 0.0  # when it has logged in (Trio time)
+        #: When it has logged in (Trio time); at first when it came, as a plugin may recognise it.
+        self._since = trio.current_time()
         self._until = math.inf  # when that is over, seconds since the epoch
 
     async def answer(self, event: Auth | AuthResponse) -> Reply:
