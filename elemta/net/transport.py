@@ -217,7 +217,12 @@ class SocketTransport:
         if self._allowance <= 0:
             await self._let_others_run()
         self._allowance -= len(octets) + _CALL
-        sent = self._send(octets)
+        try:
+            sent = self._socket.send(octets)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise _gone(error) from error
         if sent < len(octets):
             await self._send_rest(memoryview(octets)[sent:])
 
@@ -235,7 +240,7 @@ class SocketTransport:
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
 
-    def _send(self, octets: bytes | memoryview) -> int:
+    def _send(self, octets: memoryview) -> int:
         try:
             return self._socket.send(octets)
         except BlockingIOError:
