@@ -191,6 +191,9 @@ class Book(Generic[R]):
 
     def resize(self, most: int) -> None:
         """See `Pages`."""
+        if most == self._most:
+            return
         self._most = most
+        self.stir()  # others have to know, if they have it in common
         while len(self.rows) > most:
             self._make_room()

@@ -28,7 +28,7 @@ from msgspec import Struct
 from elemta.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
     from pathlib import Path
 
     from elemta.ledger.ledger import Pages
@@ -72,6 +72,13 @@ class Close(Struct, array_like=True, tag=True):
     book: int
 
 
+class Resize(Struct, array_like=True, tag=True):
+    """It has another bound, by a changed configuration."""
+
+    book: int
+    most: int
+
+
 class Put(Struct, array_like=True, tag=True):
     """It has changed rows.
 
@@ -100,7 +107,7 @@ class Told(Struct, array_like=True):
     whole: bool
 
 
-Said: TypeAlias = Open | Close | Put
+Said: TypeAlias = Open | Close | Resize | Put
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _told: Final = msgspec.msgpack.Decoder(Told)
@@ -162,6 +169,8 @@ class _Held:
         #: On its way, as it was sent.
         self.flying: dict[bytes, bytes | None] = {}
         self.opened = False
+        #: How many rows we have told that it has.
+        self.most = 0
         #: Rows of which nothing was heard since we were cut off.
         self.unheard: set[bytes] = set()
         self.whole = trio.Event()
@@ -173,12 +182,20 @@ class _Held:
         if self.whole.is_set():
             self.whole = trio.Event()
 
-    def open(self) -> Open:
-        self.opened = True
-        return Open(self.number, self.ledger, self.name, self.pages.most)
+    def news(self) -> Iterator[Said]:
+        """What is to be told now."""
+        most = self.pages.most
+        if not self.opened:
+            self.opened = True
+            yield Open(self.number, self.ledger, self.name, most)
+        elif most != self.most:  # before rows that there is room for by now
+            yield Resize(self.number, most)
+        self.most = most
+        if (put := self.batch()) is not None:
+            yield put
 
     def batch(self) -> Put | None:
-        """What is to be told now; None: nothing, or it has to wait."""
+        """What has changed; None: nothing, or it has to wait."""
         pages = self.pages
         if self.flying or not pages.changed or not self.whole.is_set():
             return None
@@ -343,10 +360,7 @@ class Exchange:
                 self._gone.clear()
                 self._news = trio.Event()
                 for each in self._books.values():
-                    if not each.opened:
-                        said.append(each.open())
-                    elif (put := each.batch()) is not None:
-                        said.append(put)
+                    said += each.news()
                 if said:
                     await stream.send_all(b"".join(map(frame, said)))
                 await self._news.wait()

@@ -25,6 +25,7 @@ from elemta.ledger.exchange import (
     GarbledError,
     Open,
     Put,
+    Resize,
     Said,
     Told,
     frame,
@@ -44,7 +45,7 @@ T = TypeVar("T")
 FAREWELL: Final = 5.0
 
 # What msgspec declares knows no unions: the annotation says what it makes of them.
-_said: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Open | Close | Put)
+_said: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Open | Close | Resize | Put)
 _row: Final = msgspec.msgpack.Decoder(Row)
 
 
@@ -228,6 +229,9 @@ class Keeper:
                 case Close(book):
                     if (reader := readers.pop(book, None)) is not None:
                         reader.shelf.readers.discard(reader)
+                case Resize(book, most):
+                    if (reader := readers.get(book)) is not None:
+                        reader.shelf.resize(most)
                 case Put(book, rows):
                     if (reader := readers.get(book)) is not None:
                         reader.put(rows)

@@ -88,7 +88,7 @@ class Pages(Protocol):
 
     Attributes:
         changed: keys whose rows the disk does not know, or does not know to be gone.
-        stir: called when there are some, after there were none.
+        stir: called when there are some, after there were none; and when `most` is another.
     """
 
     changed: set[bytes]

@@ -228,6 +228,21 @@ async def test_of_too_many_rows_all_nodes_drop_the_same(
         assert min(int(key) for key in one.visits.rows) > 3000
 
 
+@pytest.mark.parametrize(("before", "now"), [(100, 1000), (1000, 100)])
+async def test_a_reload_gives_a_book_another_bound_everywhere(
+    tmp_path: Path, before: int, now: int, autojump_clock: MockClock
+) -> None:
+    async with a_server(tmp_path) as server:
+        one, two = nodes = await nodes_of(server, 2, before)
+        for each in nodes:
+            await each.start(now)
+        for number in range(500):
+            one.visits.put(b"%d" % number, Visit(later(server) + number))
+        await settled()
+        assert one.visits.rows == two.visits.rows
+        assert 50 < len(one.visits.rows) <= 100 if now == 100 else len(one.visits.rows) == 500
+
+
 async def test_a_book_that_is_closed_is_heard_of_no_more(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
