@@ -111,7 +111,7 @@ async def check_arc(
             resolver=resolver,
             in_thread=in_thread,
             first=key_questions(tags),
-            light=always if is_light(header, body, len(signing)) else never,
+            light=always if is_light(header, body, signing) else never,
             seconds=seconds,
         )
     except trio.TooSlowError:

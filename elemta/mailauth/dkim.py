@@ -117,7 +117,7 @@ async def check_dkim(
             resolver=resolver,
             in_thread=in_thread,
             first=key_questions(each.tags for each in wanted),
-            light=always if is_light(header, body, len(wanted)) else never,
+            light=always if is_light(header, body, found[: len(wanted)]) else never,
             seconds=seconds,
         )
     except trio.TooSlowError:

@@ -33,13 +33,17 @@ if TYPE_CHECKING:
 _LONGEST: Final = 8192
 #: Fields that one signature may sign.
 _MOST_NAMES: Final = 150
-#: What is light: a header and a body of so many octets, and so many lines and signatures.
+#: What is light: a header and a body of so many octets, so many lines, so many signatures and
+#: octets of each.
 _LIGHT_HEADER: Final = 8192
 _LIGHT_LINES: Final = 150
 _LIGHT_BODY: Final = 32 * 1024
 _LIGHT_SIGNATURES: Final = 2
-#: Spaces in a row, over which dkimpy's expressions would go again and again.
+_LIGHT_SIGNATURE: Final = 2048
+#: Spaces in a row, over which dkimpy's expressions would go again and again; and those with which
+#: they take a while: nobody needs so many for a fold.
 _SPACES: Final = re.compile(rb"\s{200}")
+_SOME_SPACES: Final = re.compile(rb"\s{32}")
 #: Dkimpy takes such a line for the first of a mailbox file, and not for the field that it may be.
 _FROM_LINE: Final = b"From "
 #: The value of ``b=``, which a signature does not sign. dkimpy's own expression finds the same, in
@@ -129,16 +133,22 @@ class Signed(dkim.DomainSigner):
             raise UnverifiedError("fail", "the body was changed")
 
 
-def is_light(header: bytes, body: Body, signatures: int) -> bool:
-    """Whether so many signatures are verified in a millisecond or two, whatever is in them.
+def is_light(header: bytes, body: Body, signing: Sequence[bytes]) -> bool:
+    """Whether signatures are verified in a millisecond or two, whatever is in them.
 
     What is longer must not be waited for by others: it goes to a thread.
+
+    Args:
+        header: of the message.
+        body: what is behind it.
+        signing: the values of the fields that sign.
     """
     return (
-        signatures <= _LIGHT_SIGNATURES
+        len(signing) <= _LIGHT_SIGNATURES
         and len(header) <= _LIGHT_HEADER
         and header.count(b"\n") <= _LIGHT_LINES
         and body.size <= _LIGHT_BODY
+        and all(len(each) <= _LIGHT_SIGNATURE and not _SOME_SPACES.search(each) for each in signing)
     )
 
 

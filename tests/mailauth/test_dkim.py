@@ -320,6 +320,11 @@ async def not_here(call: Callable[[], T]) -> T:
         (signed(MESSAGE + b"x\r\n" * 20_000), False),
         (signed(b"X: " + b"x " * 5000 + b"\r\n" + MESSAGE), False),
         (signed(b"X: y\r\n" * 200 + MESSAGE), False),
+        # Over spaces in a signature dkimpy goes again and again, and over each of many tags.
+        (signed().replace(b"; d=", b";" + b" " * 24 + b"d="), True),
+        (signed().replace(b"; d=", b";" + b" " * 32 + b"d="), False),
+        (signed(names=[b"from", *([b"x-long"] * 80)]), True),
+        (signed(names=[b"from", *([b"x-a-much-longer-one"] * 100)]), False),
     ],
 )
 async def test_small_messages_need_no_thread_and_large_ones_do(
