@@ -114,6 +114,7 @@ def test_a_server_that_offers_no_tls_is_told(cert: Callable[..., Result]) -> Non
             client.recv(1000)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(60)  # nobody comes if what is tested fails before
         thread = threading.Thread(target=serve)
         thread.start()
         done = cert("check", f"127.0.0.1:{listening.getsockname()[1]}")

@@ -179,7 +179,7 @@ def test_mail_is_handed_in_by_curl(make_elemta: MakeDaemon) -> None:
         body={
             "from": "a@example.org",
             "to": ["erin@example.org"],
-            "send_at": "2027-01-31T12:00:00Z",
+            "send_at": "2099-01-31T12:00:00Z",
         },
     )
     assert later.status == 201, later.body
