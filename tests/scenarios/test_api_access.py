@@ -26,6 +26,8 @@ from tests.scenarios.conftest import needs
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from websockets.sync.client import ClientConnection
+
     from tests.scenarios.conftest import MakeDaemon
     from tests.scenarios.daemon import Daemon
 
@@ -222,12 +224,20 @@ def test_no_client_holds_up_the_end_nor_the_mail(make_elemta: MakeDaemon) -> Non
             dial().sendall(
                 f"POST /v1/queue/hold HTTP/1.1\r\n{asking}Content-Length: 99\r\n\r\n{{".encode()
             )
-        program = connect(
-            f"ws://127.0.0.1:{port}/v1/events",
-            additional_headers={"Authorization": f"Bearer {token}"},
-            open_timeout=60,  # a thousand listings that nobody reads are made meanwhile
-        )
-        with program:
+
+        def listens() -> ClientConnection | None:
+            try:
+                return connect(
+                    f"ws://127.0.0.1:{port}/v1/events",
+                    additional_headers={"Authorization": f"Bearer {token}"},
+                    open_timeout=60,  # a thousand listings that nobody reads are made meanwhile
+                )
+            except InvalidStatus as error:
+                if error.response.status_code != 503:
+                    raise
+                return None  # it cannot say in time how it is, and is to be asked again
+
+        with ports.eventually(listens, what="a place") as program:
             daemon.send(messages.numbered("y"), ["bob@example.org"])
             ports.eventually(lambda: len(daemon.maildir("bob@example.org")) == 1)
             began = time.monotonic()

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -179,7 +180,7 @@ def test_mail_is_handed_in_by_curl(make_elemta: MakeDaemon) -> None:
         body={
             "from": "a@example.org",
             "to": ["erin@example.org"],
-            "send_at": "2099-01-31T12:00:00Z",
+            "send_at": (datetime.now(UTC) + timedelta(days=30)).isoformat(),
         },
     )
     assert later.status == 201, later.body
