@@ -39,7 +39,8 @@ log = logger(__name__)
 GATHERING: Final = 0.005
 #: Seconds until somebody who was cut off tries again.
 PAUSE: Final = 0.5
-#: Seconds that a node waits for what others know before it starts without.
+#: Seconds that a node waits for what others know before it starts without: once, however many books
+#: it has. Until it runs, clients wait at the door, and it does not see that the server has ended.
 JOINING: Final = 10.0
 #: Seconds for what a node has still to tell when it ends.
 FAREWELL: Final = 2.0
@@ -276,12 +277,14 @@ class Exchange:
         self._news = trio.Event()
         self._heard = trio.Event()
         self._connected = False
+        self._silent = False  # what was asked for did not come, nor anything since
 
     async def open(self, folder: Path, name: str, pages: Pages) -> None:
         """Have a book in common; the rows that there are come into it.
 
-        It is waited for those so long as `JOINING` says. They come later if the first process is so
-        slow; what was put there until then is joined with them.
+        It is waited for those so long as `JOINING` says, and not at all if others have just not
+        come. They come later if the first process is so slow; what was put there until then is
+        joined with them.
 
         Args:
             folder: of whoever it belongs to, in this node's.
@@ -293,9 +296,10 @@ class Exchange:
         common = self._books[self._number] = _Held(self._number, ledger, name, pages)
         pages.stir = self._stir
         self._stir()
-        with trio.move_on_after(JOINING) as waiting:
+        with trio.move_on_after(0 if self._silent else JOINING) as waiting:
             await common.whole.wait()
         if waiting.cancelled_caught:
+            self._silent = True
             log.error("exchange.late", ledger=ledger, book=name)
 
     async def close(self, several: Iterable[Pages]) -> None:
@@ -346,6 +350,7 @@ class Exchange:
     async def _hear(self, frames: Frames) -> None:
         while (octets := await frames.next()) is not None:
             told = _told.decode(octets)
+            self._silent = False
             if (common := self._books.get(told.book)) is not None:
                 common.take(told, self._clock() if self._counts else -math.inf)
                 if common.pages.changed:

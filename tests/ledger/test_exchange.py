@@ -192,12 +192,20 @@ async def test_mail_waits_for_no_first_process_that_does_not_answer(
         two.reachable = False
         before = trio.current_time()
         visits = await two.start()
+        for name in ("more", "yet more"):
+            await two.ledger.book(name, Visits(), common=True)
         assert trio.current_time() - before == pytest.approx(JOINING)
         visits.add(b"a", later(server))
         assert visits.get(b"a") == Visit(later(server))
         two.reachable = True
         await settled()
         assert one.visits.get(b"a") == visits.get(b"a") == Visit(later(server), 2)
+        before = trio.current_time()
+        again = await two.ledger.book("again", Visits(), common=True)
+        assert trio.current_time() - before < 1
+        again.add(b"a", later(server))
+        await settled()
+        assert not again.changed
 
 
 async def test_what_has_expired_is_counted_once(tmp_path: Path, autojump_clock: MockClock) -> None:
