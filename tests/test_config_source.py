@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from elemta.config import ConfigError
-from elemta.config.source import Source, _Loader, _parse, _quick
+from elemta.config.source import Source, _is_flat, _Loader, _parse, _quick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,3 +68,41 @@ def test_of_a_mistake_only_one_of_them_is_heard() -> None:
         _parse("a: [1\nb: 2\n", _Loader)
     assert ours.value.problem is not None
     assert ours.value.problem in str(caught.value)
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? ", "a:\n[", "['x]', ", "[ # ]\n"])
+def test_what_is_nested_without_end_is_a_mistake_and_no_end_of_the_process(opening: str) -> None:
+    code = (
+        "import sys\n"
+        "from elemta.config import ConfigError\n"
+        "from elemta.config.source import Source\n"
+        "try:\n"
+        "    Source(sys.stdin.read(), 'elemta.yaml')\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=opening * 40_000,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "no YAML" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "flat"),
+    [
+        ("a: [b, c]\n" * 9000, True),
+        ("a: [b, [c, []]]\n" * 1000, True),
+        ("[" * 5000 + "]" * 5000, False),
+        ("['x]', \n" * 5000, False),
+        ("a: |\n  " + "x" * 3000, True),
+        ("- " * 3000, False),
+    ],
+)
+def test_only_what_cannot_be_deep_is_for_the_quick_one(text: str, *, flat: bool) -> None:
+    assert _is_flat(text) is flat

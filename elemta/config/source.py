@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: The keys and indices that lead to a value.
 Steps: TypeAlias = tuple[str | int, ...]
 
+#: Levels, and letters of a line, up to which libyaml reads: a fifth of what its stack has room for.
+_DEEP: Final = 4096
+#: A list or mapping without others, quotes or comments in it.
+_CLOSED: Final = re.compile(r"""\[[^\[\]{}"'#\n]*\]|\{[^\[\]{}"'#\n]*\}""")
 _STEP: Final = re.compile(r'\.?([A-Za-z_]\w*)|\[(\d+)\]|\["((?:[^"\\]|\\.)*)"\]')
 
 
@@ -148,9 +152,23 @@ def _quick() -> type[_Loader | yaml.CSafeLoader]:
 
 def _parse_quickly(text: str) -> tuple[yaml.Node | None, list[Mistake], object]:
     """See `_parse`: by libyaml. What that says of mistakes is for nobody: they are said by ours."""
-    with suppress(yaml.YAMLError, ValueError, RecursionError):
-        return _parse(text, _quick())
+    if _is_flat(text):
+        with suppress(yaml.YAMLError, ValueError, RecursionError):
+            return _parse(text, _quick())
     return _parse(text)
+
+
+def _is_flat(text: str) -> bool:
+    """Whether a text is surely no deeper than libyaml can go.
+
+    It goes down on the stack of C, about which nobody asks Python: at 20,000 levels it ends the
+    process. A block begins further to the right than what it is in, or it is a list in a mapping; a
+    bracket that is not closed in its own line, without quotes and comments, may never be closed.
+    """
+    if max(map(len, text.split("\n"))) > _DEEP:
+        return False
+    opened = text.count("[") + text.count("{")
+    return opened <= _DEEP or opened - len(_CLOSED.findall(text)) <= _DEEP
 
 
 def _parse(
