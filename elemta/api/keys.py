@@ -65,7 +65,8 @@ class Keys:
     @property
     def _tokens(self) -> dict[str, Token]:
         """By id; nobody's, while the file cannot be read."""
-        return self._known.content_or({})
+        nobodys: dict[str, Token] = {}
+        return self._known.content_or(nobodys)
 
     async def run(self) -> None:
         """Write down now and then when tokens were used last, and once more at the end."""

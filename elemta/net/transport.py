@@ -150,12 +150,11 @@ class SocketTransport:
     def __init__(self, sock: socket.socket, peer: SocketAddress | None = None) -> None:
         try:
             sock.setblocking(False)
-            if peer is None:
-                peer = sock.getpeername()
-            if isinstance(peer, tuple):  # no Unix socket
+            address: SocketAddress = sock.getpeername() if peer is None else peer
+            if isinstance(address, tuple):  # no Unix socket
                 # A reply must not wait for the acknowledgement of the one before it.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.peer: Endpoint = endpoint(peer)
+            self.peer: Endpoint = endpoint(address)
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
         self.deadline = math.inf
