@@ -43,6 +43,10 @@ T = TypeVar("T")
 
 #: Seconds in which what is known must be written at the end.
 FAREWELL: Final = 5.0
+#: Changes that a node has not heard of, beside two for each row of a book, before it is cut off:
+#: it hangs, and rows that come and go meanwhile must not fill our memory. If it turns again, it is
+#: told all rows there are.
+PATIENCE: Final = 10_000
 
 # What msgspec declares knows no unions: the annotation says what it makes of them.
 _said: Final[msgspec.msgpack.Decoder[Said]] = msgspec.msgpack.Decoder(Open | Close | Resize | Put)
@@ -104,16 +108,18 @@ class _Shelf(Book[_Kept]):
         super()._change(key)
         for each in self.readers:
             each.untold.add(key)
-            each.stir()
+            each.news.stir()
+            if len(each.untold) > 2 * self._most + PATIENCE:
+                each.news.give_up()
 
 
 class _Reader:
     """A node that has a book open."""
 
-    def __init__(self, book: int, shelf: _Shelf, stir: Callable[[], None]) -> None:
+    def __init__(self, book: int, shelf: _Shelf, news: _News) -> None:
         self.book = book
         self.shelf = shelf
-        self.stir = stir
+        self.news = news
         self.answers: list[int] = []
         self.untold = set(shelf.rows)
         self.whole = False
@@ -127,7 +133,7 @@ class _Reader:
                 self.untold.add(key)
             else:
                 self.untold.discard(key)  # who has made it knows it
-        self.stir()
+        self.news.stir()
 
     def tell(self) -> Told | None:
         """What there is to be told; None: nothing."""
@@ -206,9 +212,9 @@ class Keeper:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one node, until it hangs up."""
         readers: dict[int, _Reader] = {}
-        news = _News()
         try:
             async with stream, trio.open_nursery() as nursery:
+                news = _News(nursery.cancel_scope)
                 nursery.start_soon(_tell, stream, readers, news, nursery.cancel_scope)
                 try:
                     await self._hear(Frames(stream), readers, news)
@@ -224,7 +230,7 @@ class Keeper:
             match _said.decode(octets):
                 case Open(book, ledger, name, most):
                     shelf = await self._open(ledger, name, most)
-                    readers[book] = _Reader(book, shelf, news.stir)
+                    readers[book] = _Reader(book, shelf, news)
                     news.stir()
                 case Close(book):
                     if (reader := readers.pop(book, None)) is not None:
@@ -253,13 +259,24 @@ class Keeper:
 
 
 class _News:
-    """Whether a node is to be told anything."""
+    """Whether a node is to be told anything.
 
-    def __init__(self) -> None:
+    Args:
+        scope: of all that goes on with it.
+    """
+
+    def __init__(self, scope: trio.CancelScope) -> None:
         self.event = trio.Event()
+        self._scope = scope
 
     def stir(self) -> None:
         self.event.set()
+
+    def give_up(self) -> None:
+        """Cut it off."""
+        if not self._scope.cancel_called:
+            log.warning("exchange.cut_off", error="the node does not hear what it is told")
+            self._scope.cancel()
 
 
 async def _tell(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elemta.ledger import Book, Ledger, Row
-from elemta.ledger.exchange import JOINING
+from elemta.ledger.exchange import JOINING, Open, frame
 from elemta.ledger.ledger import PRUNING
 from elemta.testing import some_tools
 from tests.nodes import several
@@ -206,6 +206,33 @@ async def test_mail_waits_for_no_first_process_that_does_not_answer(
         again.add(b"a", later(server))
         await settled()
         assert not again.changed
+
+
+async def test_a_node_that_hangs_fills_nobodys_memory(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("elemta.ledger.keeper.PATIENCE", 100)
+    async with a_server(tmp_path) as server:
+        one, two = await nodes_of(server, 2, 1000)
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        over = trio.Event()
+
+        async def serve() -> None:
+            await server.keeper.serve(theirs)
+            over.set()
+
+        server.nursery.start_soon(serve)
+        await ours.send_all(frame(Open(1, "plugins/x", "visits", 1000)))
+        for number in range(5000):
+            if number == 1000:
+                assert not over.is_set()
+            one.visits.put(b"%d" % number, Visit(later(server) + number))
+            if not number % 100:
+                await trio.sleep(0.05)
+        with trio.fail_after(60):
+            await over.wait()
+        await settled()
+        assert one.visits.rows == two.visits.rows
 
 
 async def test_what_has_expired_is_counted_once(tmp_path: Path, autojump_clock: MockClock) -> None:
