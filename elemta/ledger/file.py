@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from contextlib import suppress
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from elemta.log import logger
@@ -36,6 +37,11 @@ ON CONFLICT (book, key) DO UPDATE SET until = excluded.until, row = excluded.row
 _DISK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM})
 #: What is wrong with the file, and will not.
 _FILE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+
+#: Seconds until a file that somebody else writes to is given up, and between two tries: SQLite
+#: waits by itself, but not where two make a file at once, as the first process and node 1 may.
+_PATIENCE: Final = 2.0
+_PAUSE: Final = 0.01
 
 #: A book, a key, and what stands there; None: nothing.
 Line: TypeAlias = "tuple[str, bytes, Row | None]"
@@ -65,20 +71,24 @@ class File:
         Raises:
             OSError, sqlite3.Error: see `Ledger.open`.
         """
+        deadline = monotonic() + _PATIENCE
         with self._lock:
-            try:
-                return self._open(now)
-            except sqlite3.Error as error:
-                self._disconnect()
-                if _code(error) not in _FILE:
-                    raise
-                self._put_aside(error)
-                return self._open(now)
+            while True:
+                try:
+                    return self._open(now)
+                except sqlite3.Error as error:
+                    self._disconnect()
+                    if _code(error) in _FILE:
+                        self._put_aside(error)
+                        return self._open(now)
+                    if _code(error) != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                        raise
+                    sleep(_PAUSE)
 
     def _open(self, now: float) -> str:
         self._disconnect()
         connection = self._connection = sqlite3.connect(
-            self._path, timeout=2.0, check_same_thread=False
+            self._path, timeout=_PATIENCE, check_same_thread=False
         )
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()

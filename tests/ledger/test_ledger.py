@@ -219,6 +219,23 @@ async def test_a_row_that_another_version_wrote_is_passed_over(tmp_path: Path) -
         assert set(book.rows) == {b"b"}
 
 
+async def test_a_file_that_somebody_else_is_just_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("CREATE TABLE made (x)")
+
+    def sleep(_seconds: float) -> None:
+        if other.in_transaction:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr("elemta.ledger.file.sleep", sleep)
+    async with opened(some_tools(folder=tmp_path)) as (ledger, _):
+        assert not ledger.failure
+    other.close()
+
+
 async def test_a_folder_that_must_not_be_written_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     with pytest.raises(sqlite3.OperationalError, match="unable to open"):
