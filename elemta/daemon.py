@@ -160,11 +160,17 @@ async def run(
 @asynccontextmanager
 async def _exchanging(exchange: Exchange | None, supervision: Supervision) -> AsyncGenerator[None]:
     """As long as this is entered, other nodes hear what plugins and logins remember."""
+    mistake: ConfigError | None = None
     async with trio.open_nursery() as nursery:
         if exchange is not None:
             nursery.start_soon(supervision.keep, "exchange", exchange.run)
-        yield
+        try:
+            yield
+        except ConfigError as error:  # of who cannot start: people are told it, and not in a group
+            mistake = error
         nursery.cancel_scope.cancel()
+    if mistake is not None:
+        raise mistake
 
 
 class _Tree:

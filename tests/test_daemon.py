@@ -340,6 +340,12 @@ async def test_a_plugin_that_does_not_exist_stops_the_start(config: Config, tmp_
         await daemon.run(load(text), bind(config))
 
 
+async def test_who_cannot_start_says_why_and_where(config: Config, tmp_path: Path) -> None:
+    (config.data_dir / "login" / "ledger.sqlite").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="data_dir: what is known of wrong passwords: unable"):
+        await daemon.run(config, bind(config))
+
+
 async def test_systemd_is_told_how_we_are(
     nursery: trio.Nursery,
     config: Config,
