@@ -34,7 +34,12 @@ _HARMFUL_COMMENT: Final = re.compile(r"[^ \w.:,+/@\[\]'-]", re.ASCII)
 
 #: Octets of a field that is worth reading; longer ones are taken to claim anything.
 _LONGEST_FIELD: Final = 64 * 1024
-_SPACE: Final = frozenset(" \t\r\n")
+#: A quoted string, and a comment without others in it; each ends.
+_QUOTED: Final = r'"(?:[^"\\]++|\\.)*+"'
+_COMMENT: Final = r"\((?:[^()\\]++|\\.)*+\)"
+_ENDED: Final = re.compile(rf'(?:[^"(]++|{_QUOTED}|{_COMMENT})*+', re.DOTALL)
+#: What stands between words, but for comments with others in them.
+_BETWEEN: Final = re.compile(rf"(?:[ \t\r\n]++|{_COMMENT})*+", re.DOTALL)
 #: What some readers take for the end of a name, or for no part of it (RFC 2045 §5.1).
 _NO_PART_OF_A_NAME: Final = re.compile(r'[()<>@,;:\\"/\[\]?=\ufffd]')
 
@@ -102,10 +107,26 @@ def parse_results(field: bytes) -> Field:
         ValueError: it has no authserv-id that could be read. Of results, what cannot be read is
             passed over.
     """
+    text = _text(field)
+    name, version, place = _head(text)
+    stated: list[Stated] = []
+    while place < len(text):
+        words, place = _part(text, place)
+        if (each := _stated(words)) is not None:
+            stated.append(each)
+    return Field(name, version, tuple(stated))
+
+
+def _text(field: bytes) -> str:
     if len(field) > _LONGEST_FIELD:
         raise ValueError("too long")
-    head, *parts = _cut(field.decode("utf-8", "replace"))
-    match head:
+    return field.decode("utf-8", "replace")
+
+
+def _head(text: str) -> tuple[str, str, int]:
+    """The authserv-id and the version of a field, and where its results begin."""
+    words, place = _part(text, 0, most=2)
+    match words:
         case [name]:
             version = "1"
         case [name, version] if version.isdecimal():
@@ -115,8 +136,7 @@ def parse_results(field: bytes) -> Field:
     name = name.removeprefix('"')
     if not name or not name.isprintable() or _NO_PART_OF_A_NAME.search(name):
         raise ValueError("no authserv-id")
-    stated = [each for part in parts if (each := _stated(part)) is not None]
-    return Field(_ascii(name), version, tuple(stated))
+    return _ascii(name), version, place
 
 
 def _ascii(name: str) -> str:
@@ -142,10 +162,12 @@ def is_forged(field: bytes, ours: Collection[str]) -> bool:
         ours: our authserv-ids, in lower case.
     """
     try:
-        found = parse_results(field)
+        text = _text(field)
+        name, version, place = _head(text)
+        _check_ends(text, place)
     except ValueError:
         return True
-    return found.authserv_id.removesuffix(".") in ours or found.version.lstrip("0") != "1"
+    return name.removesuffix(".") in ours or version.lstrip("0") != "1"
 
 
 def _stated(words: list[str]) -> Stated | None:
@@ -163,35 +185,66 @@ def _stated(words: list[str]) -> Stated | None:
     return Stated(method, result.lower(), dict(reversed(properties)))
 
 
-def _cut(text: str) -> list[list[str]]:
-    """Cut at semicolons; in words, comments left out. One that was quoted has a quote before it.
+def _part(text: str, place: int, most: int | None = None) -> tuple[list[str], int]:
+    """One part, up to a semicolon, in words without comments; and the place behind it.
+
+    A word that was quoted has a quote before it.
+
+    Args:
+        text: of a field.
+        place: where the part begins.
+        most: words that it may have.
 
     Raises:
-        ValueError: a quote or a comment does not end.
+        ValueError: it has more; or a quote or a comment does not end.
     """
-    parts: list[list[str]] = [[]]
-    place, size = 0, len(text)
+    words: list[str] = []
+    size = len(text)
     while place < size:
         char = text[place]
-        if char in _SPACE:
-            place += 1
-        elif char == "(":
-            place = _behind_comment(text, place)
-        elif char == '"':
+        if char == ";":
+            return words, place + 1
+        if char in " \t\r\n(":
+            place = _behind_space(text, place)
+            continue
+        if char == '"':
             word, place = _quoted(text, place)
-            parts[-1].append(f'"{word}')
-        elif char == ";":
-            parts.append([])
-            place += 1
+            words.append(f'"{word}')
         elif char in "=/":
-            parts[-1].append(char)
+            words.append(char)
             place += 1
         else:
             begin = place
             while place < size and text[place] not in ' \t\r\n("=;/':
                 place += 1
-            parts[-1].append(text[begin:place])
-    return parts
+            words.append(text[begin:place])
+        if most is not None and len(words) > most:
+            raise ValueError("too many words")
+    return words, place
+
+
+def _check_ends(text: str, place: int) -> None:
+    """See that all quotes and comments end from there on, without looking at the rest.
+
+    Strangers may send a header full of such fields, and to take each apart takes long.
+
+    Raises:
+        ValueError: one does not.
+    """
+    size = len(text)
+    while place < size:
+        found = _ENDED.match(text, place)
+        place = place if found is None else found.end()
+        if text[place : place + 1] == "(":
+            place = _behind_comment(text, place)  # it has others within it, or no end
+        elif place < size:
+            raise ValueError("a quoted string that does not end")
+
+
+def _behind_space(text: str, place: int) -> int:
+    found = _BETWEEN.match(text, place)
+    place = place if found is None else found.end()
+    return _behind_comment(text, place) if text[place : place + 1] == "(" else place
 
 
 def _behind_comment(text: str, place: int) -> int:
