@@ -145,8 +145,11 @@ async def run(
                 )
                 node = Node(parts, reader, folder, clock)
                 tree = _Tree(parts, supervision, node, api, meters)
-                async with _exchanging(exchange, supervision), parts.plugins_living():
-                    await tree.run(ready, until)
+                async with (
+                    _exchanging(exchange, supervision, partial(tree.stop_after, until)),
+                    parts.plugins_living(),
+                ):
+                    await tree.run(ready)
     except (SpoolError, sqlite3.Error, OSError) as error:
         # What goes wrong later comes in a group: it has passed a nursery.
         raise StartError(f"the queue in {folder} cannot be opened: {error}") from error
@@ -158,12 +161,23 @@ async def run(
 
 
 @asynccontextmanager
-async def _exchanging(exchange: Exchange | None, supervision: Supervision) -> AsyncGenerator[None]:
-    """As long as this is entered, other nodes hear what plugins and logins remember."""
+async def _exchanging(
+    exchange: Exchange | None,
+    supervision: Supervision,
+    end: Callable[[trio.CancelScope], Awaitable[None]],
+) -> AsyncGenerator[None]:
+    """As long as this is entered, other nodes hear what plugins and logins remember.
+
+    Args:
+        exchange: with them, if there are some.
+        supervision: keeps it.
+        end: given what this cancels, so that nobody goes on to start for a server that has ended.
+    """
     mistake: ConfigError | None = None
     async with trio.open_nursery() as nursery:
         if exchange is not None:
             nursery.start_soon(supervision.keep, "exchange", exchange.run)
+        nursery.start_soon(end, nursery.cancel_scope)
         try:
             yield
         except ConfigError as error:  # of who cannot start: people are told it, and not in a group
@@ -194,15 +208,14 @@ class _Tree:
         config = parts.config
         self._control = ControlServer(config.control_socket, config.control.group, node.steered_by)
         self._stop = trio.Event()
+        self._begun = False
 
-    async def run(
-        self, ready: Callable[[list[Endpoint]], None], until: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def run(self, ready: Callable[[list[Endpoint]], None]) -> None:
         """See `run` above."""
         parts, keep = self._parts, self._keep
+        self._begun = True
         async with trio.open_nursery() as ground:
             await ground.start(self._heed_signals, ground)
-            ground.start_soon(self._stop_after, until)
             ground.start_soon(keep, "log", logs.run)
             ground.start_soon(keep, "reaper", parts.reaper.run)
             ground.start_soon(keep, "control", self._control.run)
@@ -235,9 +248,14 @@ class _Tree:
                 sessions.cancel_scope.deadline = deadline
                 delivery.cancel_scope.deadline = deadline
 
-    async def _stop_after(self, end: Callable[[], Awaitable[None]]) -> None:
+    async def stop_after(
+        self, end: Callable[[], Awaitable[None]], starting: trio.CancelScope
+    ) -> None:
+        """Stop once `end` returns; cancel all, if what comes before `run` is not over by then."""
         await end()
         self._stop.set()
+        if not self._begun:
+            starting.cancel()
 
     async def _report(self) -> None:
         """Tell systemd how we are. Its watchdog is fed while the loop turns and the disk writes."""

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -16,6 +17,7 @@ import trio.testing
 from elemta import daemon, log
 from elemta.config import Config, ConfigError, Mistake, load
 from elemta.control import client as control
+from elemta.ledger import Exchange
 from elemta.listener.sockets import bind
 from elemta.privileges import StartError
 from elemta.queue import SpoolError
@@ -344,6 +346,19 @@ async def test_who_cannot_start_says_why_and_where(config: Config, tmp_path: Pat
     (config.data_dir / "login" / "ledger.sqlite").mkdir(parents=True)
     with pytest.raises(ConfigError, match="data_dir: what is known of wrong passwords: unable"):
         await daemon.run(config, bind(config))
+
+
+async def test_who_starts_for_a_server_that_has_ended_ends_too(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect() -> trio.abc.Stream:
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr("elemta.ledger.exchange.JOINING", 3600.0)
+    exchange = Exchange(connect, config.data_dir, time.time)
+    with trio.fail_after(60):
+        await daemon.run(config, bind(config), until=trio.lowlevel.checkpoint, exchange=exchange)
+    await daemon.run(config, bind(config), until=trio.lowlevel.checkpoint)  # nothing is left open
 
 
 async def test_systemd_is_told_how_we_are(
