@@ -208,7 +208,7 @@ def test_what_must_go_is_known_without_reading_its_results(words: list[str]) -> 
     assert is_forged(field, OURS) is expected
 
 
-@pytest.mark.parametrize("what", ["a=b;", "a ", "(a)", '"a" ', "\\", " "])
+@pytest.mark.parametrize("what", ["a=b;", "a ", "(a)", '"a" '])
 @pytest.mark.parametrize("before", ["other.example; ", ""])
 def test_to_know_whether_a_large_field_is_forged_takes_next_to_nothing(
     before: str, what: str
