@@ -470,11 +470,14 @@ TURNS: Final = st.builds(
 
 #: 354 although nobody was accepted: owed a dot by SMTP, impossible by LMTP.
 FOR_NOBODY: Final = Turn(["MAIL", "RCPT", "DATA"], [250, 550, 250], b"", [], [], early=False)
+#: Its rest may still be said, and is for nobody.
+REFUSED_CHUNK: Final = Turn(["MAIL", "RCPT", "BDAT"], [250, 250, 550], b"", [], [], early=False)
 
 
 @given(lmtp=st.booleans(), pipelining=st.booleans(), turns=st.lists(TURNS, min_size=2, max_size=6))
 @example(lmtp=False, pipelining=True, turns=[FOR_NOBODY, FOR_NOBODY])
 @example(lmtp=True, pipelining=True, turns=[FOR_NOBODY])
+@example(lmtp=False, pipelining=True, turns=[REFUSED_CHUNK])
 @examples(300)
 def test_transactions_come_out_as_the_server_says(
     lmtp: bool, pipelining: bool, turns: list[Turn]
